@@ -1,0 +1,244 @@
+"""What an operator can set: the shape of gateway.toml, validated and frozen.
+
+Every setting has its default and its meaning here; docs/configuration.md lists them all.
+`gateway.config.load` reads the file; nothing else in the gateway knows about TOML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from gateway.mail.address import Address, AddressError, parse_domain
+from gateway.model import RouteRule
+
+MAX_MESSAGE_SIZE = 25 * 1024 * 1024  # bytes; what large providers accept, base64 included
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, so that typos surface."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Listen(Section):
+    """An address to listen on, written "127.0.0.1:1025" or "[::1]:1025"."""
+
+    host: str
+    port: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        host, colon, port = value.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f'{value!r} is not an address and a port, such as "127.0.0.1:1025"')
+        try:
+            ip_address(host)
+        except ValueError:
+            raise ValueError(f'{host!r} is not an IP address; write one, such as "127.0.0.1:1025"') from None
+        return {"host": host, "port": int(port)}
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _domain(value: str) -> str:
+    try:
+        return parse_domain(value)
+    except AddressError as exc:
+        raise ValueError(str(exc)) from None
+
+
+def _domain_pattern(value: str) -> str:
+    """A domain, or with a leading dot the domain and all below it."""
+    return "." + _domain(value[1:]) if value.startswith(".") else _domain(value)
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return Address.parse(value)
+    except AddressError as exc:
+        raise ValueError(str(exc)) from None
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+DomainPattern = Annotated[str, AfterValidator(_domain_pattern)]
+EmailAddress = Annotated[Address, BeforeValidator(_address)]
+Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
+Seconds = Annotated[float, Field(gt=0, strict=False)]
+Positive = Annotated[int, Field(gt=0)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+
+
+class SmtpSettings(Section):
+    """[smtp]: mail that comes in."""
+
+    listen: Listens = ()
+    max_message_size: Positive = MAX_MESSAGE_SIZE  # bytes
+    max_recipients: Positive = 1000  # of one message
+    max_connections: Positive = 1000
+    max_connections_per_network: Positive = 100  # IPv4 /24, IPv6 /64
+    command_timeout: Seconds = 300.0  # RFC 5321, 4.5.3.2.7
+    # For development: the account that gets mail for addresses that nobody has. Empty: 550 5.1.1.
+    unknown_recipients: str = ""
+
+
+class WebSettings(Section):
+    """[web]: the API and the pages."""
+
+    listen: Listens = ()
+    base_path: Annotated[str, Field(pattern=r"^/([^\s?#]*/)?$")] = "/webapi/v0/"
+    max_connections: Positive = 1000
+    memory_for_bodies: Positive = 256 * 1024 * 1024  # bytes, for all request bodies at a time
+    request_timeout: Seconds = 60.0  # for a request's head, and between two pieces of its body
+
+
+class QueueSettings(Section):
+    """[queue]: how much is delivered at a time."""
+
+    max_message_size: Positive = MAX_MESSAGE_SIZE  # bytes, of what accounts send
+    max_deliveries: Positive = 100  # at a time
+    max_deliveries_per_destination: Positive = 20
+    lease: Seconds = 1800.0  # the longest that one attempt may take
+
+
+class WebhookSettings(Section):
+    """[webhooks]: how calls are made."""
+
+    max_calls: Positive = 10  # at a time
+    max_calls_per_url: Positive = 1
+    timeout: Seconds = 60.0
+
+
+class PluginsSettings(Section):
+    """[plugins]: which plugin sets the gateway runs with, in order."""
+
+    sets: Strings = ("default",)
+
+
+class PluginSet(Section):
+    """[plugin_sets.NAME]: an ordered list of plugins; earlier ones are asked first."""
+
+    plugins: Strings = ()
+    include: Strings = ()  # names of other sets, whose plugins come before
+    without: Strings = ()  # plugins of those that are left out
+
+
+class Route(Section):
+    """[[routes]], also in an account or a domain."""
+
+    transport: Annotated[str, Field(min_length=1)]
+    from_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
+    to_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
+    minimum_attempts: Annotated[int, Field(ge=0)] = 0
+
+    def rule(self) -> RouteRule:
+        return RouteRule(
+            transport=self.transport,
+            from_domains=self.from_domains,
+            to_domains=self.to_domains,
+            minimum_attempts=self.minimum_attempts,
+        )
+
+
+Routes = Annotated[tuple[Route, ...], BeforeValidator(_tuple)]
+
+
+class DomainSettings(Section):
+    """[domains."example.org"]: a domain whose mail this gateway handles."""
+
+    disabled: bool = False
+    catchall_separator: Strings = ()  # such as "+": the localpart is cut there to find the account
+    catchall_account: str = ""  # gets mail for this domain's other addresses
+    plugin_set: str = ""  # instead of the gateway's, for the stages of account scope
+    routes: Routes = ()
+
+
+class WebhookTarget(Section):
+    """Where an account's webhooks go."""
+
+    url: HttpUrl
+    authorization: str = ""  # the header's value
+    events: Strings = ()  # outgoing only; none listed means all
+    supersede: bool = True  # outgoing only: drop a waiting call when a newer event of the message comes
+
+
+class AccountSettings(Section):
+    """[accounts.NAME]: who may send, and receives."""
+
+    addresses: Annotated[tuple[EmailAddress, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    full_name: str = ""
+    plugin_set: str = ""  # instead of the domain's or the gateway's, for the stages of account scope
+    plugin: Mapping[str, Mapping[str, Any]] = {}  # [accounts.NAME.plugin.PLUGIN]: over [plugin.PLUGIN]
+    routes: Routes = ()
+    webhook_outgoing: WebhookTarget | None = None
+    webhook_incoming: WebhookTarget | None = None
+    # Over the last 24 hours, counted for each recipient; 0 is the default, -1 no limit.
+    max_messages_per_day: Annotated[int, Field(ge=-1)] = 0
+    max_first_time_recipients_per_day: Annotated[int, Field(ge=-1)] = 0
+    keep_retired_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
+    keep_webhooks_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
+
+
+class Settings(Section):
+    """gateway.toml."""
+
+    hostname: Domain
+    data_dir: Path = Field(default=Path("data"), strict=False)  # relative to the configuration file
+    grace: Seconds = 10.0  # for work under way when the gateway stops
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    smtp: SmtpSettings = SmtpSettings()
+    web: WebSettings = WebSettings()
+    queue: QueueSettings = QueueSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    plugins: PluginsSettings = PluginsSettings()
+    plugin_sets: Mapping[str, PluginSet] = {}
+    plugin: Mapping[str, Mapping[str, Any]] = {}  # [plugin.NAME]: parsed by the plugin's own model
+    transports: Mapping[str, Mapping[str, Any]] = {}  # [transports.NAME]: `type` names who parses the rest
+    routes: Routes = ()
+    domains: Mapping[Domain, DomainSettings] = {}
+    accounts: Mapping[str, AccountSettings] = {}
+
+    @model_validator(mode="after")
+    def _references(self) -> Settings:
+        """What one part says of another: names that must exist, addresses that must be unique."""
+        owner: dict[Address, str] = {}
+        for name, account in self.accounts.items():
+            for address in account.addresses:
+                if address.domain not in self.domains:
+                    raise ValueError(
+                        f"accounts.{name}.addresses: {address}: there is no [domains.{address.domain!r}]; add it"
+                    )
+                if address in owner:
+                    raise ValueError(f"accounts.{name}.addresses: {address} is {owner[address]}'s already")
+                owner[address] = name
+        wanted = [(f"domains.{d!r}.catchall_account", s.catchall_account) for d, s in self.domains.items()]
+        wanted.append(("smtp.unknown_recipients", self.smtp.unknown_recipients))
+        for where, account_name in wanted:
+            if account_name and account_name not in self.accounts:
+                raise ValueError(f"{where}: there is no account {account_name!r}; add [accounts.{account_name}]")
+        routes = [("routes", self.routes)]
+        routes += [(f"domains.{d!r}.routes", s.routes) for d, s in self.domains.items()]
+        routes += [(f"accounts.{a}.routes", s.routes) for a, s in self.accounts.items()]
+        for where, rules in routes:
+            for number, rule in enumerate(rules):
+                if rule.transport not in self.transports:
+                    raise ValueError(
+                        f"{where}[{number}].transport: there is no [transports.{rule.transport}]; add it"
+                    )
+        return self

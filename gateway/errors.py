@@ -1,0 +1,104 @@
+"""The exceptions of the gateway, in one tree.
+
+    GatewayError
+    ├── ConfigError            the configuration is wrong; says where, and what to do
+    ├── StartError             the gateway cannot start here: port in use, directory not writable, ...
+    ├── SubmissionRefused      a submission breaks a rule; carries the code that the API answers
+    │   └── RejectedByPlugin   a plugin answered Reject to a submission
+    ├── NotVisible             no such message (or it is another account's, which must look the same)
+    ├── PluginError            a plugin raised, hung or answered nonsense where its stage must not go on
+    └── StoreError
+        ├── StoreUnavailable   disk full or I/O error: nothing was written; try again later (451, 503)
+        ├── StoreBusy          too many writes wait: nothing was written; try again later (451, 503)
+        └── Stale              the facts that a decision relied on no longer hold: decide again
+
+Two places turn these into what a peer sees: `gateway.web.api.errors` and `gateway.inbound.replies`.
+Programming errors are none of these; they are logged with their traceback and answered without detail.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ApiCode = Literal[
+    "protocol",
+    "user",
+    "server",
+    "error",
+    "badAddress",
+    "missingBody",
+    "multipleFrom",
+    "badFrom",
+    "domainDisabled",
+    "noRecipients",
+    "messageLimitReached",
+    "recipientLimitReached",
+    "messageTooLarge",
+    "malformedMessageID",
+    "sentOverQuota",
+    "messageNotFound",
+    "partNotFound",
+    "duplicate",
+    "notFound",
+    "rejected",
+    "badIdempotencyKey",
+]
+
+
+class GatewayError(Exception):
+    """Any failure that the gateway foresees."""
+
+
+class ConfigError(GatewayError):
+    """The configuration is wrong. The text is one line: file, place, what is wrong, what to do."""
+
+
+class StartError(GatewayError):
+    """The gateway cannot start. The text is one line: what is wrong and what to do."""
+
+
+class SubmissionRefused(GatewayError):
+    """A submission breaks a rule of the specification.
+
+    `code` is what the API answers; the text names the field and what is wrong with it.
+    """
+
+    def __init__(self, code: ApiCode, message: str) -> None:
+        super().__init__(message)
+        self.code: ApiCode = code
+
+
+class RejectedByPlugin(SubmissionRefused):
+    """A plugin refused a submission with a public `Reject`; `smtp_code` and `enhanced` are the plugin's."""
+
+    def __init__(self, plugin: str, smtp_code: int, enhanced: str, reason: str) -> None:
+        super().__init__("rejected", f"plugin {plugin}: {reason}")
+        self.plugin, self.smtp_code, self.enhanced, self.reason = plugin, smtp_code, enhanced, reason
+
+
+class NotVisible(GatewayError):
+    """No message of that ID belongs to the account."""
+
+
+class PluginError(GatewayError):
+    """A plugin's hook raised, did not answer in time, or answered nonsense."""
+
+    def __init__(self, plugin: str, hook: str, reason: str) -> None:
+        super().__init__(f"plugin {plugin!r}, hook {hook!r}: {reason}")
+        self.plugin, self.hook, self.reason = plugin, hook, reason
+
+
+class StoreError(GatewayError):
+    """The store could not do what was asked; nothing was written."""
+
+
+class StoreUnavailable(StoreError):
+    """The disk is full or fails."""
+
+
+class StoreBusy(StoreError):
+    """Too many writes wait for the writer."""
+
+
+class Stale(StoreError):
+    """A decision's facts (lease token, hold-rule generation, ...) no longer hold."""

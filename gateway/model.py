@@ -1,0 +1,317 @@
+"""The frozen data that the gateway and its plugins exchange.
+
+Plugins import these names from `gateway`. They are snapshots: changing the world is done by answering
+a hook, never by changing an argument. Times are aware datetimes in UTC; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel
+
+from gateway.mail.address import Address
+
+# --- Answers that several stages share -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A plugin's refusal: a public answer, not a failure.
+
+    `code` is an SMTP reply code (400-599), `enhanced` an RFC 3463 status such as "5.7.1", `reason` text
+    for a person. A 4xx asks the sender to try again later.
+    """
+
+    code: int
+    enhanced: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not 400 <= self.code <= 599:
+            raise ValueError(f"Reject.code must be an SMTP code from 400 to 599, not {self.code!r}")
+        if any(ord(c) < 32 or ord(c) == 127 for c in self.enhanced + self.reason):
+            raise ValueError("Reject.enhanced and Reject.reason must not contain control characters")
+
+
+# --- Submission ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A message that an account hands in, before it is signed and queued.
+
+    The `submission` stage may answer a changed copy (`dataclasses.replace`): other recipients, other
+    data, another `extra`. `data` is the whole message with CRLF line ends.
+    """
+
+    id: str  # in every log line of this message
+    account: str
+    login: Address
+    via: Literal["api", "smtp"]
+    reverse_path: Address
+    recipients: tuple[Address, ...]
+    header_from: Address
+    data: bytes
+    message_id: str  # with its angle brackets
+    subject: str
+    smtputf8: bool = False
+    has_8bit: bool = False
+    require_tls: bool | None = None
+    not_before: datetime | None = None  # FutureRelease: no attempt earlier than this
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRule:
+    """Holds each message that every non-empty field matches; with all fields empty, every message."""
+
+    id: int
+    account: str = ""
+    sender_domain: str = ""
+    recipient_domain: str = ""
+
+    def matches(self, account: str, sender_domain: str, recipient_domain: str) -> bool:
+        return (
+            self.account in ("", account)
+            and self.sender_domain in ("", sender_domain)
+            and self.recipient_domain in ("", recipient_domain)
+        )
+
+
+# --- The queue -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedMessage:
+    """One recipient's copy of a submission, as it stands in the queue (or, retired, in the history)."""
+
+    id: int
+    base_id: int  # ID of the first message of the same submission; 0 for a single recipient
+    submission_id: str
+    account: str
+    sender: Address | None  # reverse-path; None is the null sender
+    recipient: Address
+    queued: datetime
+    hold: bool
+    attempts: int  # made so far, one under way included
+    max_attempts: int  # 0: as the schedule has it
+    next_attempt: datetime
+    last_attempt: datetime | None
+    message_id: str
+    subject: str
+    size: int  # bytes
+    has_8bit: bool
+    smtputf8: bool
+    require_tls: bool | None
+    transport: str  # empty: routes decide
+    from_id: str
+    env_id: str
+    extra: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteRule:
+    """A configured route. Empty domain lists match all; a leading dot matches the domain and those below."""
+
+    transport: str
+    from_domains: tuple[str, ...] = ()
+    to_domains: tuple[str, ...] = ()
+    minimum_attempts: int = 0  # earlier attempts that there must have been
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The `route` stage's answer: the name of a transport of `[transports.NAME]`."""
+
+    transport: str
+
+
+class Result(enum.Enum):
+    DELIVERED = "delivered"
+    TEMPORARY = "temporary"
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an attempt came to for one recipient. There is no other type for this."""
+
+    result: Result
+    code: int = 0  # SMTP reply code; 0 where no reply was had (no connection, DNS, TLS)
+    enhanced: str = ""  # "5.1.1"
+    error: str = ""  # for people; the remote's words included
+    remote_mta: str = ""  # host name
+    remote_ip: str = ""
+    tls: str = ""  # version and verification, "" for none
+    transcript: str = ""  # of a failure; no credentials, no message data
+
+    @classmethod
+    def temporary(cls, error: str, *, code: int = 0, enhanced: str = "") -> Outcome:
+        return cls(result=Result.TEMPORARY, code=code, enhanced=enhanced, error=error)
+
+    @classmethod
+    def permanent(cls, error: str, *, code: int = 0, enhanced: str = "") -> Outcome:
+        return cls(result=Result.PERMANENT, code=code, enhanced=enhanced, error=error)
+
+
+class Content(Protocol):
+    """A stored message's bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes in pieces of at most 64 KiB."""
+
+    async def read(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt at one SMTP transaction: the messages share content and envelope but for the recipient."""
+
+    messages: tuple[QueuedMessage, ...]
+    content: Content
+    hostname: str  # ours, for EHLO
+    started: datetime
+    deadline: datetime  # the lease's: a transport that takes longer is cancelled
+
+
+class Transport(Protocol):
+    """Hands messages to a next hop. Made once for each `[transports.NAME]`."""
+
+    async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
+        """One outcome for each of `delivery.messages`, in order. To raise is a temporary outcome for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportType:
+    """What a plugin registers in the `transports` stage: `type = "..."` of `[transports.NAME]`."""
+
+    settings: type[BaseModel]  # of [transports.NAME], without `type`
+    make: Callable[[str, Any], Transport]  # (name, parsed settings)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Try again, not before `time`."""
+
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The failure is permanent now; `reason` says why."""
+
+    reason: str
+
+
+# --- Events and webhooks -------------------------------------------------------------------------
+
+EventName = Literal[
+    "delivered",
+    "suppressed",
+    "delayed",
+    "failed",
+    "relayed",
+    "expanded",
+    "canceled",
+    "unrecognized",
+    "complained",
+    "unsubscribed",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something became known about a message that the account sent. IDs are in commit order."""
+
+    id: int
+    time: datetime
+    account: str
+    name: EventName
+    queue_msg_id: int
+    from_id: str
+    message_id: str
+    subject: str
+    recipient: str
+    attempt: int
+    dsn: bool = False
+    suppressing: bool = False
+    code: int = 0
+    enhanced: str = ""
+    error: str = ""
+    remote_mta: str = ""
+    matched_by: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedMessage:
+    """A stored message of an account's mailbox, without its content."""
+
+    id: int
+    account: str
+    mailbox: str
+    received: datetime
+    size: int
+    flags: tuple[str, ...]
+    mail_from: str  # "" is the null sender
+    mail_from_validated: bool
+    rcpt_to: str
+    msg_from: str
+    msg_from_validated: bool
+    dkim_verified_domains: tuple[str, ...]
+    remote_ip: str
+    dsn: bool
+    automated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingEvent:
+    """A message arrived for the account."""
+
+    id: int
+    time: datetime
+    account: str
+    message: ReceivedMessage
+    data: bytes  # the whole message
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookBody:
+    """The `format_webhook` stage's answer."""
+
+    body: bytes
+    content_type: str = "application/json; charset=utf-8"
+
+
+# --- Reception -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reception:
+    """An SMTP transaction on the inbound listener, as far as it has come.
+
+    `step` says what the answer decides: "mail" (the reverse-path), "rcpt" (the last of `recipients`), or
+    "data" (the whole message, in `data`).
+    """
+
+    step: Literal["mail", "rcpt", "data"]
+    remote_ip: str
+    helo: str
+    reverse_path: Address | None
+    recipients: tuple[Address, ...] = ()
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The `receive_policy` stage's "yes, and ask nobody else"."""
+
+

@@ -1,0 +1,416 @@
+"""The schema: every table, its columns and why its indexes are there.
+
+Rows are written with SQLAlchemy Core statements; `gateway.model` has the frozen types that leave the store.
+IDs are AUTOINCREMENT: one that was seen once never names anything else. Times are microseconds since 1970
+in the database and aware UTC datetimes in Python. Domains are in Unicode form, case-folded.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """An aware datetime, stored as microseconds since 1970: exact, ordered, the same on every database."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _id() -> Any:
+    # SQLite's AUTOINCREMENT needs the type INTEGER; elsewhere 64 bits.
+    return Field(
+        default=None,
+        sa_type=cast(Any, sa.BigInteger().with_variant(sa.Integer(), "sqlite")),
+        primary_key=True,
+    )
+
+
+def _time(*, null: bool = False) -> Any:
+    return Field(default=None, sa_type=cast(Any, UtcTime), nullable=null)
+
+
+def _json() -> Any:
+    return Field(default_factory=dict, sa_type=cast(Any, sa.JSON), nullable=False)
+
+
+def _options(*indexes: sa.Index | sa.UniqueConstraint) -> Any:
+    return (*indexes, {"sqlite_autoincrement": True})
+
+
+class ContentRow(SQLModel, table=True):
+    """A message's bytes, stored once for all who refer to it: small ones here, large ones in a file."""
+
+    __tablename__ = "content"
+    __table_args__ = _options()
+    id: int = _id()
+    size: int
+    data: bytes | None = None
+    file: str | None = Field(default=None, unique=True)  # name below the content directory
+    created: datetime = _time()
+
+
+class MessageRow(SQLModel, table=True):
+    """One recipient's copy of a submission, from queued to retired (retiring is a change of state)."""
+
+    __tablename__ = "message"
+    __table_args__ = _options(
+        # What may be claimed: a skip scan over destinations, then the earliest of each.
+        sa.Index(
+            "message_ready",
+            "destination",
+            "next_attempt",
+            "id",
+            sqlite_where=sa.text("state = 'queued' AND NOT hold AND lease_owner IS NULL"),
+            postgresql_where=sa.text("state = 'queued' AND NOT hold AND lease_owner IS NULL"),
+        ),
+        # When the scheduler has to wake next.
+        sa.Index(
+            "message_next",
+            "next_attempt",
+            "id",
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        ),
+        sa.Index(
+            "message_leased",
+            "lease_expires",
+            sqlite_where=sa.text("lease_owner IS NOT NULL"),
+            postgresql_where=sa.text("lease_owner IS NOT NULL"),
+        ),
+        sa.Index("message_queued", "state", "queued", "id"),
+        sa.Index("message_account", "account", "state", "id"),
+        sa.Index("message_content", "content_id"),
+        # FromIDs are unique over queued and retired messages.
+        sa.Index(
+            "message_from_id",
+            "from_id",
+            unique=True,
+            sqlite_where=sa.text("from_id <> ''"),
+            postgresql_where=sa.text("from_id <> ''"),
+        ),
+        sa.Index("message_message_id", "message_id"),
+        # The rule of three: an account's latest retired messages to an address.
+        sa.Index(
+            "message_history",
+            "account",
+            "recipient_domain",
+            "recipient_localpart",
+            "last_activity",
+            sqlite_where=sa.text("state = 'retired'"),
+            postgresql_where=sa.text("state = 'retired'"),
+        ),
+        sa.Index(
+            "message_keep",
+            "keep_until",
+            sqlite_where=sa.text("state = 'retired'"),
+            postgresql_where=sa.text("state = 'retired'"),
+        ),
+    )
+    id: int = _id()
+    base_id: int = 0
+    submission_id: str
+    state: str = "queued"  # queued, retired
+    account: str
+    queued: datetime = _time()
+    hold: bool = False
+    sender_localpart: str = ""  # both empty: the null sender
+    sender_domain: str = ""
+    recipient_localpart: str
+    recipient_domain: str
+    destination: str  # what concurrency is limited by: the recipient domain, or a transport's coarser key
+    from_id: str = ""
+    env_id: str = ""
+    message_id: str
+    subject: str = ""
+    size: int
+    has_8bit: bool = False
+    smtputf8: bool = False
+    require_tls: bool | None = None
+    transport: str = ""
+    future_release: str = ""  # as requested: "for;3600" or "until;2030-01-01T00:00:00Z" (RFC 4865)
+    dsn_ret: str = ""
+    dsn_notify: str = ""
+    dsn_orcpt: str = ""
+    is_report: str = ""  # dmarc, tls
+    extra: dict[str, str] = _json()
+    content_id: int | None = None
+    attempts: int = 0
+    max_attempts: int = 0
+    dialed_ips: dict[str, list[str]] = _json()
+    next_attempt: datetime = _time()
+    last_attempt: datetime | None = _time(null=True)
+    # The lease of an attempt under way. `lease_token` only grows: it fences off a late owner's result.
+    lease_owner: str | None = None
+    lease_token: int = 0
+    lease_expires: datetime | None = _time(null=True)
+    # Once retired:
+    success: bool | None = None
+    last_activity: datetime | None = _time(null=True)
+    keep_until: datetime | None = _time(null=True)
+
+
+class AttemptRow(SQLModel, table=True):
+    """One attempt at a message, written when it is claimed and finished when it is settled."""
+
+    __tablename__ = "attempt"
+    __table_args__ = _options(sa.Index("attempt_message", "message_id", "id"))
+    id: int = _id()
+    message_id: int
+    number: int  # from 1; 0 for what was no attempt of ours (a report that came back, an operator's act)
+    state: str  # delivering, done, interrupted, late (its lease was lost; it changed nothing)
+    lease_token: int
+    start: datetime = _time()
+    duration: float = 0.0  # seconds
+    success: bool | None = None
+    code: int = 0
+    enhanced: str = ""
+    error: str = ""
+    transport: str = ""
+    remote_mta: str = ""
+    remote_ip: str = ""
+    tls: str = ""
+    transcript: str = ""
+
+
+class EventRow(SQLModel, table=True):
+    """What became known, in commit order. `queue_msg_id` is 0 and `received_id` set for incoming mail."""
+
+    __tablename__ = "event"
+    __table_args__ = _options(
+        sa.Index("event_account", "account", "id"),
+        sa.Index("event_message", "queue_msg_id", "id"),
+        sa.Index("event_keep", "keep_until"),
+    )
+    id: int = _id()
+    time: datetime = _time()
+    account: str
+    name: str  # an outgoing event's name, or "incoming"
+    queue_msg_id: int = 0
+    received_id: int = 0
+    data: dict[str, Any] = _json()  # the further fields of model.Event
+    keep_until: datetime = _time()
+
+
+class WebhookCallRow(SQLModel, table=True):
+    """One event on its way to one URL."""
+
+    __tablename__ = "webhook_call"
+    __table_args__ = _options(
+        sa.Index(
+            "webhook_call_ready",
+            "url",
+            "next_attempt",
+            "id",
+            sqlite_where=sa.text("state = 'queued' AND lease_owner IS NULL"),
+            postgresql_where=sa.text("state = 'queued' AND lease_owner IS NULL"),
+        ),
+        sa.Index(
+            "webhook_call_next",
+            "next_attempt",
+            "id",
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        ),
+        sa.Index(
+            "webhook_call_leased",
+            "lease_expires",
+            sqlite_where=sa.text("lease_owner IS NOT NULL"),
+            postgresql_where=sa.text("lease_owner IS NOT NULL"),
+        ),
+        # Superseding: what still waits for one message and URL.
+        sa.Index(
+            "webhook_call_waiting",
+            "queue_msg_id",
+            "url",
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        ),
+        sa.Index("webhook_call_account", "account", "id"),
+        sa.Index(
+            "webhook_call_keep",
+            "keep_until",
+            sqlite_where=sa.text("state = 'retired'"),
+            postgresql_where=sa.text("state = 'retired'"),
+        ),
+    )
+    id: int = _id()
+    account: str
+    event_id: int
+    event_name: str
+    queue_msg_id: int = 0
+    url: str
+    authorization: str = ""
+    state: str = "queued"  # queued, retired
+    submitted: datetime = _time()
+    content_type: str = ""
+    payload: bytes | None = None  # kept from the first call on
+    attempts: int = 0
+    next_attempt: datetime = _time()
+    lease_owner: str | None = None
+    lease_token: int = 0
+    lease_expires: datetime | None = _time(null=True)
+    success: bool | None = None
+    superseded_by: int = 0
+    error: str = ""
+    last_activity: datetime | None = _time(null=True)
+    keep_until: datetime | None = _time(null=True)
+
+
+class WebhookAttemptRow(SQLModel, table=True):
+    """One HTTP request of a webhook call."""
+
+    __tablename__ = "webhook_attempt"
+    __table_args__ = _options(sa.Index("webhook_attempt_call", "call_id", "id"))
+    id: int = _id()
+    call_id: int
+    start: datetime = _time()
+    duration: float = 0.0  # seconds
+    url: str
+    success: bool = False
+    code: int = 0
+    error: str = ""
+    response: str = ""  # at most 512 bytes of it
+
+
+class HoldRuleRow(SQLModel, table=True):
+    """See model.HoldRule. `applied` turns true when the messages already queued have been held as well."""
+
+    __tablename__ = "hold_rule"
+    __table_args__ = _options()
+    id: int = _id()
+    account: str = ""
+    sender_domain: str = ""
+    recipient_domain: str = ""
+    created: datetime = _time()
+    applied: bool = False
+
+
+class SuppressionRow(SQLModel, table=True):
+    """An address that an account does not send to. `list_name` empty: for all lists."""
+
+    __tablename__ = "suppression"
+    __table_args__ = _options(sa.UniqueConstraint("account", "base_address", "list_name"))
+    id: int = _id()
+    created: datetime = _time()
+    account: str
+    base_address: str
+    original_address: str
+    list_name: str = ""
+    manual: bool = False
+    reason: str = ""
+    expires: datetime | None = _time(null=True)
+
+
+class MailboxRow(SQLModel, table=True):
+    __tablename__ = "mailbox"
+    __table_args__ = _options(sa.UniqueConstraint("account", "name"))
+    id: int = _id()
+    account: str
+    name: str
+
+
+class ReceivedRow(SQLModel, table=True):
+    """A message in a mailbox."""
+
+    __tablename__ = "received"
+    __table_args__ = _options(
+        sa.Index("received_account", "account", "mailbox_id", "id"),
+        sa.Index("received_content", "content_id"),
+        sa.Index("received_message_id", "account", "message_id"),
+    )
+    id: int = _id()
+    account: str
+    mailbox_id: int
+    content_id: int
+    received: datetime = _time()
+    size: int
+    flags: list[str] = _json()
+    mail_from: str = ""
+    mail_from_validated: bool = False
+    rcpt_to: str = ""
+    msg_from: str = ""
+    msg_from_validated: bool = False
+    dkim_verified_domains: list[str] = _json()
+    remote_ip: str = ""
+    dsn: bool = False
+    automated: bool = False
+    message_id: str = ""
+    subject: str = ""
+
+
+class CredentialRow(SQLModel, table=True):
+    """An account's password, as what each mechanism needs to check it. The password itself is nowhere."""
+
+    __tablename__ = "credential"
+    __table_args__ = _options(sa.UniqueConstraint("account"))
+    id: int = _id()
+    account: str
+    created: datetime = _time()
+    argon2: str  # PHC string, for PLAIN and LOGIN
+    scram_salt: bytes  # SCRAM-SHA-256 (RFC 5802, RFC 7677)
+    scram_iterations: int
+    scram_stored_key: bytes
+    scram_server_key: bytes
+
+
+class SentHourRow(SQLModel, table=True):
+    """Recipients that an account sent to in one hour: 24-hour limits are sums over 25 rows."""
+
+    __tablename__ = "sent_hour"
+    account: str = Field(primary_key=True)
+    hour: int = Field(primary_key=True)  # hours since 1970
+    recipients: int = 0
+    first_time: int = 0
+
+
+class KnownRecipientRow(SQLModel, table=True):
+    """Addresses that an account has sent to before, for the limit on first-time recipients."""
+
+    __tablename__ = "known_recipient"
+    account: str = Field(primary_key=True)
+    address: str = Field(primary_key=True)
+    first: datetime = _time()
+
+
+class FactRow(SQLModel, table=True):
+    """Small things that the gateway learns or counts, by name: hold_generation, cursor:<plugin>, ..."""
+
+    __tablename__ = "fact"
+    name: str = Field(primary_key=True)
+    value: str
+
+
+def table(row: type[SQLModel]) -> sa.Table:
+    """The Core table of a row class, typed."""
+    return cast(sa.Table, cast(Any, row).__table__)
+
+
+content = table(ContentRow)
+message = table(MessageRow)
+attempt = table(AttemptRow)
+event = table(EventRow)
+webhook_call = table(WebhookCallRow)
+webhook_attempt = table(WebhookAttemptRow)
+hold_rule = table(HoldRuleRow)
+suppression = table(SuppressionRow)
+mailbox = table(MailboxRow)
+received = table(ReceivedRow)
+credential = table(CredentialRow)
+sent_hour = table(SentHourRow)
+known_recipient = table(KnownRecipientRow)
+fact = table(FactRow)
+metadata = SQLModel.metadata
