@@ -51,6 +51,16 @@ def _options(*indexes: sa.Index | sa.UniqueConstraint) -> Any:
     return (*indexes, {"sqlite_autoincrement": True})
 
 
+def _index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    """A partial index. A query must repeat the condition word for word, or SQLite does not use it."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+MESSAGE_READY = "state = 'queued' AND NOT hold AND lease_owner IS NULL"
+CALL_READY = "state = 'queued' AND lease_owner IS NULL"
+
+
 class ContentRow(SQLModel, table=True):
     """A message's bytes, stored once for all who refer to it: small ones here, large ones in a file."""
 
@@ -68,57 +78,30 @@ class MessageRow(SQLModel, table=True):
 
     __tablename__ = "message"
     __table_args__ = _options(
-        # What may be claimed: a skip scan over destinations, then the earliest of each.
-        sa.Index(
-            "message_ready",
-            "destination",
-            "next_attempt",
-            "id",
-            sqlite_where=sa.text("state = 'queued' AND NOT hold AND lease_owner IS NULL"),
-            postgresql_where=sa.text("state = 'queued' AND NOT hold AND lease_owner IS NULL"),
-        ),
-        # When the scheduler has to wake next.
-        sa.Index(
-            "message_next",
-            "next_attempt",
-            "id",
-            sqlite_where=sa.text("state = 'queued'"),
-            postgresql_where=sa.text("state = 'queued'"),
-        ),
-        sa.Index(
-            "message_leased",
-            "lease_expires",
-            sqlite_where=sa.text("lease_owner IS NOT NULL"),
-            postgresql_where=sa.text("lease_owner IS NOT NULL"),
-        ),
+        # What may be claimed: the earliest of all, or the earliest of one destination.
+        _index("message_due", "next_attempt", "id", "destination", where=MESSAGE_READY),
+        _index("message_ready", "destination", "next_attempt", "id", where=MESSAGE_READY),
+        _index("message_leased", "lease_expires", where="lease_owner IS NOT NULL"),
+        # Lists and actions by filter, in either order, of everybody or of one account.
+        _index("message_next", "next_attempt", "id", where="state = 'queued'"),
         sa.Index("message_queued", "state", "queued", "id"),
-        sa.Index("message_account", "account", "state", "id"),
-        sa.Index("message_content", "content_id"),
+        sa.Index("message_account", "account", "state", "queued", "id"),
+        _index("message_held", "account", "id", where="state = 'queued' AND hold"),
+        _index("message_content", "content_id", where="content_id IS NOT NULL"),
         # FromIDs are unique over queued and retired messages.
-        sa.Index(
-            "message_from_id",
-            "from_id",
-            unique=True,
-            sqlite_where=sa.text("from_id <> ''"),
-            postgresql_where=sa.text("from_id <> ''"),
-        ),
+        _index("message_from_id", "from_id", where="from_id <> ''", unique=True),
+        _index("message_env_id", "env_id", where="env_id <> ''"),
         sa.Index("message_message_id", "message_id"),
         # The rule of three: an account's latest retired messages to an address.
-        sa.Index(
+        _index(
             "message_history",
             "account",
             "recipient_domain",
             "recipient_localpart",
             "last_activity",
-            sqlite_where=sa.text("state = 'retired'"),
-            postgresql_where=sa.text("state = 'retired'"),
+            where="state = 'retired'",
         ),
-        sa.Index(
-            "message_keep",
-            "keep_until",
-            sqlite_where=sa.text("state = 'retired'"),
-            postgresql_where=sa.text("state = 'retired'"),
-        ),
+        _index("message_keep", "keep_until", where="state = 'retired'"),
     )
     id: int = _id()
     base_id: int = 0
@@ -158,6 +141,7 @@ class MessageRow(SQLModel, table=True):
     lease_token: int = 0
     lease_expires: datetime | None = _time(null=True)
     # Once retired:
+    retired_as: str = ""  # the event with which it left: delivered, failed, suppressed, canceled
     success: bool | None = None
     last_activity: datetime | None = _time(null=True)
     keep_until: datetime | None = _time(null=True)
@@ -210,42 +194,15 @@ class WebhookCallRow(SQLModel, table=True):
 
     __tablename__ = "webhook_call"
     __table_args__ = _options(
-        sa.Index(
-            "webhook_call_ready",
-            "url",
-            "next_attempt",
-            "id",
-            sqlite_where=sa.text("state = 'queued' AND lease_owner IS NULL"),
-            postgresql_where=sa.text("state = 'queued' AND lease_owner IS NULL"),
-        ),
-        sa.Index(
-            "webhook_call_next",
-            "next_attempt",
-            "id",
-            sqlite_where=sa.text("state = 'queued'"),
-            postgresql_where=sa.text("state = 'queued'"),
-        ),
-        sa.Index(
-            "webhook_call_leased",
-            "lease_expires",
-            sqlite_where=sa.text("lease_owner IS NOT NULL"),
-            postgresql_where=sa.text("lease_owner IS NOT NULL"),
-        ),
-        # Superseding: what still waits for one message and URL.
-        sa.Index(
-            "webhook_call_waiting",
-            "queue_msg_id",
-            "url",
-            sqlite_where=sa.text("state = 'queued'"),
-            postgresql_where=sa.text("state = 'queued'"),
-        ),
-        sa.Index("webhook_call_account", "account", "id"),
-        sa.Index(
-            "webhook_call_keep",
-            "keep_until",
-            sqlite_where=sa.text("state = 'retired'"),
-            postgresql_where=sa.text("state = 'retired'"),
-        ),
+        _index("webhook_call_due", "next_attempt", "id", "url", where=CALL_READY),
+        _index("webhook_call_ready", "url", "next_attempt", "id", where=CALL_READY),
+        _index("webhook_call_leased", "lease_expires", where="lease_owner IS NOT NULL"),
+        # Superseding, and order: what still waits for one message and URL.
+        _index("webhook_call_waiting", "queue_msg_id", "url", "id", where="state = 'queued'"),
+        _index("webhook_call_next", "next_attempt", "id", where="state = 'queued'"),
+        sa.Index("webhook_call_submitted", "state", "submitted", "id"),
+        sa.Index("webhook_call_account", "account", "state", "submitted", "id"),
+        _index("webhook_call_keep", "keep_until", where="state = 'retired'"),
     )
     id: int = _id()
     account: str
@@ -386,6 +343,18 @@ class KnownRecipientRow(SQLModel, table=True):
     first: datetime = _time()
 
 
+class IdempotencyRow(SQLModel, table=True):
+    """What a Send with an Idempotency-Key was answered, for 24 hours."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (sa.Index("idempotency_created", "created"),)
+    account: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    created: datetime = _time()
+    digest: bytes  # of the request as parsed
+    result: dict[str, Any] = _json()
+
+
 class FactRow(SQLModel, table=True):
     """Small things that the gateway learns or counts, by name: hold_generation, cursor:<plugin>, ..."""
 
@@ -412,5 +381,6 @@ received = table(ReceivedRow)
 credential = table(CredentialRow)
 sent_hour = table(SentHourRow)
 known_recipient = table(KnownRecipientRow)
+idempotency = table(IdempotencyRow)
 fact = table(FactRow)
 metadata = SQLModel.metadata
