@@ -39,6 +39,11 @@ def _id() -> Any:
     )
 
 
+def _ref(*, null: bool = False) -> Any:
+    """Another row's ID; 0 or NULL for none. No foreign keys: they would be checked on the hot path."""
+    return Field(default=None if null else 0, sa_type=cast(Any, sa.BigInteger), nullable=null)
+
+
 def _time(*, null: bool = False) -> Any:
     return Field(default=None, sa_type=cast(Any, UtcTime), nullable=null)
 
@@ -104,7 +109,7 @@ class MessageRow(SQLModel, table=True):
         _index("message_keep", "keep_until", where="state = 'retired'"),
     )
     id: int = _id()
-    base_id: int = 0
+    base_id: int = _ref()
     submission_id: str
     state: str = "queued"  # queued, retired
     account: str
@@ -130,7 +135,7 @@ class MessageRow(SQLModel, table=True):
     dsn_orcpt: str = ""
     is_report: str = ""  # dmarc, tls
     extra: dict[str, str] = _json()
-    content_id: int | None = None
+    content_id: int | None = _ref(null=True)
     attempts: int = 0
     max_attempts: int = 0
     dialed_ips: dict[str, list[str]] = _json()
@@ -153,7 +158,7 @@ class AttemptRow(SQLModel, table=True):
     __tablename__ = "attempt"
     __table_args__ = _options(sa.Index("attempt_message", "message_id", "id"))
     id: int = _id()
-    message_id: int
+    message_id: int = _ref()
     number: int  # from 1; 0 for what was no attempt of ours (a report that came back, an operator's act)
     state: str  # delivering, done, interrupted, late (its lease was lost; it changed nothing)
     lease_token: int
@@ -183,8 +188,8 @@ class EventRow(SQLModel, table=True):
     time: datetime = _time()
     account: str
     name: str  # an outgoing event's name, or "incoming"
-    queue_msg_id: int = 0
-    received_id: int = 0
+    queue_msg_id: int = _ref()
+    received_id: int = _ref()
     data: dict[str, Any] = _json()  # the further fields of model.Event
     keep_until: datetime = _time()
 
@@ -206,9 +211,9 @@ class WebhookCallRow(SQLModel, table=True):
     )
     id: int = _id()
     account: str
-    event_id: int
+    event_id: int = _ref()
     event_name: str
-    queue_msg_id: int = 0
+    queue_msg_id: int = _ref()
     url: str
     authorization: str = ""
     state: str = "queued"  # queued, retired
@@ -221,7 +226,7 @@ class WebhookCallRow(SQLModel, table=True):
     lease_token: int = 0
     lease_expires: datetime | None = _time(null=True)
     success: bool | None = None
-    superseded_by: int = 0
+    superseded_by: int = _ref()
     error: str = ""
     last_activity: datetime | None = _time(null=True)
     keep_until: datetime | None = _time(null=True)
@@ -233,7 +238,7 @@ class WebhookAttemptRow(SQLModel, table=True):
     __tablename__ = "webhook_attempt"
     __table_args__ = _options(sa.Index("webhook_attempt_call", "call_id", "id"))
     id: int = _id()
-    call_id: int
+    call_id: int = _ref()
     start: datetime = _time()
     duration: float = 0.0  # seconds
     url: str
@@ -291,8 +296,8 @@ class ReceivedRow(SQLModel, table=True):
     )
     id: int = _id()
     account: str
-    mailbox_id: int
-    content_id: int
+    mailbox_id: int = _ref()
+    content_id: int = _ref()
     received: datetime = _time()
     size: int
     flags: list[str] = _json()
