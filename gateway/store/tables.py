@@ -204,6 +204,8 @@ class WebhookCallRow(SQLModel, table=True):
         _index("webhook_call_leased", "lease_expires", where="lease_owner IS NOT NULL"),
         # Superseding, and order: what still waits for one message and URL.
         _index("webhook_call_waiting", "queue_msg_id", "url", "id", where="state = 'queued'"),
+        # An event stays as long as a call needs it.
+        _index("webhook_call_event", "event_id", where="state = 'queued'"),
         _index("webhook_call_next", "next_attempt", "id", where="state = 'queued'"),
         sa.Index("webhook_call_submitted", "state", "submitted", "id"),
         sa.Index("webhook_call_account", "account", "state", "submitted", "id"),
@@ -228,7 +230,7 @@ class WebhookCallRow(SQLModel, table=True):
     success: bool | None = None
     superseded_by: int = _ref()
     error: str = ""
-    last_activity: datetime | None = _time(null=True)
+    last_activity: datetime | None = _time(null=True)  # the latest claim, or when it was retired
     keep_until: datetime | None = _time(null=True)
 
 
