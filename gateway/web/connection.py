@@ -98,7 +98,7 @@ class Connection:
                 self._gone = True
                 await self._protocol.handle(Closed())
                 self._inbox.end(self._last_message)
-                await close(self._stream, listen=self._closing and not self._eof)
+                await close(self._stream, listen=self._closing and not self._eof and self._unread())
                 if self._app_ended is not None:
                     await self._app_ended.wait()
                 self._nursery.cancel_scope.cancel()  # pings
@@ -161,6 +161,12 @@ class Connection:
     def _waits_for_request(self) -> bool:
         """Whether a request has begun to arrive and is not yet whole."""
         return self._head_by is not None or self._protocol.connection.their_state is h11.SEND_BODY
+
+    def _unread(self) -> bool:
+        """Whether the client may have sent, or be sending, what nobody has read."""
+        connection = self._protocol.connection
+        whole = connection.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        return not whole or bool(connection.trailing_data[0])
 
     async def _refuse(self, status: int) -> None:
         self._gone = self._closing = True  # the application can say no more

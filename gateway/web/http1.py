@@ -14,7 +14,7 @@ from typing import Any
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
@@ -26,7 +26,7 @@ from wsproto.frame_protocol import CloseReason
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # (Message, Receive, Send), typed by each its own way
 
 INBOX_MESSAGES = 4  # messages that wait for a slow application; then reading stops
 
@@ -129,6 +129,14 @@ class Http1(H11Protocol):
     connection: h11.Connection | H11WSConnection
     _unsent = b""
 
+    async def handle(self, event: Event) -> None:
+        # Nothing may follow an upgrade before its answer (RFC 6455 section 4.1). Hypercorn would answer 400
+        # while the application, unaware, goes on to accept.
+        stream = self.stream
+        if isinstance(stream, WSStream) and not stream.handshake.accepted and isinstance(event, RawData):
+            raise Refused(400)
+        await super().handle(event)
+
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
             event.headers.append((b"connection", b"close"))
@@ -169,6 +177,8 @@ class Http1(H11Protocol):
             version = request.http_version
             request = h11.Request(method=request.method, target=target, headers=headers, http_version=version)
         await super()._create_stream(request)
+        if isinstance(self.connection, H11WSConnection) and self.connection.buffer:
+            raise Refused(400)  # see handle
 
     async def refuse(self, status: int) -> None:
         """Answer `status`, if an answer can still be given."""
