@@ -1,0 +1,138 @@
+"""Pure functions on large untrusted data, run in worker processes.
+
+A thread would not do: Python code in a thread holds the interpreter, and the event loop with it. A worker
+that does not answer in time is killed, and so is one whose caller is cancelled; the next call starts a new
+one. Workers are started when they are first needed.
+
+Run as a program (`python -m gateway.offload`), this module is the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import ParamSpec, TypeVar, cast
+
+import trio
+
+from gateway.errors import GatewayError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WORKERS = 2
+LIMIT = 20.0  # seconds for one call
+MEMORY = 2 * 1024**3  # bytes of address space of a worker
+_HEADER = 8  # bytes: the length of the pickle that follows, big-endian
+_CHUNK = 1024 * 1024
+
+
+class OffloadError(GatewayError):
+    """The worker died or took too long: the data is not to be had in this way."""
+
+
+class Offload:
+    """The pool of workers. `Offload.open` makes one."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._idle: list[trio.Process] = []
+        self._places = trio.CapacityLimiter(WORKERS)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, limit: float = LIMIT) -> AsyncIterator[Offload]:
+        """Leaving ends the workers."""
+        pool = cls(limit)
+        try:
+            yield pool
+        finally:
+            with trio.CancelScope(shield=True):
+                for process in pool._idle:
+                    await _end(process)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the function answers or raises; all of it must be picklable. Raises OffloadError."""
+        request = pickle.dumps((function, args, kwargs), pickle.HIGHEST_PROTOCOL)
+        async with self._places:
+            process = self._idle.pop() if self._idle else await self._start()
+            try:
+                with trio.fail_after(self._limit):
+                    done, answer = pickle.loads(await _exchange(process, request))  # noqa: S301 - our own worker's
+            except BaseException as exc:
+                with trio.CancelScope(shield=True):
+                    await _end(process)
+                if isinstance(exc, trio.TooSlowError):
+                    raise OffloadError(f"no answer from a worker process in {self._limit:g} s") from None
+                if isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError, EOFError)):
+                    raise OffloadError("a worker process died") from None
+                raise
+            self._idle.append(process)
+        if not done:
+            raise answer
+        return cast(T, answer)
+
+    async def _start(self) -> trio.Process:
+        return await trio.lowlevel.open_process(
+            [sys.executable, "-c", "from gateway.offload import work; work()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C at a terminal is the gateway's to handle
+        )
+
+
+async def _exchange(process: trio.Process, request: bytes) -> bytes:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    await process.stdin.send_all(len(request).to_bytes(_HEADER))
+    await process.stdin.send_all(request)
+    length = int.from_bytes(await _receive_exactly(process.stdout, _HEADER))
+    return await _receive_exactly(process.stdout, length)
+
+
+async def _receive_exactly(stream: trio.abc.ReceiveStream, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        piece = await stream.receive_some(min(size - len(received), _CHUNK))
+        if not piece:
+            raise EOFError
+        received += piece
+    return bytes(received)
+
+
+async def _end(process: trio.Process) -> None:
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            await stream.aclose()
+    await process.wait()
+
+
+def work() -> None:
+    """The worker: one request after the other until there are no more."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # a stray print must not end up between the answers
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        while header := requests.read(_HEADER):
+            answer = _answer(requests.read(int.from_bytes(header)))
+            answers.write(len(answer).to_bytes(_HEADER) + answer)
+            answers.flush()
+
+
+def _answer(request: bytes) -> bytes:
+    try:
+        function, args, kwargs = pickle.loads(request)  # noqa: S301 - from the process that started us
+        return pickle.dumps((True, function(*args, **kwargs)), pickle.HIGHEST_PROTOCOL)
+    except Exception as exc:
+        try:
+            answer = pickle.dumps((False, exc), pickle.HIGHEST_PROTOCOL)
+            pickle.loads(answer)  # noqa: S301 - some exceptions pickle and do not unpickle
+        except Exception:
+            return pickle.dumps((False, OffloadError(f"{type(exc).__name__}: {exc}")))
+        return answer
