@@ -77,8 +77,8 @@ def text_field(name: str, text: str, utf8: bool = False, field: str = "") -> byt
 
 
 def fold_field(name: str, value: str, utf8: bool = False, field: str = "") -> bytes:
-    """The field `name` with a `value` that has a syntax of its own (addresses, message IDs, parameters), ended
-    by CRLF. Folded at spaces, never elsewhere.
+    """The field `name` with a `value` of a syntax of its own (addresses, message IDs, parameters), ended by
+    CRLF. Folded at spaces, never elsewhere.
 
     Characters that are not ASCII become encoded words as a whole unless `utf8`: right for values that hold
     encoded words already where they may stand. Raises FieldError naming `field` (or the name itself), also

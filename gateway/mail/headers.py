@@ -1,7 +1,7 @@
 """Reading a header section: fields, text, addresses, dates, message IDs. Never raises, never quadratic.
 
-Python's email package is not used: it takes a thousand times as long for hostile input as for any other, raises
-RecursionError, and hides a second From.
+Python's email package is not used: hostile input makes it raise RecursionError or take seconds, and it
+hides a second From.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_SECTION = 1_000_000  # octets of one header section
 MAX_FIELDS = 10_000  # of one header section
 MAX_MESSAGE_IDS = 1_000  # of one field; RFC 5322 sets no limit, threads that long are cut by every client
 
-# A field with its folded lines, or a line that is none. Possessive throughout: each octet is seen twice at most.
+# A field with its folded lines, or a line that is none. Possessive: each octet is seen twice at most.
 _FIELD = re.compile(rb"(?:([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)|[^\n]++)(?:\n|\Z)")
 _FIRST = re.compile(rb"[!-9;-~]++[ \t]*+:|From ")
 _FOLD = re.compile(rb"\r?\n")
@@ -139,7 +139,10 @@ def split_message(data: bytes) -> tuple[bytes, bytes]:
     """Header section (with the line end of its last field, without the empty line) and body."""
     _, body = read_headers(data, max_fields=0)
     head = data[:body]
-    return head.removesuffix(b"\r\n") if head.endswith(b"\n\r\n") else _without_empty_line(head), data[body:]
+    for empty_line in (b"\r\n", b"\n"):
+        if head == empty_line or head.endswith(b"\n" + empty_line):
+            return head[: -len(empty_line)], data[body:]
+    return head, data[body:]
 
 
 def unfold(value: bytes) -> str:
@@ -217,7 +220,3 @@ def _read_fields(data: bytes, start: int, stop: int, max_fields: int) -> Headers
             malformed = True
         at = match.end()
     return Headers(tuple(fields), malformed, oversized=at < stop)
-
-
-def _without_empty_line(head: bytes) -> bytes:
-    return head[:-1] if head.endswith(b"\n\n") or head == b"\n" else (b"" if head == b"\r\n" else head)

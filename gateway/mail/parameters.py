@@ -27,7 +27,7 @@ _SECTION = re.compile(r"(.+?)\*(?:(\d{1,4})(\*?))?")
 
 _PIECE = 50  # characters of one section that is written; with its name within a line of 78
 _ATTRIBUTE_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")
-_FALLBACK = re.compile(r"[^ !#-\[\]-~]|[/:]")
+_FALLBACK = re.compile(r"[^!#-.0-9;-\[\]-~]")
 
 
 def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
