@@ -1,0 +1,237 @@
+"""The store: one SQLite database, written by one thread and read by a few.
+
+Everything that reads or writes is a function of a connection (`gateway.store.queue` and its neighbours have
+them), handed to `read` or `write`. The event loop never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import trio
+
+from gateway.clock import Clock
+from gateway.errors import StartError, StoreBusy, StoreUnavailable
+from gateway.store import migrations
+from gateway.store.content import ContentStore
+from gateway.store.writer import MAX_WAITING, Writer, finished, unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FILE = "gateway.db"
+CONTENT = "content"  # directory of large messages
+READERS = 2  # threads: reads of the hot path take well under a millisecond
+MAX_WAITING_READS = 1000
+PRAGMAS = (
+    "busy_timeout = 10000",  # milliseconds; only another process can make us wait
+    # Before the first table is made, so that space can be given back later without copying the database.
+    "auto_vacuum = INCREMENTAL",
+    "synchronous = FULL",  # in WAL mode: an fsync at each commit
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    "cache_size = -16384",  # KiB
+    # A checkpoint every 16 MiB: four times the default, as messages of up to 128 kB pass through the log.
+    "wal_autocheckpoint = 4096",  # pages
+    "journal_size_limit = 67108864",  # bytes of log kept on disk after a burst
+)
+
+
+class Store:
+    """The database of a gateway. `Store.open` makes one.
+
+    Error handling: `read` and `write` raise what their function raises, but errors of the disk and the
+    database as StoreUnavailable, and StoreBusy at once when too many wait.
+    """
+
+    def __init__(self, engine: sa.Engine, path: Path, clock: Clock, writer: Writer, readers: Readers) -> None:
+        self.engine = engine
+        self.path = path
+        self.clock = clock
+        self.content = ContentStore(path.parent / CONTENT, self)
+        self._writer = writer
+        self._readers = readers
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        data_dir: Path,
+        clock: Clock,
+        *,
+        readers: int = READERS,
+        max_waiting: int = MAX_WAITING,
+        several_processes: bool = False,
+    ) -> AsyncIterator[Store]:
+        """Opens the database below `data_dir`, made and migrated as needed.
+
+        Leaving waits for the writes that were handed in, also when cancelled. `several_processes` makes room
+        between full batches for other processes that write to the same database.
+
+        Raises StartError when it cannot be opened.
+        """
+        path = (data_dir / FILE).absolute()
+        engine = make_engine(path)
+        connections = await trio.to_thread.run_sync(_prepare, engine, path, readers)
+        pool = Readers(engine.connect, connections)
+        # The readers' connections are open as long as the writer works: it relies on that.
+        writer = Writer(engine.connect, max_waiting=max_waiting, fair=several_processes)
+        try:
+            yield cls(engine, path, clock, writer, pool)
+        finally:
+            with trio.CancelScope(shield=True):
+                await writer.close()
+                await pool.close()
+                await trio.to_thread.run_sync(_checkpoint, engine)
+
+    async def write(self, work: Callable[[sa.Connection], T], *, size: int = 0) -> T:
+        """Runs `work` in a transaction, and returns its answer once that is durable.
+
+        `work` runs in the writer's thread, together with other callers' writes, in a savepoint of its own:
+        what it raises undoes all that it did, and is raised here. It may run twice, so it must have
+        no effects but those on the database; it must not commit, nor catch OperationalError. `size` is about
+        how many bytes it writes, where that is more than a few thousand.
+
+        Cancellation: a write that has not begun is withdrawn. One that has begun is waited for; its result is
+        returned, and the cancellation shows at the caller's next checkpoint. So whoever gets Cancelled from
+        here knows that nothing was written.
+        """
+        return await self._writer.write(work, size)
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Runs `work` on one consistent state of the database, without write access, in a reader's thread.
+
+        Cancellation: is waited for, as in `write`; a read that has not begun is dropped.
+        """
+        return await self._readers.read(work)
+
+    @property
+    def writes_waiting(self) -> int:
+        return self._writer.waiting
+
+
+class Readers:
+    """Connections that only read, and as many threads that use them."""
+
+    def __init__(self, connect: Callable[[], sa.Connection], connections: list[sa.Connection]) -> None:
+        self._connect = connect
+        self._idle: list[sa.Connection | None] = [*connections]  # None: one that failed, to be opened again
+        self._limiter = trio.CapacityLimiter(len(connections))
+        self._closed = False
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self._limiter.statistics().tasks_waiting >= MAX_WAITING_READS:
+            raise StoreBusy("too many reads wait already")
+        return await trio.to_thread.run_sync(self._run, work, limiter=self._limiter)
+
+    async def close(self) -> None:
+        """Returns when the reads under way are done and the connections closed."""
+        self._closed = True
+        for _ in range(int(self._limiter.total_tokens)):
+            await self._limiter.acquire_on_behalf_of(object())
+        while self._idle:
+            if (conn := self._idle.pop()) is not None:
+                await trio.to_thread.run_sync(conn.close)
+
+    def _run(self, work: Callable[[sa.Connection], T]) -> T:
+        conn = self._idle.pop()  # there is one: the limiter sees to that
+        try:
+            if conn is None:
+                conn = open_reader(self._connect)
+            conn.exec_driver_sql("BEGIN")
+            try:
+                return finished(work(conn))
+            finally:
+                conn.exec_driver_sql("ROLLBACK")
+        except BaseException as exc:
+            told = unavailable(exc)
+            if told is None:
+                raise
+            if conn is not None:
+                conn.close()
+                conn = None
+            raise told from exc
+        finally:
+            self._idle.append(conn)
+
+
+def make_engine(path: Path) -> sa.Engine:
+    """An engine whose connections begin and commit nothing by themselves; each is opened when asked for."""
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.pool.NullPool,
+        connect_args={"isolation_level": None, "check_same_thread": False, "cached_statements": 512},
+        json_serializer=_compact_json,
+    )
+    sa.event.listen(engine, "connect", _set_pragmas)
+    sa.event.listen(engine, "commit", _refuse_commit)
+    return engine
+
+
+def open_reader(connect: Callable[[], sa.Connection]) -> sa.Connection:
+    conn = connect()
+    conn.exec_driver_sql("PRAGMA query_only = ON")
+    return conn
+
+
+def _compact_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _set_pragmas(dbapi_connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in PRAGMAS:
+        dbapi_connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _refuse_commit(_conn: sa.Connection) -> None:
+    raise RuntimeError("a write or read must not commit: the store does")
+
+
+def _prepare(engine: sa.Engine, path: Path, readers: int) -> list[sa.Connection]:
+    """Makes and migrates the database, and opens the readers' connections. Raises StartError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path.parent / CONTENT).mkdir(mode=0o700, exist_ok=True)
+        # The log and its index get the same permissions: messages and password hashes are nobody else's.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with engine.connect() as conn:
+            mode = conn.exec_driver_sql("PRAGMA journal_mode = WAL").scalar_one()
+            if mode != "wal":
+                raise StartError(
+                    f"{path}: write-ahead logging does not work on this file system; use a local one"
+                )
+            _migrate(conn, path)
+            return [open_reader(engine.connect) for _ in range(readers)]
+    except (OSError, sa.exc.DBAPIError, sqlite3.Error) as exc:
+        reason = unavailable(exc) or exc
+        raise StartError(f"{path}: {reason}") from exc
+
+
+def _migrate(conn: sa.Connection, path: Path) -> None:
+    try:
+        if migrations.stored_version(conn) != migrations.head():
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
+            migrations.upgrade(conn)  # looks again: another process may have been faster
+            conn.exec_driver_sql("COMMIT")
+    except migrations.NotOurs as exc:
+        raise StartError(f"{path}: {exc}") from None
+
+
+def _checkpoint(engine: sa.Engine) -> None:
+    """Moves the log into the database, so that a copy of the one file is a copy of all."""
+    try:
+        with engine.connect() as conn:
+            conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    except (sa.exc.DBAPIError, sqlite3.Error) as exc:
+        log.warning("the database's log could not be checkpointed and is kept: %s", exc)

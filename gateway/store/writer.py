@@ -1,0 +1,319 @@
+"""The writer of an SQLite database: one thread, and one commit for whatever waits.
+
+Three rules hold:
+
+1. A caller goes on after the commit that holds its write, or with an error when nothing of it is written.
+2. A write that raises is rolled back to its own savepoint; the others of its batch do not notice.
+3. A failing disk rolls back the whole transaction, savepoints included (and a COMMIT that fails likewise).
+   Nobody is answered then: each write of the batch runs once more, alone, and its own commit answers.
+
+The third rule is why a write must be a function that can run again, without side effects. It relies on
+another connection to the database being open all the time (the store's readers are): so what a failed COMMIT
+left in the write-ahead log stays invisible and is overwritten, instead of being recovered by the next open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import outcome
+import sqlalchemy as sa
+import trio
+
+from gateway.errors import StoreBusy, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_WAITING = 1000  # writes; more than that would wait longer than their callers do
+BATCH_WRITES = 64
+BATCH_BYTES = (
+    4 * 1024 * 1024
+)  # as the callers announce them; keeps a commit, and so the next caller's wait, short
+BATCH_TIME = 0.005  # seconds
+# Pause after a full batch where several processes write: SQLite's lock is not fair, and a waiter sleeps
+# between its tries, so that a busy writer would otherwise keep it for ever.
+FAIR_PAUSE = 0.001  # seconds
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: "disk full",
+    sqlite3.SQLITE_IOERR: "I/O error",
+    sqlite3.SQLITE_BUSY: "database in use by another program",
+    sqlite3.SQLITE_LOCKED: "database in use by another program",
+    sqlite3.SQLITE_READONLY: "database not writable",
+    sqlite3.SQLITE_PERM: "database not accessible",
+    sqlite3.SQLITE_AUTH: "database not accessible",
+    sqlite3.SQLITE_CANTOPEN: "database not accessible",
+    sqlite3.SQLITE_CORRUPT: "database damaged",
+    sqlite3.SQLITE_NOTADB: "not a database",
+    sqlite3.SQLITE_PROTOCOL: "database locking failed",
+    sqlite3.SQLITE_NOLFS: "file too large",
+}
+
+
+def unavailable(exc: BaseException) -> StoreUnavailable | None:
+    """What callers are told about an error of the disk or the database; None for any other error."""
+    error = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
+    if isinstance(error, sqlite3.Error):
+        # The low byte is the kind, the rest says where (SQLITE_IOERR_WRITE, ...).
+        reason = _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        detail = str(error)
+    elif isinstance(error, OSError):
+        reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "I/O error"
+        detail = error.strerror or str(error)
+    else:
+        return None
+    if reason is None:
+        return None
+    told = StoreUnavailable(f"{reason}: {detail}")
+    told.__cause__ = exc
+    return told
+
+
+def finished(result: T) -> T:
+    """Refuses a result that still reads from its connection, which is somebody else's by then."""
+    if isinstance(result, sa.Result):
+        raise TypeError("a write or read must fetch its rows itself, not return the open result")
+    return result
+
+
+class _Write:
+    """A caller and what it waits for."""
+
+    __slots__ = ("outcome", "size", "task", "work")
+
+    def __init__(self, work: Callable[[sa.Connection], Any], size: int, task: trio.lowlevel.Task) -> None:
+        self.work = work
+        self.size = size
+        self.task = task
+        self.outcome: outcome.Outcome[Any] = outcome.Error(StoreUnavailable("the writer failed"))
+
+    def fail(self, exc: BaseException) -> None:
+        self.outcome = outcome.Error(unavailable(exc) or exc)
+
+
+class _TransactionLost(Exception):
+    """The transaction is no longer open; the cause is what ended it."""
+
+
+class Writer:
+    """Group commit for an SQLite database. Made and used inside a trio run; `run` is its thread's work."""
+
+    def __init__(
+        self, connect: Callable[[], sa.Connection], *, max_waiting: int = MAX_WAITING, fair: bool = False
+    ) -> None:
+        self._connect = connect
+        self._max_waiting = max_waiting
+        self._fair = fair
+        self._queue: deque[_Write] = deque()
+        self._changed = threading.Condition(threading.Lock())  # guards the two around it
+        self._closing = False
+        self._conn: sa.Connection | None = None  # the thread's, as is the next
+        self._bytes = 0  # of the batch under way
+        self._trio = trio.lowlevel.current_trio_token()
+        self._ended = trio.Event()
+        self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
+        self._thread.start()
+
+    # --- The callers' side, on the loop
+
+    @property
+    def waiting(self) -> int:
+        """Writes that have not begun."""
+        return len(self._queue)
+
+    @trio.lowlevel.enable_ki_protection
+    async def write(self, work: Callable[[sa.Connection], T], size: int = 0) -> T:
+        """See Store.write."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        write = _Write(work, size, trio.lowlevel.current_task())
+        with self._changed:
+            if self._closing:
+                raise StoreUnavailable("the store is closed")
+            if len(self._queue) >= self._max_waiting:
+                raise StoreBusy(f"{len(self._queue)} writes wait already")
+            self._queue.append(write)
+            self._changed.notify()
+
+        def withdraw(_: object) -> trio.lowlevel.Abort:
+            with self._changed:
+                try:
+                    self._queue.remove(write)
+                except ValueError:  # it has begun
+                    return trio.lowlevel.Abort.FAILED
+                return trio.lowlevel.Abort.SUCCEEDED
+
+        return cast(T, await trio.lowlevel.wait_task_rescheduled(withdraw))
+
+    async def close(self) -> None:
+        """Takes no more writes, and returns when those that wait are done and the connection is closed."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        await self._ended.wait()
+        self._thread.join()
+
+    @staticmethod
+    def _answer(batch: list[_Write]) -> None:
+        for write in batch:
+            trio.lowlevel.reschedule(write.task, write.outcome)
+
+    # --- The thread's side
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            batch: list[_Write] = []
+            self._bytes = 0
+            try:
+                self._run_batch(batch)
+            except BaseException:
+                log.exception("the writer failed")
+                self._disconnect()
+            if batch:
+                self._on_loop(self._answer, batch)
+            if self._fair and len(batch) >= BATCH_WRITES:
+                time.sleep(FAIR_PAUSE)
+        self._disconnect()
+        self._on_loop(self._ended.set)
+
+    def _on_loop(self, function: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+            self._trio.run_sync_soon(function, *args)
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            return bool(self._queue)
+
+    def _run_batch(self, batch: list[_Write]) -> None:
+        """Runs what waits in one transaction. Fills `batch`; sets outcomes once they are certain."""
+        end = time.monotonic() + BATCH_TIME
+        results = []
+        try:
+            self._begin()
+        except Exception as exc:
+            # Nothing has run. The writes that would have been in this batch share its fate.
+            self._disconnect()
+            while write := self._take(batch):
+                write.fail(exc)
+            return
+        try:
+            while write := self._take(batch):
+                results.append(self._in_savepoint(write.work))
+                if time.monotonic() >= end:
+                    break
+            self._sql("COMMIT")
+        except Exception as exc:
+            log.error("a transaction of %d writes failed, each is tried again alone: %s", len(batch), exc)
+            self._repair()
+            self._run_alone(batch)
+        else:
+            for write, result in zip(batch, results, strict=True):
+                write.outcome = result
+
+    def _run_alone(self, batch: list[_Write]) -> None:
+        """Runs each write in a transaction of its own."""
+        for index, write in enumerate(batch):
+            try:
+                self._begin()
+            except Exception as exc:
+                # Waiting for each of them would take as many time limits as there are writes.
+                self._disconnect()
+                for waiting in batch[index:]:
+                    waiting.fail(exc)
+                return
+            try:
+                result = self._in_savepoint(write.work)
+                self._sql("COMMIT")
+            except Exception as exc:
+                write.fail(exc.__cause__ or exc if isinstance(exc, _TransactionLost) else exc)
+                self._repair()
+            else:
+                write.outcome = result
+
+    def _take(self, batch: list[_Write]) -> _Write | None:
+        """The next write, now begun, unless the batch is full or nothing waits."""
+        if len(batch) >= BATCH_WRITES or self._bytes >= BATCH_BYTES:
+            return None
+        with self._changed:
+            if not self._queue:
+                return None
+            write = self._queue.popleft()
+        self._bytes += write.size
+        batch.append(write)
+        return write
+
+    def _in_savepoint(self, work: Callable[[sa.Connection], object]) -> outcome.Outcome[Any]:
+        """Runs one write in the open transaction, which holds all of it or nothing afterwards.
+
+        Raises _TransactionLost, or sqlite3.Error, when the transaction cannot go on.
+        """
+        conn = self._begun()
+        self._sql("SAVEPOINT one")
+        result: outcome.Outcome[Any]
+        try:
+            result = outcome.Value(finished(work(conn)))
+        except BaseException as exc:  # whatever it is, it is its caller's
+            result = outcome.Error(unavailable(exc) or exc)
+        if not self._dbapi().in_transaction:
+            # Either what was raised ended it, or the write did that itself or hid what was raised.
+            bug = RuntimeError("a write ended its transaction, or hid the error that did")
+            raise _TransactionLost(str(result)) from (
+                result.error if isinstance(result, outcome.Error) else bug
+            )
+        if isinstance(result, outcome.Error):
+            self._sql("ROLLBACK TO one")
+        self._sql("RELEASE one")
+        return result
+
+    def _begin(self) -> None:
+        if self._conn is None:
+            self._conn = self._connect()
+        self._sql("BEGIN IMMEDIATE")
+
+    def _repair(self) -> None:
+        """After a failed transaction: a new connection, and what it left in the log removed if possible.
+
+        Beyond the last commit the log is invisible; but recovery after a crash might take a COMMIT whose
+        fsync failed for a good one.
+        """
+        self._disconnect()
+        try:
+            self._conn = self._connect()
+            (timeout,) = self._dbapi().execute("PRAGMA busy_timeout").fetchone()
+            self._sql("PRAGMA busy_timeout = 100")  # milliseconds: what a reader may hold this up
+            self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._sql(f"PRAGMA busy_timeout = {timeout}")
+        except Exception as exc:
+            log.error("the database cannot be opened again: %s", exc)
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            try:
+                conn.close()
+            except Exception as exc:
+                log.error("closing the database: %s", exc)
+
+    def _begun(self) -> sa.Connection:
+        if self._conn is None:
+            raise _TransactionLost("no connection")
+        return self._conn
+
+    def _dbapi(self) -> sqlite3.Connection:
+        return cast(sqlite3.Connection, self._begun().connection.dbapi_connection)
+
+    def _sql(self, statement: str) -> None:
+        # Plain SQL on the driver's connection: the way through SQLAlchemy costs ten times as much.
+        self._dbapi().execute(statement)
