@@ -1,0 +1,157 @@
+"""The typed methods by which core code asks plugins, one for each hook of `gateway.hookspecs`.
+
+`gateway.plugins` compiles each plugin set into a table, hook to calls, that never changes: a reload makes
+new tables, and work under way keeps the ones that it began with. What the hooks mean, and what becomes of a
+plugin's failure, is written in `gateway.hookspecs`; every method here raises `PluginError` where a plugin
+fails whose policy is DEFER. An answer of the wrong type is a failure, so what comes out here is what the
+signature says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+
+import trio
+
+from gateway.hookcalls import Call, Calls, around, first, fold, tell
+from gateway.mail.address import Address
+from gateway.model import (
+    Accept,
+    Delivery,
+    Event,
+    GiveUp,
+    HoldRule,
+    IncomingEvent,
+    Outcome,
+    QueuedMessage,
+    Reception,
+    Reject,
+    RetryAt,
+    Route,
+    RouteRule,
+    Submission,
+    TransportType,
+    WebhookBody,
+)
+
+Table = Mapping[str, tuple[Call, ...]]
+
+
+class _Asked:
+    """Who answers which hook."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def has(self, hook: str) -> bool:
+        """Whether any plugin takes the stage."""
+        return hook in self._table
+
+    def plugins(self, hook: str) -> tuple[str, ...]:
+        """The plugins that take the stage, in the order in which they are asked."""
+        return tuple(call.plugin for call in self._table.get(hook, ()))
+
+
+class Stages(_Asked):
+    """The hooks of account scope, as one account's plugin set and settings have them."""
+
+    __slots__ = ()
+
+    async def submission(self, *, submission: Submission) -> Submission:
+        """The submission as the plugins leave it. Raises RejectedByPlugin when one refuses it."""
+        calls = self._table.get("submission")
+        changed: Submission = await fold(calls, submission) if calls else submission
+        return changed
+
+    async def sign(self, *, data: bytes, submission: Submission) -> bytes:
+        """The message with its signatures."""
+        calls = self._table.get("sign")
+        signed: bytes = await fold(calls, data, submission) if calls else data
+        return signed
+
+    async def hold(
+        self, *, submission: Submission, recipient: Address, rules: Sequence[HoldRule]
+    ) -> bool | None:
+        """Whether to hold; None when nobody says."""
+        calls = self._table.get("hold")
+        answer: bool | None = await first(calls, submission, recipient, rules) if calls else None
+        return answer
+
+    async def route(self, *, message: QueuedMessage, routes: Sequence[RouteRule]) -> Route | None:
+        """The transport to use; None when nobody says."""
+        calls = self._table.get("route")
+        answer: Route | None = await first(calls, message, routes) if calls else None
+        return answer
+
+    def around_attempt(self, *, delivery: Delivery) -> AbstractAsyncContextManager[None]:
+        """Use it around the attempt."""
+        calls = self._table.get("around_attempt")
+        return around(calls, delivery) if calls else nullcontext()
+
+    async def retry(
+        self, *, message: QueuedMessage, outcome: Outcome, now: datetime
+    ) -> RetryAt | GiveUp | None:
+        """What to do after a temporary failure; None when nobody says."""
+        calls = self._table.get("retry")
+        answer: RetryAt | GiveUp | None = await first(calls, message, outcome, now) if calls else None
+        return answer
+
+    async def event(self, *, event: Event | IncomingEvent) -> None:
+        """Tells all observers."""
+        calls = self._table.get("event")
+        if calls:
+            await tell(calls, event)
+
+    async def format_webhook(self, *, event: Event | IncomingEvent) -> WebhookBody | None:
+        """The body of the webhook call; None when nobody could format it."""
+        calls = self._table.get("format_webhook")
+        answer: WebhookBody | None = await first(calls, event) if calls else None
+        return answer
+
+
+class GatewayStages(_Asked):
+    """The hooks of gateway scope. (`transports` is asked when loading: see `Hooks.transports`.)"""
+
+    __slots__ = ()
+
+    async def receive_policy(self, *, reception: Reception) -> Accept | Reject | None:
+        """Whether to take the mail; None when nobody says."""
+        calls = self._table.get("receive_policy")
+        answer: Accept | Reject | None = await first(calls, reception) if calls else None
+        return answer
+
+
+class Hooks:
+    """All plugins of one configuration, loaded. Never changes; a reload makes another.
+
+    `gateway`: the stages of gateway scope. `transports`: what the plugins registered, by type name.
+    `calls`: the tallies. `limiters`: each plugin's threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        gateway: GatewayStages,
+        stages: Mapping[tuple[str, str], Stages],
+        account_sets: Mapping[str, str],
+        domain_sets: Mapping[str, str],
+        transports: Mapping[str, TransportType],
+        calls: Calls,
+        limiters: Mapping[str, trio.CapacityLimiter],
+    ) -> None:
+        self.gateway, self.transports, self.calls, self.limiters = gateway, transports, calls, limiters
+        self._stages = stages  # by (account, set), and ("", set) for accounts without settings of their own
+        self._account_sets, self._domain_sets = account_sets, domain_sets
+
+    def for_account(self, account: str, domain: str) -> Stages:
+        """The stages of account scope: of the account's plugin set, else the domain's, else the gateway's.
+
+        `domain` is the normalized domain of the address that the account uses. An account or a domain
+        that is not configured ("" for example) has the gateway's.
+        """
+        name = self._account_sets.get(account) or self._domain_sets.get(domain) or ""
+        return self._stages.get((account, name)) or self._stages["", name]

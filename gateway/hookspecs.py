@@ -1,0 +1,432 @@
+"""Every stage that a plugin can take: one typed, documented hook each.
+
+A plugin is a module, a class or an object that has functions of these names, marked with `@hookimpl`:
+
+    from gateway import QueuedMessage, Route, hookimpl
+
+    @hookimpl
+    def route(message: QueuedMessage) -> Route | None:
+        return Route("backup") if message.attempts > 3 else None
+
+A function takes any subset of its hook's arguments, in any order, and `settings`: the plugin's own
+settings, an instance of its pydantic model `Settings`, as configured for the account at hand.
+
+`async def` is awaited under the hook's time limit. Plain `def` runs on the event loop and must not block;
+`@hookimpl(thread=True)` gives a blocking function a thread, and its time limit back.
+
+How a stage asks its plugins is its verb:
+
+    FIRST   in the set's order, until one answers something else than None
+    ALL     each one, once, when the configuration is loaded: plain `def` only
+    FOLD    each gets as the hook's first argument what the one before answered; None changes nothing
+    TELL    everyone hears it; nobody can stop it
+    AROUND  each may answer an async context manager around a step, entered in the set's order and left in
+            reverse; none can swallow or replace what the step returns or raises
+
+What happens when a plugin raises, does not answer in time or answers something of another type:
+
+    DEFER     PluginError: the caller does not go on, and the message waits and is tried again later
+    FALLBACK  as if it had answered None; when nobody else answers, the caller does what it can by itself
+    SKIP      as if it had answered None
+
+The configuration can set both: `limits = {HOOK = seconds}` and `on_error = {HOOK = "skip"}` under
+`[plugin.NAME]`. Only where FALLBACK stands here, "defer" is refused: nothing may stop those steps.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar, overload
+
+import pluggy
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from gateway.mail.address import Address
+from gateway.model import (
+    Accept,
+    Delivery,
+    Event,
+    GiveUp,
+    HoldRule,
+    IncomingEvent,
+    Outcome,
+    QueuedMessage,
+    Reception,
+    Reject,
+    RetryAt,
+    Route,
+    RouteRule,
+    Submission,
+    TransportType,
+    WebhookBody,
+)
+
+PROJECT = "gateway"  # pluggy's name for us
+SETTINGS = "settings"  # the argument that every hook has
+_SPEC = "gateway_hook"  # the attribute of a specification that holds its Spec
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Verb(enum.Enum):
+    FIRST = "first"
+    ALL = "all"
+    FOLD = "fold"
+    TELL = "tell"
+    AROUND = "around"
+
+
+class Scope(enum.Enum):
+    """Whose plugin set is asked."""
+
+    GATEWAY = "gateway"
+    ACCOUNT = "account"  # the account's, else the domain's, else the gateway's
+
+
+class OnError(enum.Enum):
+    DEFER = "defer"
+    FALLBACK = "fallback"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What the engine knows of a hook."""
+
+    name: str
+    arguments: tuple[str, ...]  # without `settings`
+    verb: Verb
+    scope: Scope
+    limit: float  # seconds, for one plugin's answer; for AROUND each for entering and leaving
+    on_error: OnError
+    answer: tuple[type, ...]  # None is always an answer too
+    necessary: bool  # a set without a plugin for it is refused
+    check: Callable[..., str] | None  # (answer, *arguments): what is wrong with it; "" is nothing
+
+
+def hookspec(
+    *,
+    verb: Verb,
+    scope: Scope,
+    limit: float,
+    on_error: OnError,
+    answer: type | tuple[type, ...],
+    necessary: bool = False,
+    check: Callable[..., str] | None = None,
+) -> Callable[[F], F]:
+    """Makes a method of `HookSpecs` a hook; the arguments are the fields of `Spec`."""
+
+    def decorate(function: F) -> F:
+        names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+        if names[-1] != SETTINGS:
+            raise TypeError(f"the last argument of hook {function.__name__!r} must be {SETTINGS!r}")
+        spec = Spec(
+            name=function.__name__,
+            arguments=names[:-1],
+            verb=verb,
+            scope=scope,
+            limit=limit,
+            on_error=on_error,
+            answer=answer if isinstance(answer, tuple) else (answer,),
+            necessary=necessary,
+            check=check,
+        )
+        setattr(function, _SPEC, spec)
+        return pluggy.HookspecMarker(PROJECT)(function)
+
+    return decorate
+
+
+# --- What a plugin author uses -------------------------------------------------------------------
+
+
+@overload
+def hookimpl(function: F, /) -> F: ...
+
+
+@overload
+def hookimpl(
+    *, thread: bool = False, limit: float | None = None, specname: str | None = None, **options: bool
+) -> Callable[[F], F]: ...
+
+
+def hookimpl(
+    function: F | None = None,
+    /,
+    *,
+    thread: bool = False,
+    limit: float | None = None,
+    specname: str | None = None,
+    **options: bool,
+) -> F | Callable[[F], F]:
+    """Marks a function as a plugin's implementation of the hook of its name.
+
+    `thread`: a plain `def` that blocks; it is run in one of the plugin's own few threads, and abandoned
+    there at its limit. `limit`: seconds, instead of the hook's own. `specname`: the hook's name, if the
+    function has another. `options` are pluggy's; `optionalhook=True` is for a hook that this version of the
+    gateway may not have, and the others are refused when the plugin is loaded.
+    """
+
+    def mark(function: F) -> F:
+        marked: dict[str, Any] = {"specname": specname, **options}
+        pluggy.HookimplMarker(PROJECT)(function, **marked)
+        # In pluggy's own record of the function, so that they go with it through every wrapper.
+        getattr(function, f"{PROJECT}_impl").update(thread=thread, limit=limit)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def _from_config_dir(path: Path, info: ValidationInfo) -> Path:
+    return info.context["config_dir"] / path if info.context else path
+
+
+# For a plugin's settings: a path, relative to the directory of the configuration file.
+ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_config_dir)]
+
+
+# --- What an answer must hold besides its type: a plugin's dataclass may hold anything -------------
+
+
+def _check_submission(answer: Any, submission: Submission) -> str:
+    if isinstance(answer, Reject):
+        return ""
+    for name in ("id", "account", "login", "via"):
+        if getattr(answer, name) != getattr(submission, name):
+            return f"a Submission with another {name}, which no plugin may change"
+    if not isinstance(answer.data, bytes) or not answer.data:
+        return "a Submission whose data is not bytes, or empty"
+    recipients = answer.recipients
+    if not isinstance(recipients, tuple) or not all(isinstance(r, Address) for r in recipients):
+        return "a Submission whose recipients are not a tuple of Address"
+    return "" if recipients else "a Submission without recipients (to refuse the message, answer Reject)"
+
+
+def _check_data(answer: Any, *_: object) -> str:
+    return "" if answer else "an empty message"
+
+
+def _check_route(answer: Any, *_: object) -> str:
+    return "" if isinstance(answer.transport, str) and answer.transport else "a Route without a transport"
+
+
+def _check_transports(answer: Any) -> str:
+    for name, kind in answer.items():
+        if not isinstance(name, str) or not isinstance(kind, TransportType):
+            return (
+                f"a Mapping with {type(name).__name__}: {type(kind).__name__} in place of str: TransportType"
+            )
+    return ""
+
+
+def _check_retry(answer: Any, *_: object) -> str:
+    if isinstance(answer, RetryAt):
+        aware = isinstance(answer.time, datetime) and answer.time.utcoffset() is not None
+        return "" if aware else "a RetryAt whose time is not a datetime with a time zone"
+    return "" if isinstance(answer.reason, str) else "a GiveUp whose reason is not a str"
+
+
+def _check_webhook(answer: Any, *_: object) -> str:
+    if not isinstance(answer.body, bytes):
+        return "a WebhookBody whose body is not bytes"
+    # It becomes the value of an HTTP header field (RFC 9110, 5.5).
+    kind = answer.content_type
+    printable = isinstance(kind, str) and kind.isascii() and kind.isprintable() and kind.strip() != ""
+    return "" if printable else "a WebhookBody whose content_type is not printable ASCII text"
+
+
+# --- The hooks -----------------------------------------------------------------------------------
+
+
+class HookSpecs(Protocol):
+    """The hooks. Each may also be `async def`, unless its verb is ALL."""
+
+    # Before a message is queued
+
+    @hookspec(
+        verb=Verb.FOLD,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=(Submission, Reject),
+        check=_check_submission,
+    )
+    def submission(self, submission: Submission, settings: Any) -> Submission | Reject | None:
+        """Looks at a message that an account hands in; may change or refuse it.
+
+        Called once for each submission, after the gateway's own checks and before signing. Answer a changed
+        copy (`dataclasses.replace`; not of id, account, login and via), `Reject` to refuse the message for
+        all recipients, None to leave it as it is. The next plugin gets the changed one; after a Reject
+        nobody is asked.
+
+        A failure: the sender is asked to try again (API error, SMTP 451); nothing is queued.
+        """
+
+    @hookspec(
+        verb=Verb.FOLD,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=bytes,
+        check=_check_data,
+    )
+    def sign(self, data: bytes, submission: Submission, settings: Any) -> bytes | None:
+        """Signs a message: the last that changes its data.
+
+        Called once for each submission, after the stage `submission`. `data` is the whole message with
+        CRLF line ends, as the plugin before left it (`submission.data` is as it was before all signing).
+        Answer the whole message, usually with a header field prepended; None leaves it as it is.
+
+        A failure: the sender is asked to try again; nothing is queued.
+        """
+
+    @hookspec(verb=Verb.FIRST, scope=Scope.ACCOUNT, limit=5.0, on_error=OnError.DEFER, answer=bool)
+    def hold(
+        self, submission: Submission, recipient: Address, rules: Sequence[HoldRule], settings: Any
+    ) -> bool | None:
+        """Decides whether one recipient's message waits in the queue until someone releases it.
+
+        Called for each recipient of a submission when it is queued. `rules`: all hold rules in force. Answer
+        True to hold, False not to (no other plugin is asked), None to leave it to the next. When nobody
+        answers, the message is not held.
+
+        A failure: the sender is asked to try again; nothing is queued.
+        """
+
+    # Delivery
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Route,
+        necessary=True,
+        check=_check_route,
+    )
+    def route(self, message: QueuedMessage, routes: Sequence[RouteRule], settings: Any) -> Route | None:
+        """Chooses the transport of an attempt.
+
+        Called for each message when it is due, `message.attempts` counting the attempt that is about to be
+        made. `routes`: the account's, then the domain's, then the gateway's. Answer a Route with the
+        name of one of `[transports.NAME]`; None leaves it to the next plugin.
+
+        A failure: the attempt ends with a temporary outcome, and the message is tried again.
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        necessary=True,
+        check=_check_transports,
+    )
+    def transports(self, settings: Any) -> Mapping[str, TransportType] | None:
+        """Registers types of transports: what `type = "..."` of `[transports.NAME]` can be.
+
+        Called once, when the configuration is loaded. Answer the types by their names; two plugins must
+        not use the same.
+
+        A failure: the configuration is refused.
+        """
+
+    @hookspec(
+        verb=Verb.AROUND,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.SKIP,
+        answer=AbstractAsyncContextManager,
+    )
+    def around_attempt(self, delivery: Delivery, settings: Any) -> AbstractAsyncContextManager[object] | None:
+        """Stands around an attempt: to trace, to measure, to wait for a turn.
+
+        Called for each attempt before its transport; `contextlib.asynccontextmanager` makes the answer from
+        a generator. None stays out. The manager runs in a task of its own: it may keep nurseries and cancel
+        scopes open, which do not reach the attempt (nor do context variables that it sets). On leaving it is
+        given the exception that the attempt raised, if any, which goes on whatever the manager does. It is
+        left even when the attempt is cancelled, and then has its time limit to finish in.
+
+        A failure on entering: the attempt goes on without it (with "defer": a temporary outcome). A failure
+        on leaving is logged, whatever the policy.
+        """
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=(RetryAt, GiveUp),
+        necessary=True,
+        check=_check_retry,
+    )
+    def retry(
+        self, message: QueuedMessage, outcome: Outcome, now: datetime, settings: Any
+    ) -> RetryAt | GiveUp | None:
+        """Decides when a message is tried again after a temporary failure.
+
+        Called for each message with a temporary outcome; `message.attempts` counts the attempt just made.
+        `now` is an aware datetime in UTC. Answer RetryAt with an aware datetime, or GiveUp to make the
+        failure permanent; None leaves it to the next plugin.
+
+        A failure: the next attempt is made when the claim of this one said so.
+        """
+
+    # What became of it
+
+    @hookspec(verb=Verb.TELL, scope=Scope.ACCOUNT, limit=5.0, on_error=OnError.SKIP, answer=type(None))
+    def event(self, event: Event | IncomingEvent, settings: Any) -> None:
+        """Hears of everything that becomes known about an account's messages, in the order of commits.
+
+        Called after the commit, at least once for each event: after a crash some are told again. Answers
+        nothing.
+
+        A failure: logged; the others hear it nevertheless.
+        """
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=WebhookBody,
+        necessary=True,
+        check=_check_webhook,
+    )
+    def format_webhook(self, event: Event | IncomingEvent, settings: Any) -> WebhookBody | None:
+        """Writes the body of a webhook call.
+
+        Called before the first call for an event; later calls repeat the same bytes. None leaves it to the
+        next plugin.
+
+        A failure: formatting is tried again later.
+        """
+
+    # Reception
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=(Accept, Reject),
+    )
+    def receive_policy(self, reception: Reception, settings: Any) -> Accept | Reject | None:
+        """Accepts or refuses mail that comes in.
+
+        Called at each step of an SMTP transaction on the inbound listener: MAIL FROM, each RCPT TO, and when
+        the whole message is there. Answer Accept (no other plugin is asked), Reject with the reply to
+        give, None to leave it to the next. When nobody answers, it is accepted.
+
+        A failure: 451, and the client tries again.
+        """
+
+
+SPECS: Mapping[str, Spec] = {
+    name: getattr(function, _SPEC) for name, function in vars(HookSpecs).items() if hasattr(function, _SPEC)
+}
