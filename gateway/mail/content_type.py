@@ -67,8 +67,11 @@ _BY_NAME: Final = {
 
 
 def sniff(data: bytes, name: str = "") -> str:
-    """The content type of `data` by its first 512 octets; the extension of `name` only tells kinds of text and
-    of zip files apart. With a charset where text is UTF-8 or UTF-16; application/octet-stream if nothing fits."""
+    """The content type of `data` by its first 512 octets, with a charset where text is UTF-8 or UTF-16.
+
+    The extension of `name` only tells kinds of text and of zip files apart. Unknown binary data is
+    application/octet-stream.
+    """
     head = data[:SNIFFED]
     found = _by_data(head, len(data) > SNIFFED)
     base, semicolon, parameters = found.partition(";")

@@ -1,8 +1,8 @@
-"""Reading a message: its MIME structure, its readable text, its summary. Never raises; bounded in all directions.
+"""Reading a message: its MIME structure, its readable text, its summary. Never raises; bounded.
 
-Parts are ranges of the message's octets, so reading copies nothing and content is decoded only when asked for. A
-multipart's delimiters are searched for before its members are looked at, so an outer one always ends the inner.
-What is beyond a limit is left as one undecoded part and marked `beyond_limits`.
+Parts are ranges of the message's octets, so reading copies nothing and content is decoded only when asked
+for. A multipart's delimiters are searched for before its members are looked at, so an outer one always ends the
+inner. What is beyond a limit is left as one undecoded part and marked `beyond_limits`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _MAX_DECODED = 4 * MAX_READABLE
 _MAX_ENCODED = 4 * _MAX_DECODED
 
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\r?\Z)")
-_CONTENT_TYPE = re.compile(r"[^\s/;]+/[^\s/;]+")
+# Tokens (RFC 2045, 5.1), so that it can stand in any other header too; lengths are of RFC 6838, 4.2.
+_CONTENT_TYPE = re.compile(r"[a-z0-9!#$%&'*+.^_`{|}~-]{1,127}/[a-z0-9!#$%&'*+.^_`{|}~-]{1,127}")
 _ENCODINGS = frozenset({"base64", "quoted-printable"})
 # Their presence makes a message an automated one, whatever they say (webhooks: Automated).
 _AUTOMATED = ("List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "Precedence")
