@@ -1,0 +1,118 @@
+"""The registry of methods: what each takes and answers, who does it, and examples for people.
+
+Whatever lists methods (the dispatcher, the pages, the OpenAPI document) reads it from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.web.api import messages, models, send
+from gateway.web.api.calls import Call, Stream
+from gateway.web.api.jsontypes import Request, Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A method of the API.
+
+    `handler` gets the call and the parsed request. It raises what `gateway.web.api.errors` turns into an
+    answer. `response` is None where the answer is no JSON; then `example_response` is a text.
+    """
+
+    name: str
+    summary: str  # one sentence, for people
+    request: type[Request]
+    response: type[Response] | None
+    handler: Callable[[Call, Any], Awaitable[Response | Stream]]
+    example_request: Mapping[str, Any]  # as JSON, so that it shows what people would write
+    example_response: Response | str
+    takes_files: bool = False  # in parts of a multipart request
+
+
+_EXAMPLE_MESSAGE = models.ParsedMessage(
+    From=[models.ParsedAddress(Name="Ada", Address="ada@example.com")],
+    To=[models.ParsedAddress(Name="", Address="mox@localhost")],
+    CC=[],
+    BCC=[],
+    ReplyTo=[],
+    MessageID="<a2f1c0@mail.example.com>",
+    References=[],
+    Date=datetime(2026, 1, 31, 8, 0, 0, tzinfo=UTC),
+    Subject="Order 1001",
+    Text="Where is my order?\n",
+    HTML="",
+)
+_EXAMPLE_STRUCTURE = models.Part(
+    ContentType="text/plain",
+    ContentTypeParams={"charset": "utf-8"},
+    ContentID="",
+    ContentDisposition="",
+    Filename="",
+    DecodedSize=20,
+    Parts=[],
+)
+_EXAMPLE_META = models.MessageMeta(
+    Size=2140,
+    DSN=False,
+    Flags=[],
+    MailFrom="ada@example.com",
+    MailFromValidated=True,
+    RcptTo="mox@localhost",
+    MsgFrom="ada@example.com",
+    MsgFromValidated=True,
+    DKIMVerifiedDomains=["example.com"],
+    RemoteIP="192.0.2.7",
+    MailboxName="Inbox",
+)
+
+_BUILT_IN = (
+    Method(
+        name="Send",
+        summary="Compose a message and queue it for each recipient. Once this has answered, nothing is lost.",
+        request=models.SendRequest,
+        response=models.SendResult,
+        handler=send.send,
+        takes_files=True,
+        example_request={
+            "To": [{"Name": "Ada", "Address": "ada@example.com"}],
+            "Subject": "Your order 1001",
+            "Text": "Hi Ada,\n\nyour order is on its way.\n",
+            "HTML": "<p>Hi Ada,</p><p>your order is on its way.</p>",
+            "Extra": {"order": "1001"},
+        },
+        example_response=models.SendResult(
+            MessageID="<b3JkZXIgMTAwMQ@localhost>",
+            Submissions=[models.Submission(Address="ada@example.com", QueueMsgID=10, FromID="q2ZkXw3vT8")],
+        ),
+    ),
+    Method(
+        name="MessageGet",
+        summary="A received message as parsed: header, readable text, structure, and what is known about it.",
+        request=models.MessageRequest,
+        response=models.MessageGetResult,
+        handler=messages.message_get,
+        example_request={"MsgID": 1},
+        example_response=models.MessageGetResult(
+            Message=_EXAMPLE_MESSAGE, Structure=_EXAMPLE_STRUCTURE, Meta=_EXAMPLE_META
+        ),
+    ),
+    Method(
+        name="MessageRawGet",
+        summary="A received message as it came, byte for byte.",
+        request=models.MessageRequest,
+        response=None,
+        handler=messages.message_raw_get,
+        example_request={"MsgID": 1},
+        example_response=(
+            "From: Ada <ada@example.com>\nTo: mox@localhost\nSubject: Order 1001\n"
+            "Message-ID: <a2f1c0@mail.example.com>\nDate: Sat, 31 Jan 2026 08:00:00 +0000\n\n"
+            "Where is my order?\n"
+        ),
+    ),
+)
+
+METHODS: Mapping[str, Method] = {method.name: method for method in _BUILT_IN}

@@ -1,0 +1,130 @@
+"""The requests and answers of the methods: names, types and order are those that clients see."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gateway.web.api.jsontypes import (
+    Bool,
+    Int64,
+    ListOf,
+    Request,
+    Response,
+    String,
+    StringMap,
+    Time,
+    TimeOrNull,
+)
+
+# --- Send ----------------------------------------------------------------------------------------
+
+
+class NameAddress(Request):
+    Name: String = ""
+    Address: String = ""
+
+
+class File(Request):
+    """A file of a message. `Data` is base64 (RFC 4648, section 4, padded)."""
+
+    Name: String = ""
+    ContentType: String = ""
+    ContentID: String = ""
+    Data: String = Field("", json_schema_extra={"contentEncoding": "base64"})
+
+
+class SendRequest(Request):
+    From: ListOf[NameAddress] = ()
+    To: ListOf[NameAddress] = ()
+    CC: ListOf[NameAddress] = ()
+    BCC: ListOf[NameAddress] = ()
+    ReplyTo: ListOf[NameAddress] = ()
+    MessageID: String = ""
+    References: ListOf[String] = ()
+    Date: TimeOrNull = None
+    Subject: String = ""
+    Text: String = ""
+    HTML: String = ""
+    Extra: StringMap = Field(default_factory=dict)
+    Headers: ListOf[tuple[String, String]] = ()
+    AlternativeFiles: ListOf[File] = ()
+    InlineFiles: ListOf[File] = ()
+    AttachedFiles: ListOf[File] = ()
+    RequireTLS: bool | None = None
+    FutureRelease: TimeOrNull = None
+    SaveSent: Bool = False
+
+
+class Submission(Response):
+    """One recipient's message in the queue."""
+
+    Address: str
+    QueueMsgID: int
+    FromID: str
+
+
+class SendResult(Response):
+    MessageID: str
+    Submissions: list[Submission]
+
+
+# --- Messages ------------------------------------------------------------------------------------
+
+
+class MessageRequest(Request):
+    MsgID: Int64 = 0
+
+
+class ParsedAddress(Response):
+    Name: str
+    Address: str
+
+
+class ParsedMessage(Response):
+    """A message's header and readable parts."""
+
+    From: list[ParsedAddress]
+    To: list[ParsedAddress]
+    CC: list[ParsedAddress]
+    BCC: list[ParsedAddress]
+    ReplyTo: list[ParsedAddress]
+    MessageID: str
+    References: list[str]
+    Date: Time | None
+    Subject: str
+    Text: str
+    HTML: str
+
+
+class Part(Response):
+    """A MIME part of a message, and those in it."""
+
+    ContentType: str
+    ContentTypeParams: dict[str, str]
+    ContentID: str
+    ContentDisposition: str
+    Filename: str
+    DecodedSize: int
+    Parts: list[Part]
+
+
+class MessageMeta(Response):
+    """What the gateway knows of a stored message beside its content."""
+
+    Size: int
+    DSN: bool
+    Flags: list[str]
+    MailFrom: str
+    MailFromValidated: bool
+    RcptTo: str
+    MsgFrom: str
+    MsgFromValidated: bool
+    DKIMVerifiedDomains: list[str]
+    RemoteIP: str
+    MailboxName: str
+
+
+class MessageGetResult(Response):
+    Message: ParsedMessage
+    Structure: Part
+    Meta: MessageMeta

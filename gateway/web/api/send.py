@@ -1,0 +1,240 @@
+"""The method Send: from the request to a composed message, handed to the submitter.
+
+The rules are checked in the order of cost; what one of them says names the field as the client wrote it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import trio
+
+from gateway import __version__
+from gateway.errors import SubmissionRefused
+from gateway.mail.address import Address, AddressError, ascii_domain
+from gateway.mail.compose import (
+    Composed,
+    Draft,
+    File,
+    Mailbox,
+    MissingBody,
+    bcc_field,
+    compose,
+    new_message_id,
+)
+from gateway.mail.fields import FieldError, check_text
+from gateway.web.api import models
+from gateway.web.api.calls import Call, FilePart
+from gateway.web.api.errors import protocol_error
+from gateway.web.api.services import NewSubmission
+
+MAX_RECIPIENTS = 1000
+MAX_FUTURE_RELEASE = timedelta(days=60)
+MAX_FILES = 1000
+MAX_EXTRA = 64 * 1024  # characters; every webhook of every recipient repeats them
+USER_AGENT = f"mail-gateway/{__version__}"
+# Bytes of text and files. More than this takes milliseconds to compose, which is done beside the loop.
+COMPOSE_HERE = 1024 * 1024
+BASE64_PIECE = 1024 * 1024  # characters decoded between two turns of the loop; a multiple of 4
+
+_LINE_ENDS = str.maketrans("", "", "\r\n")
+_FILE_FIELD = re.compile(r"(AlternativeFiles|InlineFiles|AttachedFiles)\[(\d+)\](.*)")
+
+
+async def send(call: Call, request: models.SendRequest) -> models.SendResult:
+    """Raises SubmissionRefused, BadRequest, FieldError, PluginError, StoreError."""
+    services, now = call.services, call.services.clock.now()
+    _check_limits(call, request)
+    from_ = _from(call, request)
+    to, cc, bcc, reply_to = (
+        mailboxes("To", request.To),
+        mailboxes("CC", request.CC),
+        mailboxes("BCC", request.BCC),
+        mailboxes("ReplyTo", request.ReplyTo),
+    )
+    if not to and not cc and not bcc:
+        raise SubmissionRefused("noRecipients", "To, CC and BCC are all empty")
+    if not request.Text and not request.HTML:
+        raise MissingBody("Text", "a message needs Text or HTML")
+    future_release = _future_release(request.FutureRelease, now)
+
+    draft = Draft(
+        from_=[from_],
+        to=to,
+        cc=cc,
+        reply_to=reply_to,
+        message_id=request.MessageID or new_message_id(ascii_domain(services.settings.hostname)),
+        references=request.References,
+        date=request.Date or now,
+        subject=request.Subject,
+        text=request.Text,
+        html=request.HTML,
+        headers=request.Headers,
+        alternative_files=await _files(call, "alternativefile", "AlternativeFiles", request.AlternativeFiles),
+        inline_files=await _files(call, "inlinefile", "InlineFiles", request.InlineFiles),
+        attached_files=await _files(call, "attachedfile", "AttachedFiles", request.AttachedFiles),
+        user_agent=USER_AGENT,
+        require_tls_no=request.RequireTLS is False,
+    )
+    composed = await _compose(call, request, draft)
+    limit = services.settings.queue.max_message_size
+    if len(composed.data) > limit:
+        raise SubmissionRefused(
+            "messageTooLarge", f"the message has {len(composed.data)} bytes; at most {limit} are allowed"
+        )
+    recipients = tuple(mailbox.address for mailbox in (*to, *cc, *bcc))
+    submitted = await services.submitter.submit(
+        NewSubmission(
+            account=call.login.account,
+            login=call.login.address,
+            via="api",
+            header_from=from_.address,
+            recipients=recipients,
+            data=composed.data,
+            message_id=composed.message_id,
+            subject=request.Subject,
+            smtputf8=composed.smtputf8 or not all(address.is_ascii for address in recipients),
+            has_8bit=composed.has_8bit,
+            require_tls=request.RequireTLS,
+            future_release=future_release,
+            extra=request.Extra,
+            sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
+        )
+    )
+    given = (entry.Address for entry in (*request.To, *request.CC, *request.BCC))
+    return models.SendResult(
+        MessageID=composed.message_id,
+        Submissions=[
+            models.Submission(Address=address, QueueMsgID=id_, FromID=from_id)
+            for address, (id_, from_id) in zip(given, submitted.recipients, strict=True)
+        ],
+    )
+
+
+def _check_limits(call: Call, request: models.SendRequest) -> None:
+    """How many and how much, before anything is looked at one by one."""
+    recipients = len(request.To) + len(request.CC) + len(request.BCC)
+    if recipients > MAX_RECIPIENTS:
+        raise SubmissionRefused("user", f"To, CC and BCC: {recipients} recipients; at most {MAX_RECIPIENTS}")
+    if len(request.ReplyTo) > MAX_RECIPIENTS:
+        raise SubmissionRefused("user", f"ReplyTo: more than {MAX_RECIPIENTS} addresses")
+    files = len(request.AlternativeFiles) + len(request.InlineFiles) + len(request.AttachedFiles)
+    if files + len(call.files) > MAX_FILES:
+        raise SubmissionRefused("user", f"more than {MAX_FILES} files")
+    if sum(len(key) + len(value) for key, value in request.Extra.items()) > MAX_EXTRA:
+        raise SubmissionRefused("user", f"Extra: more than {MAX_EXTRA} characters")
+    if any("\0" in text for item in request.Extra.items() for text in item):
+        raise SubmissionRefused("user", "Extra: the character U+0000 is not allowed")
+
+
+def _from(call: Call, request: models.SendRequest) -> Mailbox:
+    """Who the message is from: one whom the account may write as."""
+    if len(request.From) > 1:
+        raise SubmissionRefused("multipleFrom", f"From: {len(request.From)} addresses; at most one")
+    if not request.From:
+        return Mailbox(call.login.settings.full_name, call.login.address)
+    from_ = mailboxes("From", request.From)[0]
+    directory = call.services.directory
+    if not directory.may_send_from(call.login.account, from_.address):
+        raise SubmissionRefused(
+            "badFrom", f"From[0].Address: {from_.address} is not an address of your account"
+        )
+    if directory.domain_disabled(from_.address.domain):
+        raise SubmissionRefused("domainDisabled", f"From[0].Address: {from_.address.domain} is disabled")
+    return from_
+
+
+def mailboxes(field: str, entries: Iterable[models.NameAddress]) -> list[Mailbox]:
+    """The entries of an address field. Raises FieldError for a name, SubmissionRefused for an address."""
+    found: list[Mailbox] = []
+    for index, entry in enumerate(entries):
+        try:
+            address = Address.parse(entry.Address)
+        except AddressError as exc:
+            raise SubmissionRefused("badAddress", f"{field}[{index}].Address: {exc}") from None
+        check_text(f"{field}[{index}].Name", entry.Name)
+        found.append(Mailbox(entry.Name, address))
+    return found
+
+
+def _future_release(wanted: datetime | None, now: datetime) -> datetime | None:
+    if wanted is None or wanted <= now:
+        return None
+    if wanted > now + MAX_FUTURE_RELEASE:
+        raise SubmissionRefused("user", f"FutureRelease: more than {MAX_FUTURE_RELEASE.days} days ahead")
+    return wanted
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+async def _files(call: Call, part: FilePart, field: str, entries: Sequence[models.File]) -> list[File]:
+    """The files of one kind: first those of the request object, then those that came in parts."""
+    files = [
+        File(e.Name, e.ContentType, e.ContentID, await decode_base64(f"{field}[{index}].Data", e.Data))
+        for index, e in enumerate(entries)
+    ]
+    files += [File(f.name, f.content_type, f.content_id, f.data) for f in call.files if f.part == part]
+    return files
+
+
+async def decode_base64(field: str, text: str) -> bytes:
+    """RFC 4648, section 4, padded; line ends are ignored. Raises BadRequest `protocol`."""
+    if "\n" in text or "\r" in text:
+        text = text.translate(_LINE_ENDS)
+    padding = text.find("=")
+    if len(text) % 4 or (padding >= 0 and padding < len(text) - 2):
+        raise protocol_error(
+            f"{field}: is not base64: its length is no multiple of 4, or = is not at its end"
+        )
+    pieces: list[bytes] = []
+    for start in range(0, len(text), BASE64_PIECE):
+        if start:
+            await trio.lowlevel.checkpoint()
+        try:
+            pieces.append(binascii.a2b_base64(text[start : start + BASE64_PIECE], strict_mode=True))
+        except ValueError:
+            raise protocol_error(f"{field}: is not base64 (RFC 4648, section 4)") from None
+    return b"".join(pieces)
+
+
+# --- Composing -----------------------------------------------------------------------------------
+
+
+async def _compose(call: Call, request: models.SendRequest, draft: Draft) -> Composed:
+    size = len(draft.text) + len(draft.html)
+    for files in (draft.alternative_files, draft.inline_files, draft.attached_files):
+        size += sum(len(file.data) for file in files)
+    try:
+        if size <= COMPOSE_HERE:
+            return compose(draft)
+        composed = await call.services.offload.run(compose_beside, draft)
+    except FieldError as exc:
+        raise type(exc)(_as_given(request, exc.field), exc.message) from None
+    if isinstance(composed, Composed):
+        return composed
+    kind, field, message = composed
+    raise kind(_as_given(request, field), message)
+
+
+def compose_beside(draft: Draft) -> Composed | tuple[type[FieldError], str, str]:
+    """`compose` for a worker process: what it raises, which does not survive the way back, as a value."""
+    try:
+        return compose(draft)
+    except FieldError as exc:
+        return type(exc), exc.field, exc.message
+
+
+def _as_given(request: models.SendRequest, field: str) -> str:
+    """What `field` names, where the client put it: the object's files come first, then the parts."""
+    match = _FILE_FIELD.fullmatch(field)
+    if match is None:
+        return field
+    name, index, rest = match[1], int(match[2]), match[3]
+    in_object = len(getattr(request, name))
+    if index < in_object:
+        return field
+    return f"part {name.removesuffix('Files').lower()}file[{index - in_object}]{rest}"

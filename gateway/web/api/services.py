@@ -1,0 +1,72 @@
+"""What the API needs of the rest of the gateway, as narrow as it uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ParamSpec, Protocol, TypeVar
+
+from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
+from gateway.config.settings import Settings
+from gateway.mail.address import Address
+from gateway.model import Content, ReceivedMessage
+from gateway.outbound.submission import NewSubmission, Submitted
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Accounts(Protocol):
+    """Who may log in, and whom an account may write as."""
+
+    async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
+        """Raises BadCredentialsError, TooManyFailuresError, StoreError."""
+
+
+class Directory(Protocol):
+    def may_send_from(self, account: str, address: Address) -> bool:
+        """Whether the address is the account's, catchall-separator variants included."""
+
+    def domain_disabled(self, domain: str) -> bool: ...
+
+
+class Submitter(Protocol):
+    async def submit(self, new: NewSubmission) -> Submitted:
+        """Raises SubmissionRefused, PluginError, StoreError: then nothing is queued."""
+
+
+class Messages(Protocol):
+    """The received messages of all accounts."""
+
+    async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, Content]:
+        """Raises NotVisible, StoreError."""
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Aware, in UTC."""
+
+
+class Offload(Protocol):
+    """Runs pure functions that would hold up the event loop: a pool of worker processes."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function` and its arguments must be picklable. Raises what it raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    settings: Settings
+    accounts: Accounts
+    directory: Directory
+    submitter: Submitter
+    messages: Messages
+    clock: Clock
+    offload: Offload
+
+
+__all__ = [
+    "Accounts", "BadCredentialsError", "Clock", "Directory", "Login", "Messages", "NewSubmission", "Offload",
+    "Services", "Submitted", "Submitter", "TooManyFailuresError",
+]  # fmt: skip

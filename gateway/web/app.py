@@ -1,0 +1,162 @@
+"""The gateway's web application (ASGI): every POST to the API takes the short way here, pages go to Quart.
+
+A call in order: is it from another site's page? who calls? which method? Only then is its body read, the
+request parsed, the method run, and the answer written. No other way leads to a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.accounts import parse_basic
+from gateway.errors import GatewayError
+from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
+from gateway.web.api.calls import Call, Stream
+from gateway.web.api.errors import ErrorAnswer, HttpError, error_answer, protocol_error
+from gateway.web.api.jsontypes import Response, parse_request
+from gateway.web.api.methods import METHODS, Method
+from gateway.web.api.services import BadCredentialsError, Login, Services
+from gateway.web.http1 import ASGIApp
+from gateway.web.pages import make_pages
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Mapping[bytes, bytes]
+
+# Of every answer of the API: it is this account's business only, and what it says it is.
+_EVERY_ANSWER = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+
+
+class WebApp:
+    """The ASGI application. One for the process; give it to `gateway.web.server.serve_http`."""
+
+    def __init__(
+        self, services: Services, methods: Mapping[str, Method] = METHODS, *, example_login: str = ""
+    ) -> None:
+        """`example_login` is who the pages' examples log in as, "user:password" or only a user."""
+        web = services.settings.web
+        self._services, self._methods, self._base = services, methods, web.base_path
+        self._max_message_size = services.settings.queue.max_message_size
+        self._budget = BodyBudget(web.memory_for_bodies)
+        self._pages: ASGIApp = make_pages(methods, web.base_path, example_login)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(self._base) or scope["method"] == "GET":
+            await self._pages(scope, receive, send)
+        elif scope["method"] == "POST":
+            await self._post(scope, receive, send)
+        else:
+            refusal = HttpError(405, "use POST to call, GET for a page about it", {"Allow": "GET, POST"})
+            await _send_error(send, error_answer(refusal, ""), close=True)
+
+    async def _post(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers: Headers = dict(scope["headers"])
+        name = scope["path"][len(self._base) :]
+        with self._budget.reservation() as reservation:
+            admitted = False
+            try:
+                login, method = await self._admit(scope, headers, name)
+                admitted = True
+                form = await read_form(headers, receive, self._max_message_size, reservation)
+                if form.files and not method.takes_files:
+                    raise protocol_error(f"form: {name} takes no files")
+                request = await parse_request(method.request, form.request)
+                call = Call(login=login, services=self._services, files=form.files)
+                del form  # of a large request, half the memory
+                answer = await method.handler(call, request)
+                body = b"" if isinstance(answer, Stream) else to_json(answer)
+            except ClientGoneError:
+                return
+            except Exception as exc:
+                error = error_answer(exc, f"POST {name[:100]!a}")
+                await _send_error(send, error, close=not admitted and not await _discarded(headers, receive))
+                return
+        if isinstance(answer, Stream):
+            await _send_stream(send, answer)
+        else:
+            await _send(send, 200, [_JSON], body)
+
+    async def _admit(self, scope: Message, headers: Headers, name: str) -> tuple[Login, Method]:
+        """Who calls, and what. Raises the errors that precede every method."""
+        # First, for a page of another site must not even be able to fail logins in its visitor's network.
+        if is_cross_site(headers):
+            raise HttpError(403, "calls from the pages of another site are refused")
+        credentials = parse_basic(headers.get(b"authorization", b"").decode("latin-1"))
+        if credentials is None:
+            raise BadCredentialsError(
+                "log in with HTTP basic authentication: an email address and a password"
+            )
+        remote_ip = (scope.get("client") or ("",))[0]
+        login = await self._services.accounts.authenticate(*credentials, remote_ip)
+        method = self._methods.get(name)
+        if method is None:
+            raise HttpError(404, f"there is no such method; GET {self._base} lists them")
+        return login, method
+
+
+def is_cross_site(headers: Headers) -> bool:
+    """Whether a browser sent this for a page that is not ours (WHATWG Fetch, 3.2; W3C Fetch Metadata, 2.3).
+
+    Only browsers send these headers, and no page can set them.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    origin = headers.get(b"origin")
+    if origin is None:
+        return False
+    try:
+        page = urlsplit(origin.decode("latin-1"))
+        here = urlsplit(f"{page.scheme}://{headers.get(b'host', b'').decode('latin-1')}")
+        default = {"http": 80, "https": 443}.get(page.scheme)
+        return page.hostname is None or (page.hostname, page.port or default) != (
+            here.hostname,
+            here.port or default,
+        )
+    except ValueError:
+        return True
+
+
+def to_json(answer: Response) -> bytes:
+    return answer.__pydantic_serializer__.to_json(answer)
+
+
+async def _discarded(headers: Headers, receive: Receive) -> bool:
+    """Whether the connection can go on after an answer to a request whose body nobody wanted."""
+    try:
+        return await discard(headers, receive)
+    except (ClientGoneError, GatewayError):
+        return False
+
+
+async def _send_error(send: Send, error: ErrorAnswer, *, close: bool) -> None:
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
+    if close and "Connection" not in error.headers:
+        headers.append((b"connection", b"close"))
+    await _send(send, error.status, [_JSON, *headers], error.body)
+
+
+async def _send(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*headers, length, *_EVERY_ANSWER]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_stream(send: Send, answer: Stream) -> None:
+    """What goes wrong from here on can only end the connection: the server does that."""
+    headers = [
+        (b"content-type", answer.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % answer.size),
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers.items()),
+        *_EVERY_ANSWER,
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async for chunk in answer.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
