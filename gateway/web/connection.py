@@ -42,9 +42,7 @@ from gateway.web.http1 import (
 
 RECEIVE_SIZE = 64 * 1024  # bytes read at once; also bounds one body message
 WRITE_SIZE = 64 * 1024  # bytes that have to go out within one write timeout
-LINGER = (
-    2.0  # seconds to let a client read the last answer before the socket is closed (RFC 9112 section 9.6)
-)
+LINGER = 2.0  # seconds to let a client read the last answer before the close (RFC 9112 section 9.6)
 MAX_PEER_TEXT = 200  # characters of anything from outside in a log line
 
 log = logging.getLogger(__name__)
@@ -111,6 +109,7 @@ class Connection:
     def stop(self) -> None:
         """The server is stopping: end now if idle, otherwise after the request under way."""
         if self._protocol.stream is None and self._head_by is None:
+            self._closing = True
             self._reading.cancel()
         elif isinstance(self._protocol.stream, WSStream):
             self.spawn(self._protocol.go_away)
@@ -165,8 +164,8 @@ class Connection:
     def _unread(self) -> bool:
         """Whether the client may have sent, or be sending, what nobody has read."""
         connection = self._protocol.connection
-        whole = connection.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
-        return not whole or bool(connection.trailing_data[0])
+        between = connection.their_state in (h11.IDLE, h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        return not between or bool(connection.trailing_data[0])
 
     async def _refuse(self, status: int) -> None:
         self._gone = self._closing = True  # the application can say no more
@@ -258,15 +257,15 @@ class Connection:
 async def close(stream: trio.abc.Stream, *, listen: bool) -> None:
     """Close `stream`; with `listen`, hear the client out first, for LINGER seconds at most.
 
-    Closing a socket on which the client still sends resets the connection, and the reset can overtake the
+    Closing a socket to which the client still sends resets the connection, and the reset can overtake the
     last answer. An application in the middle of a write is cut off.
     """
-    with trio.move_on_after(LINGER):
+    gone = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
+    with trio.move_on_after(LINGER), suppress(*gone):
         if listen and isinstance(stream, trio.abc.HalfCloseableStream):
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-                await stream.send_eof()
-                while await stream.receive_some(RECEIVE_SIZE):
-                    pass
+            await stream.send_eof()
+            while await stream.receive_some(RECEIVE_SIZE):
+                pass
         await stream.aclose()
     await trio.aclose_forcefully(stream)
 

@@ -133,7 +133,7 @@ class Http1(H11Protocol):
         # Nothing may follow an upgrade before its answer (RFC 6455 section 4.1). Hypercorn would answer 400
         # while the application, unaware, goes on to accept.
         stream = self.stream
-        if isinstance(stream, WSStream) and not stream.handshake.accepted and isinstance(event, RawData):
+        if isinstance(event, RawData) and isinstance(stream, WSStream) and not stream.handshake.accepted:
             raise Refused(400)
         await super().handle(event)
 

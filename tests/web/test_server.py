@@ -432,6 +432,16 @@ async def test_websocket_message_too_big() -> None:
     assert [message["type"] for message in server.probe.messages] == ["websocket.disconnect"]
 
 
+async def test_websocket_message_without_end() -> None:
+    settings = HttpSettings(websocket_max_message=1000)
+    async with serving(settings) as server, await server.connect() as stream:
+        await stream.send_all(upgrade())
+        assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 101 ")
+        fragment = b"\x80\xfe\x02\x00" + bytes(4) + bytes(512)  # masked with zeros, 512 bytes
+        await stream.send_all(b"\x02" + fragment[1:] + (b"\x00" + fragment[1:]) * 3)
+        assert (await rest(stream)).endswith(b"\x88\x02\x03\xf1")  # close, 1009, and then the end unasked
+
+
 async def test_websocket_peer_that_answers_no_ping_is_dropped() -> None:
     settings = HttpSettings(websocket_ping=0.1)
     async with serving(settings) as server, await server.connect() as stream:
@@ -494,6 +504,7 @@ async def test_refused(request_: bytes, status: int, caplog: pytest.LogCaptureFi
             nursery.start_soon(send_what_goes, stream, request_)
             assert status_of(await rest(stream)) == status
         await server.works()
+    assert all(record.levelno < logging.ERROR for record in caplog.records)
     assert all(record.exc_info is None for record in caplog.records)
 
 
