@@ -1,0 +1,115 @@
+"""When a message that failed for now is tried again, and when that has gone on for long enough.
+
+`mox.retry` makes mox's eight attempts in about 16 hours. `retry` goes on for days, as RFC 5321 (4.5.4.1)
+asks. Both are one schedule with different settings, a pure function of the message and the time: asked
+ahead of time, it answers what it will answer then.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import datetime, timedelta
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway import GiveUp, QueuedMessage, RetryAt, hookimpl
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+Seconds = Annotated[float, Field(gt=0, le=60 * DAY)]
+
+
+class RetrySettings(BaseModel):
+    """[plugin.retry]: attempts at growing intervals, until some days have gone by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Seconds from one attempt to the next; the last is repeated.
+    intervals: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100)] = (
+        7.5 * MINUTE,
+        15 * MINUTE,
+        30 * MINUTE,
+        1 * HOUR,
+        2 * HOUR,
+        4 * HOUR,
+        8 * HOUR,
+        16 * HOUR,
+    )
+    # The first interval varies by up to this many seconds either way, and the others in proportion, so that
+    # messages queued together for a host that was down do not all come back in the same second.
+    jitter: Annotated[float, Field(ge=0)] = 5.0
+    # Attempts at most, 0 for any number. A message's own maximum comes before it.
+    max_attempts: Annotated[int, Field(ge=0)] = 0
+    # Seconds after queueing, 0 for never: no attempt is made later.
+    give_up_after: Annotated[float, Field(ge=0, le=60 * DAY)] = 5 * DAY
+
+    @model_validator(mode="after")
+    def _jitter_leaves_an_interval(self) -> Self:
+        if self.jitter > self.intervals[0] / 2:
+            raise ValueError("jitter must be at most half of the first interval")
+        return self
+
+
+class MoxRetrySettings(RetrySettings):
+    """[plugin."mox.retry"]: mox's schedule."""
+
+    max_attempts: Annotated[int, Field(ge=0)] = 8
+    give_up_after: Annotated[float, Field(ge=0, le=60 * DAY)] = 0.0
+
+
+def next_attempt(message: QueuedMessage, now: datetime, settings: RetrySettings) -> RetryAt | GiveUp:
+    """What follows the failure, at `now`, of the last of `message.attempts` attempts (at least 1)."""
+    made = max(message.attempts, 1)
+    maximum = message.max_attempts or settings.max_attempts
+    if maximum and made >= maximum:
+        return GiveUp("the only attempt failed" if made == 1 else f"all {made} attempts failed")
+
+    # Over all of its attempts a message waits `made` intervals, that which is chosen now included.
+    beyond = max(0, made - len(settings.intervals))
+    scheduled = sum(settings.intervals[:made]) + beyond * settings.intervals[-1]
+    interval = settings.intervals[min(made, len(settings.intervals)) - 1] * _spread(message, settings)
+
+    # Age is what both clock and schedule agree on. The clock runs ahead of the schedule while a message is on
+    # hold or waits for its FutureRelease, the schedule ahead of the clock when a person asks for attempts.
+    age_then = min((now - message.queued).total_seconds() + interval, scheduled)
+    if settings.give_up_after and age_then > settings.give_up_after:
+        return GiveUp(
+            f"still failing after {made} attempts; given up {_days(settings.give_up_after)} after queueing"
+        )
+    return RetryAt(now + timedelta(seconds=interval))
+
+
+def _spread(message: QueuedMessage, settings: RetrySettings) -> float:
+    """The factor that jitter puts on a message's intervals.
+
+    Taken from the submission: the recipients of one submission at one domain stay due together and go on
+    sharing a transaction, and every process answers the same.
+    """
+    part = zlib.crc32(message.submission_id.encode()) / 0xFFFFFFFF  # from 0 to 1
+    return 1 + (2 * part - 1) * settings.jitter / settings.intervals[0]
+
+
+def _days(seconds: float) -> str:
+    days = seconds / DAY
+    return f"{days:.3g} day{'' if days == 1 else 's'}"
+
+
+class MoxRetry:
+    """The plugin `mox.retry`."""
+
+    Settings = MoxRetrySettings
+
+    @hookimpl
+    def retry(self, message: QueuedMessage, now: datetime, settings: MoxRetrySettings) -> RetryAt | GiveUp:
+        return next_attempt(message, now, settings)
+
+
+class Retry:
+    """The plugin `retry`."""
+
+    Settings = RetrySettings
+
+    @hookimpl
+    def retry(self, message: QueuedMessage, now: datetime, settings: RetrySettings) -> RetryAt | GiveUp:
+        return next_attempt(message, now, settings)

@@ -1,0 +1,67 @@
+"""HTTP receivers on loopback, as well-behaved or as hostile as a test wants them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from ipaddress import ip_network
+
+import trio
+
+LOOPBACK = [ip_network("127.0.0.0/8")]
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+Conversation = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(conversation: Conversation) -> AsyncIterator[str]:
+    """Gives the URL of a server that has `conversation` on each connection; broken connections end it."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await conversation(stream)
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
+        )
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/hook?a=b"
+        nursery.cancel_scope.cancel()
+
+
+async def read_request(stream: trio.SocketStream) -> tuple[bytes, bytes] | None:
+    """Head and body of the next request; None when the client has closed."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = await stream.receive_some()
+        if not data:
+            return None
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head + b"\r\n")
+    while length and len(body) < int(length[1]):
+        body += await stream.receive_some()
+    return head, body
+
+
+def answering(response: bytes) -> Conversation:
+    """Answers each request with these bytes, over and over on one connection."""
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        while await read_request(stream):
+            await stream.send_all(response)
+
+    return conversation
+
+
+def once(response: bytes) -> Conversation:
+    """Answers one request with these bytes and closes."""
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(response)
+
+    return conversation
