@@ -1,0 +1,325 @@
+"""The scheduler of webhook calls: claims what is due, makes the calls, records what came of them.
+
+One loop talks to the store. Each of its turns is one transaction that records the calls that ended since the
+last and claims new ones in their places; the calls themselves run beside it, each in a task of its own, so
+that a slow receiver holds up no other URL's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+import trio
+
+from gateway import __version__
+from gateway.clock import Clock
+from gateway.config.settings import Settings
+from gateway.errors import StoreError
+from gateway.events import read_incoming
+from gateway.hooks import Hooks
+from gateway.model import Event, IncomingEvent, WebhookBody
+from gateway.store import events, queue, webhook_calls
+from gateway.store.changes import Call, CallResult, ClaimCalls
+from gateway.store.events import IncomingReference
+from gateway.store.store import Store
+from gateway.wakeup import Wakeup
+from gateway.webhooks import schedule
+from gateway.webhooks.client import Answer, WebhookClient, clean
+
+log = logging.getLogger(__name__)
+
+POLL = 5.0  # seconds: the longest that a missed hint, or another process's event, waits
+STORE_AGAIN_AFTER = 1.0  # seconds
+FORMAT_TIME = 60.0  # seconds that a lease has beyond the call's own, for plugins and the store
+RECOVER_EVERY = 60.0  # seconds
+RECORD_TIME = 5.0  # seconds for the last results, once everything else was cancelled
+USER_AGENT = f"mail-gateway/{__version__}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A claimed call and its event: None if the call has its payload, or if the event has been removed."""
+
+    call: Call
+    event: Event | IncomingReference | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one transaction came to."""
+
+    due: tuple[_Due, ...]
+    position: str
+    wait: float  # seconds until there may be more
+
+
+class _NoPayload(Exception):
+    """There is nothing to send; the text says why. `forever`: and there never will be."""
+
+    def __init__(self, reason: str, *, forever: bool = False) -> None:
+        super().__init__(reason)
+        self.forever = forever
+
+
+class WebhookSender:
+    """Makes webhook calls, as many at a time as the settings say in all and for each URL.
+
+    `queued` is set whenever a call may have become due.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        settings: Settings,
+        hooks: Hooks,
+        client: WebhookClient,
+        store: Store,
+        clock: Clock,
+        queued: Wakeup,
+    ) -> None:
+        self._owner, self._settings, self._limits = owner, settings, settings.webhooks
+        self._hooks, self._client, self._store = hooks, client, store
+        self._clock, self._queued = clock, queued
+        self._lease = settings.webhooks.timeout + FORMAT_TIME
+        self._busy: Counter[str] = Counter()  # URL -> calls under way
+        self._results: list[CallResult] = []  # of calls that ended, not yet recorded
+        self._position = ""
+
+    async def serve(
+        self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Make calls until `stopping`; returns when those under way have ended and are recorded.
+
+        Cancelling it cuts calls off; they are due again when their leases are taken back.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wake_at, stopping)
+            nursery.start_soon(self._recover_expired)
+            task_status.started()
+            try:
+                while not stopping.is_set() or self._busy or self._results:
+                    try:
+                        turn = await self._turn(may_claim=not stopping.is_set())
+                    except StoreError as exc:
+                        log.warning("webhooks wait for the store: %s", exc)
+                        await trio.sleep(STORE_AGAIN_AFTER)
+                        continue
+                    for due in turn.due:
+                        self._busy[due.call.url] += 1
+                        nursery.start_soon(self._run, due)
+                    if turn.wait and not self._results:
+                        await self._queued.wait(turn.wait)
+            finally:
+                await self._record_rest()
+            nursery.cancel_scope.cancel()
+
+    async def recover_dead(self) -> None:
+        """Take back what earlier processes had claimed. Only for whoever holds the data directory's lock.
+
+        Raises StoreError.
+        """
+        dead = await self._store.read(queue.lease_owners) - {self._owner}
+        if dead and (recovered := await self._recover(dead)):
+            log.warning(
+                "%d webhook calls were cut off when the gateway stopped; they are due again", recovered
+            )
+
+    async def _recover_expired(self) -> None:
+        while True:
+            await trio.sleep(RECOVER_EVERY)
+            try:
+                if recovered := await self._recover(frozenset()):
+                    log.warning(
+                        "%d webhook calls took longer than their lease; they are due again", recovered
+                    )
+                    self._queued.set()
+            except StoreError as exc:
+                log.warning("expired leases of webhook calls not looked for: %s", exc)
+
+    async def _recover(self, dead: frozenset[str]) -> int:
+        total = 0
+        while recovered := await self._store.write(
+            lambda conn: webhook_calls.recover(conn, dead, self._clock.now())
+        ):
+            total += recovered
+        return total
+
+    async def _wake_at(self, stopping: trio.Event) -> None:
+        await stopping.wait()
+        self._queued.set()
+
+    # --- The store
+
+    async def _turn(self, may_claim: bool) -> _Turn:
+        """Record the calls that ended, and claim what there is room for. Raises StoreError."""
+        room = self._limits.max_calls - self._busy.total() if may_claim else 0
+        results, self._results = self._results, []
+        now = self._clock.now()
+        wanted = ClaimCalls(
+            owner=self._owner,
+            now=now,
+            lease_seconds=self._lease,
+            room=room,
+            per_url=self._limits.max_calls_per_url,
+            busy=dict(self._busy),
+            position=self._position,
+        )
+        try:
+            turn = await self._store.write(partial(_apply, results=results, wanted=wanted))
+        except BaseException:
+            # Nothing was written, whatever the reason.
+            self._results = results + self._results
+            raise
+        self._position = turn.position
+        return turn
+
+    async def _record_rest(self) -> None:
+        """What receivers have taken must not be sent again only because we were told to end."""
+        if not self._results:
+            return
+        with trio.CancelScope(shield=True), trio.move_on_after(RECORD_TIME):
+            try:
+                await self._turn(may_claim=False)
+            except StoreError as exc:
+                log.warning("results of %d webhook calls are lost: %s", len(self._results), exc)
+
+    # --- A call
+
+    async def _run(self, due: _Due) -> None:
+        call = due.call
+        try:
+            self._results.append(await self._call(due))
+        finally:
+            self._busy[call.url] -= 1
+            if not self._busy[call.url]:
+                del self._busy[call.url]
+            self._queued.set()
+
+    async def _call(self, due: _Due) -> CallResult:
+        """Format if it is the first time, send, and say what came of it."""
+        call = due.call
+        start, started = self._clock.now(), trio.current_time()
+        body = WebhookBody(call.payload or b"", call.content_type)
+        answer = Answer(False, 0, "the call took longer than its lease", "", 0.0)
+        over = False
+        # A little less than the lease, so that the result is written under it.
+        with trio.move_on_after(self._lease - RECORD_TIME):
+            try:
+                if not call.payload:
+                    body = await self._format(due)
+                answer = await self._client.post(call.url, body.body, _headers(call, body))
+            except _NoPayload as exc:
+                answer, over = Answer(False, 0, clean(str(exc)), "", 0.0), exc.forever
+            except Exception:
+                log.exception("webhook call %d failed by a fault of ours", call.id)
+                answer = Answer(False, 0, "a fault of the gateway; its log says more", "", 0.0)
+        now, duration = self._clock.now(), trio.current_time() - started
+        again = (
+            None
+            if answer.success or over
+            else schedule.next_attempt(call.attempts, now, schedule.random_spread())
+        )
+        account = self._settings.accounts.get(call.account)
+        keep = timedelta(days=account.keep_webhooks_days if account else 0)
+        log.info(
+            "webhook call=%d account=%s event=%s message=%d host=%s attempt=%d code=%d duration=%.3f%s",
+            call.id,
+            call.account,
+            call.event_name,
+            call.queue_msg_id,
+            urlsplit(call.url).hostname,
+            call.attempts,
+            answer.code,
+            duration,
+            ""
+            if answer.success
+            else f" error={answer.error[:500]!r} {'retired' if again is None else 'waits'}",
+        )
+        return CallResult(
+            call_id=call.id,
+            token=call.token,
+            start=start,
+            duration=duration,
+            url=call.url,
+            success=answer.success,
+            payload=body.body,
+            content_type=body.content_type,
+            code=answer.code,
+            error=answer.error,
+            response=answer.response,
+            next_attempt=again,
+            keep_until=now + keep if keep and again is None else None,
+        )
+
+    async def _format(self, due: _Due) -> WebhookBody:
+        """The payload, by the account's plugins. Raises _NoPayload."""
+        event = await self._event(due)
+        account = self._settings.accounts.get(event.account)
+        # Of several addresses the one that the `event` stage takes too.
+        domain = min(account.addresses, key=str).domain if account else ""
+        stages = self._hooks.for_account(event.account, domain)
+        body = await stages.format_webhook(event=event)
+        if body is None or not body.body:
+            asked = ", ".join(stages.plugins("format_webhook"))
+            raise _NoPayload(f"the payload was not made: plugins failed or did not answer: {asked or 'none'}")
+        return body
+
+    async def _event(self, due: _Due) -> Event | IncomingEvent:
+        event: Event | IncomingEvent | None
+        if isinstance(due.event, IncomingReference):
+            try:
+                event = await read_incoming(self._store, due.event)
+            except StoreError as exc:
+                raise _NoPayload(f"the message cannot be read: {exc}") from None
+        else:
+            event = due.event
+        if event is None:
+            raise _NoPayload("what the webhook is about has been removed", forever=True)
+        return event
+
+
+def _headers(call: Call, body: WebhookBody) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"Content-Type", body.content_type.encode("ascii")),
+        (b"User-Agent", USER_AGENT),
+        (b"X-Mox-Webhook-ID", b"%d" % call.id),
+        (b"X-Mox-Webhook-Attempt", b"%d" % call.attempts),
+    ]
+    if call.authorization:
+        headers.append((b"Authorization", call.authorization.encode()))
+    return headers
+
+
+# --- In the transaction --------------------------------------------------------------------------
+
+
+def _apply(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCalls) -> _Turn:
+    for result in results:
+        webhook_calls.finish(conn, result, wanted.now)
+    if wanted.room <= 0:
+        return _Turn((), wanted.position, POLL)
+    claims = webhook_calls.claim(conn, wanted, _fallback)
+    wait = 0.0
+    if not claims.more:
+        due = webhook_calls.next_due(conn)
+        seconds = (due - wanted.now).total_seconds() if due is not None else POLL
+        # Due already, yet not claimed: its URL is busy, and the call under way will wake us when it ends.
+        wait = min(seconds, POLL) if seconds > 0 else POLL
+    due_calls = tuple(
+        # Read here, as the row is at hand; a read of its own would cost more.
+        _Due(call, None if call.payload else events.get(conn, call.event_id))
+        for call in claims.calls
+    )
+    return _Turn(due_calls, claims.position, wait)
+
+
+def _fallback(attempts: int, now: datetime) -> datetime:
+    """When a call is due again that is cut off, or whose result is never written."""
+    return schedule.next_attempt(attempts, now, 0.0) or now + timedelta(seconds=schedule.INTERVALS[-1])
