@@ -222,7 +222,7 @@ class Settings(Section):
             for address in account.addresses:
                 if address.domain not in self.domains:
                     raise ValueError(
-                        f"accounts.{name}.addresses: {address}: there is no [domains.{address.domain!r}]; add it"
+                        f"accounts.{name}.addresses: {address}: add [domains.{address.domain!r}]"
                     )
                 if address in owner:
                     raise ValueError(f"accounts.{name}.addresses: {address} is {owner[address]}'s already")
@@ -231,7 +231,9 @@ class Settings(Section):
         wanted.append(("smtp.unknown_recipients", self.smtp.unknown_recipients))
         for where, account_name in wanted:
             if account_name and account_name not in self.accounts:
-                raise ValueError(f"{where}: there is no account {account_name!r}; add [accounts.{account_name}]")
+                raise ValueError(
+                    f"{where}: there is no account {account_name!r}; add [accounts.{account_name}]"
+                )
         routes = [("routes", self.routes)]
         routes += [(f"domains.{d!r}.routes", s.routes) for d, s in self.domains.items()]
         routes += [(f"accounts.{a}.routes", s.routes) for a, s in self.accounts.items()]

@@ -1,8 +1,7 @@
 """When a message is tried again if nobody decides it.
 
-The `retry` stage decides after an attempt (plugins/gateway_mox/retry.py). The queue needs an answer earlier: an
-attempt is written down when it is claimed, with the time that holds if the attempt is cut off or every
-`retry` plugin fails.
+The `retry` stage decides after an attempt (plugins/gateway_mox/retry.py). The queue needs an answer earlier:
+an attempt is written down when it is claimed, with the time that holds if every `retry` plugin fails.
 """
 
 from __future__ import annotations

@@ -1,0 +1,220 @@
+"""Who an address belongs to, and whether a login is who it says.
+
+`Directory` is pure: addresses of the configuration to accounts. `Authenticator` checks passwords against
+what the store keeps of them, remembers the good ones for a short time (argon2 does six checks a second on
+a core), and makes a network that guesses wait.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+import argon2
+import trio
+
+from gateway.clock import Clock
+from gateway.config.settings import AccountSettings, Settings
+from gateway.errors import GatewayError
+from gateway.mail.address import Address, AddressError
+from gateway.store import credentials
+from gateway.store.store import Store
+
+log = logging.getLogger(__name__)
+
+SCRAM_ITERATIONS = 4096  # RFC 7677, section 4: at least this; argon2 guards the same password
+REMEMBER_SECONDS = 300.0  # how long a verified password is not verified again
+REMEMBER_LOGINS = 10_000
+FAILURES_ALLOWED = 20  # of one network within a minute
+FAILURE_WINDOW = 60.0  # seconds
+NETWORKS_WATCHED = 10_000
+
+
+class BadCredentialsError(GatewayError):
+    """No such login, or another password: the caller can't tell which."""
+
+
+class TooManyFailuresError(GatewayError):
+    """A network failed to log in too often; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many failed logins from your network; try again in {retry_after} seconds")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who is logged in: the address that was given, and the account it belongs to."""
+
+    account: str
+    address: Address
+    settings: AccountSettings
+
+
+class Directory:
+    """The configured accounts and domains, by address. Localparts are compared case-folded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.accounts: Mapping[str, AccountSettings] = settings.accounts
+        self._domains = settings.domains
+        self._exact = {
+            _folded(address): name
+            for name, account in settings.accounts.items()
+            for address in account.addresses
+        }
+
+    def owner(self, address: Address) -> str | None:
+        """The account that has this address, itself or before a catchall separator of its domain."""
+        folded = _folded(address)
+        domain = self._domains.get(folded.domain)
+        if domain is None:
+            return None
+        found = self._exact.get(folded)
+        if found is not None:
+            return found
+        for separator in domain.catchall_separator:
+            localpart, cut, _ = folded.localpart.partition(separator)
+            if cut and localpart:
+                found = self._exact.get(Address(localpart, folded.domain))
+                if found is not None:
+                    return found
+        return None
+
+    def may_send_from(self, account: str, address: Address) -> bool:
+        return self.owner(address) == account
+
+    def recipient(self, address: Address) -> str | None:
+        """The account that mail for this address is delivered to; None when nobody has it."""
+        found = self.owner(address)
+        if found is None and (domain := self._domains.get(address.domain)) is not None:
+            found = domain.catchall_account or None
+        return found
+
+    def domain_disabled(self, domain: str) -> bool:
+        settings = self._domains.get(domain)
+        return settings is not None and settings.disabled
+
+
+def _folded(address: Address) -> Address:
+    return Address(address.localpart.casefold(), address.domain)
+
+
+class Authenticator:
+    """Checks logins. One for the process; no secret leaves it."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        store: Store,
+        clock: Clock,
+        hasher: Callable[[], argon2.PasswordHasher] = argon2.PasswordHasher,
+    ) -> None:
+        self._directory, self._store, self._clock = directory, store, clock
+        self._hasher = hasher()
+        self._threads = trio.CapacityLimiter(2)  # each check takes 64 MiB and a core
+        self._key = secrets.token_bytes(32)
+        self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
+        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+        # What an unknown login is checked against, so that it takes as long as a known one.
+        self._nobody = self._hasher.hash(secrets.token_hex())
+
+    async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
+        """The login's account. Raises BadCredentialsError, TooManyFailuresError, StoreError."""
+        now = self._clock.timestamp()
+        key = hmac.digest(self._key, f"{login}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
+        remembered = self._good.get(key)
+        if remembered is not None and now < remembered[1]:
+            return remembered[0]
+        network = _network(remote_ip)
+        recent = [t for t in self._failures.get(network, ()) if t > now - FAILURE_WINDOW]
+        if len(recent) >= FAILURES_ALLOWED:
+            raise TooManyFailuresError(int(recent[0] + FAILURE_WINDOW - now) + 1)
+        found = self._find(login)
+        hashed = self._nobody
+        if found is not None:
+            stored = await self._store.read(lambda conn: credentials.get(conn, found.account))
+            hashed = stored.argon2 if stored is not None else self._nobody
+        if (
+            not await trio.to_thread.run_sync(self._verify, hashed, password, limiter=self._threads)
+            or found is None
+        ):
+            self._failed(network, recent, now)
+            raise BadCredentialsError("no such login, or another password")
+        self._good[key] = (found, now + REMEMBER_SECONDS)
+        while len(self._good) > REMEMBER_LOGINS:
+            self._good.popitem(last=False)
+        return found
+
+    async def set_password(self, account: str, password: str) -> None:
+        """Replace an account's password; what was verified before counts no more."""
+        credential = await trio.to_thread.run_sync(self._derive, account, password, limiter=self._threads)
+        now = self._clock.now()
+        await self._store.write(lambda conn: credentials.put(conn, credential, now))
+        for key in [key for key, (login, _) in self._good.items() if login.account == account]:
+            del self._good[key]
+
+    async def has_password(self, account: str) -> bool:
+        return await self._store.read(lambda conn: credentials.get(conn, account)) is not None
+
+    def _find(self, login: str) -> Login | None:
+        try:
+            address = Address.parse(login)
+        except AddressError:
+            return None
+        account = self._directory.owner(address)
+        if account is None or self._directory.domain_disabled(address.domain):
+            return None
+        return Login(account, address, self._directory.accounts[account])
+
+    def _verify(self, hashed: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(hashed, password)
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return False
+
+    def _failed(self, network: str, recent: list[float], now: float) -> None:
+        self._failures[network] = [*recent, now]
+        self._failures.move_to_end(network)
+        while len(self._failures) > NETWORKS_WATCHED:
+            self._failures.popitem(last=False)
+
+    def _derive(self, account: str, password: str) -> credentials.Credential:
+        salt = secrets.token_bytes(16)
+        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        return credentials.Credential(
+            account=account,
+            argon2=self._hasher.hash(password),
+            scram_salt=salt,
+            scram_iterations=SCRAM_ITERATIONS,
+            scram_stored_key=hashlib.sha256(client_key).digest(),
+            scram_server_key=hmac.digest(salted, b"Server Key", "sha256"),
+        )
+
+
+def parse_basic(header: str) -> tuple[str, str] | None:
+    """The user name and password of an Authorization header (RFC 7617); None when it holds none."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return (user, password) if colon else None
+
+
+def _network(remote_ip: str) -> str:
+    """What failures are counted by: an IPv4 /24 or an IPv6 /64; else the peer as it is (a Unix socket)."""
+    try:
+        address = ip_address(remote_ip)
+    except ValueError:
+        return remote_ip
+    return str(ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))

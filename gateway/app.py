@@ -1,0 +1,219 @@
+"""THE MAP: how the gateway is put together, and in which order it starts and stops.
+
+Out: `web/api` → `outbound/submission` (filter, sign, one row for each recipient, one commit) →
+`outbound/queue` (claim what is due) → `outbound/attempt` (route; transport) → one outcome for each
+recipient → `outbound/settle` (one commit: history, retire or reschedule, event, webhook row) →
+`webhooks/sender`.
+
+In: `net/smtp_server` → `inbound/receive` (policy, store; durable before the 250) → an incoming webhook
+row → `webhooks/sender`.
+
+Start: lock the data directory, load the plugins, bind every port, open the store (migrations), take back
+what a crash cut off; only then serve. Stop: accept nothing and claim nothing more; what is under way has
+the grace period; then all is cancelled, and the store is closed last.
+
+    run
+    └── background                 clock, clean-up, expired leases: cancelled at the end
+        └── services               each returns when it is told to stop and is done
+            ├── webhooks/sender
+            ├── events             tells the plugins
+            ├── outbound/queue     ── one task for each attempt
+            ├── net/smtp_server    ── one task for each connection
+            └── web/server         ── one task for each connection (API and pages; control socket)
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from gateway import datadir
+from gateway.accounts import Authenticator, Directory
+from gateway.cleanup import clean_up
+from gateway.clock import Clock
+from gateway.config.settings import Listen, Settings
+from gateway.errors import StartError
+from gateway.events import EventTeller
+from gateway.hooks import Hooks
+from gateway.inbound.mailboxes import Mailboxes
+from gateway.inbound.receive import Receiver
+from gateway.net.listeners import bound, open_tcp, open_unix
+from gateway.net.smtp_server import ServerSettings, serve_smtp
+from gateway.offload import Offload
+from gateway.outbound.attempt import Attempts
+from gateway.outbound.operations import HoldRules, QueueOperations
+from gateway.outbound.queue import QueueScheduler
+from gateway.outbound.submission import Submitter
+from gateway.outbound.transports import make_transports
+from gateway.plugins import load_plugins
+from gateway.smtp.server import ServerLimits
+from gateway.store.store import Store
+from gateway.wakeup import Wakeup
+from gateway.web.api.services import Services
+from gateway.web.app import WebApp
+from gateway.web.control import ControlApp
+from gateway.web.server import HttpSettings, lifespan, serve_http
+from gateway.webhooks.sender import WebhookSender
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A gateway that serves: what those who start it (commands, tests) may want of it."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    hooks: Hooks
+    authenticator: Authenticator
+    submitter: Submitter
+    mailboxes: Mailboxes
+    holding: HoldRules
+    operations: QueueOperations
+    smtp_addresses: tuple[Listen, ...]
+    web_addresses: tuple[Listen, ...]
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    config_dir: Path,
+    *,
+    clock: Clock | None = None,
+    plugins: Mapping[str, object] | None = None,
+    prepare: Callable[[Authenticator], Awaitable[None]] | None = None,
+    example_login: str = "",
+) -> AsyncIterator[Gateway]:
+    """Run a gateway while the body runs; leaving the body stops it within the grace period.
+
+    `plugins`: objects that stand in for installed plugins, by name. `prepare`: runs before anything is
+    served. `example_login`: "user:password" that the API's pages show in their examples.
+
+    Raises ConfigError, StartError.
+    """
+    clock = clock or Clock()
+    async with AsyncExitStack() as resources:
+        resources.enter_context(datadir.locked(settings.data_dir))
+        hooks = load_plugins(settings, config_dir, extra=plugins)
+        transports = make_transports(settings.transports, hooks.transports)
+        smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
+        web_listeners = await _listening(resources, settings.web.listen, "web.listen")
+        control_listener = await open_unix(datadir.control_socket(settings.data_dir))
+        store = await resources.enter_async_context(Store.open(settings.data_dir, clock))
+        offload = await resources.enter_async_context(Offload.open())
+
+        # Hints from those who write to those who wait for it; polling makes up for any that is lost.
+        queued, happened, called = Wakeup(), Wakeup(), Wakeup()
+
+        def tell_of_events() -> None:
+            happened.set()
+            called.set()
+
+        owner = secrets.token_hex(8)  # of leases: a new one at each start
+        directory = Directory(settings)
+        authenticator = Authenticator(directory, store, clock)
+        holding = HoldRules(store, clock)
+        operations = QueueOperations(settings, store, clock, queued.set, tell_of_events)
+        submitter = Submitter(settings, directory, hooks, store, holding, clock, queued.set)
+        attempts = Attempts(settings, directory, hooks, transports, store, clock, tell_of_events)
+        scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
+        receiver = Receiver(settings, directory, hooks, store, clock, tell_of_events)
+        sender = WebhookSender(owner, settings, hooks, store, clock, called, offload)
+        teller = EventTeller(settings, hooks, store, happened)
+        mailboxes = Mailboxes(store)
+        web = WebApp(
+            Services(
+                settings=settings,
+                accounts=authenticator,
+                directory=directory,
+                submitter=submitter,
+                messages=mailboxes,
+                clock=clock,
+                offload=offload,
+            ),
+            example_login=example_login,
+        )
+        control = ControlApp(settings, store, clock, holding, operations, authenticator)
+
+        await scheduler.recover_dead()
+        await sender.recover_dead()
+        if prepare is not None:
+            await prepare(authenticator)
+        await resources.enter_async_context(lifespan(web))
+
+        stopping = trio.Event()
+        async with trio.open_nursery() as background, trio.open_nursery() as services:
+            background.start_soon(clock.serve)
+            background.start_soon(clean_up, store, clock)
+            background.start_soon(scheduler.recover_expired)
+            background.start_soon(holding.finish)
+            http = _http_settings(settings)
+            for serve in (
+                sender.serve,
+                teller.serve,
+                scheduler.serve,
+                partial(serve_smtp, smtp_listeners, _smtp_settings(settings), receiver),
+                partial(serve_http, web_listeners, web, http),
+                partial(serve_http, [control_listener], control, http),
+            ):
+                await services.start(partial(serve, stopping=stopping))
+            try:
+                yield Gateway(
+                    settings=settings,
+                    clock=clock,
+                    store=store,
+                    hooks=hooks,
+                    authenticator=authenticator,
+                    submitter=submitter,
+                    mailboxes=mailboxes,
+                    holding=holding,
+                    operations=operations,
+                    smtp_addresses=bound(smtp_listeners),
+                    web_addresses=bound(web_listeners),
+                )
+            finally:
+                stopping.set()
+                for wakeup in (queued, happened, called):
+                    wakeup.set()
+                services.cancel_scope.deadline = trio.current_time() + settings.grace
+                background.cancel_scope.cancel()
+
+
+async def _listening(
+    resources: AsyncExitStack, addresses: tuple[Listen, ...], purpose: str
+) -> list[trio.SocketListener]:
+    if not addresses:
+        raise StartError(f'{purpose}: nothing to listen on; give an address such as "127.0.0.1:1025"')
+    listeners = await open_tcp(addresses, purpose)
+    for listener in listeners:
+        resources.push_async_callback(listener.aclose)
+    return listeners
+
+
+def _smtp_settings(settings: Settings) -> ServerSettings:
+    smtp = settings.smtp
+    return ServerSettings(
+        limits=ServerLimits(
+            settings.hostname, max_message_size=smtp.max_message_size, max_recipients=smtp.max_recipients
+        ),
+        max_connections=smtp.max_connections,
+        max_connections_per_network=smtp.max_connections_per_network,
+        command_timeout=smtp.command_timeout,
+        grace=settings.grace,
+    )
+
+
+def _http_settings(settings: Settings) -> HttpSettings:
+    return HttpSettings(
+        max_connections=settings.web.max_connections,
+        body_timeout=settings.web.request_timeout,
+        grace=settings.grace,
+    )

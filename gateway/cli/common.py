@@ -1,0 +1,181 @@
+"""What the commands share: finding a running gateway, asking it, printing tables."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gateway import datadir
+from gateway.config.load import load
+from gateway.errors import GatewayError
+
+CONFIG_FILE = "gateway.toml"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def default_dir() -> Path:
+    """$GATEWAY_DIR, or what localserve uses: gateway-localserve in the user's configuration directory."""
+    named = os.environ.get("GATEWAY_DIR")
+    if named:
+        return Path(named)
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(config) / "gateway-localserve"
+
+
+dir_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_dir,
+    show_default="$GATEWAY_DIR, or gateway-localserve in the user's configuration directory",
+    help="Directory with gateway.toml.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+class CommandError(click.ClickException):
+    """One clear line and exit status 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"gateway: {self.message}", err=True)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(os.fspath(self._path))
+
+
+def ask(directory: Path, command: str, request: dict[str, Any]) -> Any:
+    """Have the running gateway carry out a command; its answer. Raises CommandError."""
+    try:
+        path = datadir.control_socket(load(directory / CONFIG_FILE).data_dir)
+    except GatewayError as exc:
+        raise CommandError(str(exc)) from None
+    connection = _UnixConnection(path)
+    try:
+        connection.request("POST", f"/{command}", json.dumps(request), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise CommandError(
+            f"no gateway runs with {directory}; start one (gateway localserve --dir {directory}) or name its "
+            "directory with --dir"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise CommandError(f"the gateway at {path} did not answer: {exc}; see its log") from None
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise CommandError(answer.get("Message", f"the gateway answered {response.status}"))
+    return answer
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_duration(text: str) -> timedelta:
+    """ "90s", "7.5m", "1h30m", "2d": raises click.BadParameter."""
+    if not text or _DURATION.sub("", text):
+        raise click.BadParameter(f"{text!r} is no duration; write one such as 90s, 7.5m, 1h30m or 2d")
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
+
+
+def _bound(text: str | None) -> dict[str, str]:
+    """A time filter: "<" before, ">" after, a duration relative to now ("-" for the past), or "now"."""
+    if text is None:
+        return {}
+    side = {"<": "Before", ">": "After"}.get(text[:1])
+    if side is None:
+        raise click.BadParameter(
+            f'{text!r} must start with "<" (before) or ">" (after), as in "<1h" or ">-2d"'
+        )
+    rest = text[1:].strip()
+    offset = timedelta()
+    if rest != "now":
+        offset = parse_duration(rest.lstrip("-")) * (-1 if rest.startswith("-") else 1)
+    return {side: (datetime.now(UTC) + offset).isoformat()}
+
+
+def filter_options(command: F) -> F:
+    """The options that choose messages of the queue; they arrive as one argument `filter`."""
+    for option in reversed(
+        (
+            click.option("--id", "ids", type=int, multiple=True, help="Message ID; may be given again."),
+            click.option("--account", default="", help="Account name."),
+            click.option("--from", "from_", default="", help="Part of the sender's address."),
+            click.option("--to", default="", help="Part of the recipient's address."),
+            click.option("--held/--not-held", "hold", default=None, help="Only messages on hold, or not."),
+            click.option("--submitted", help='Queued before or after, as in "<-1h" or ">-2d".'),
+            click.option("--next-attempt", help='Due before or after, as in "<now" or ">1h".'),
+            click.option("--transport", default="", help="Transport that was set for the message."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def filter_request(
+    ids: Sequence[int],
+    account: str,
+    from_: str,
+    to: str,
+    hold: bool | None,
+    submitted: str | None,
+    next_attempt: str | None,
+    transport: str,
+) -> dict[str, Any]:
+    """The filter as the control socket takes it: only the conditions that were given."""
+    conditions = {
+        "IDs": list(ids),
+        "Account": account,
+        "From": from_,
+        "To": to,
+        "Submitted": _bound(submitted),
+        "NextAttempt": _bound(next_attempt),
+        "Transport": transport,
+    }
+    given = {name: value for name, value in conditions.items() if value}
+    return given if hold is None else {**given, "Hold": hold}
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as they need to be; nothing of a remote's text can move the cursor."""
+    cells = [[*header], *([_printable(str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    for line in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def relative(time: str | None) -> str:
+    """An RFC 3339 time as people read it: how long ago, or in how long."""
+    if not time:
+        return "-"
+    seconds = (datetime.fromisoformat(time) - datetime.now(UTC)).total_seconds()
+    size = abs(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if size >= 2 * length or (size >= length and unit == "m"):
+            text = f"{size / length:.1f}{unit}"
+            break
+    else:
+        text = f"{size:.0f}s"
+    return f"in {text}" if seconds >= 0 else f"{text} ago"

@@ -1,0 +1,83 @@
+"""From a TOML file to `Settings`, or to one line that says where it is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli
+from pydantic import BaseModel, ValidationError
+
+from gateway.config.settings import Settings
+from gateway.errors import ConfigError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises ConfigError when it cannot be read or is no TOML."""
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; name another with --config or --dir") from None
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); save it as UTF-8") from None
+    except tomli.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: is not valid TOML: {exc}") from None
+
+
+def parse(raw: Mapping[str, Any], path: Path) -> Settings:
+    """Settings from TOML tables; `path` is the file's, for error messages and relative paths."""
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as exc:
+        raise ConfigError(f"{path}: {describe(exc, Settings)}") from None
+    return settings.model_copy(update={"data_dir": (path.parent / settings.data_dir).absolute()})
+
+
+def load(path: Path) -> Settings:
+    """Read and parse a configuration file. Raises ConfigError."""
+    return parse(read_toml(path), path)
+
+
+def describe(exc: ValidationError, model: type[BaseModel]) -> str:
+    """A validation error in one line: the place, what is wrong, what to write instead."""
+    errors = exc.errors(include_url=False, include_context=False)
+    first = errors[0]
+    place = ""
+    for part in first["loc"]:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        else:
+            place += ("." if place else "") + (part if part.replace("_", "").isalnum() else f'"{part}"')
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = "there is no such setting"
+        close = difflib.get_close_matches(str(first["loc"][-1]), _names(model, first["loc"][:-1]), n=1)
+        text += f"; did you mean {close[0]!r}?" if close else "; remove it or see docs/configuration.md"
+    elif first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
+        text += f" (it is {first['input']!r})"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return (f"{place}: " if place else "") + text + more
+
+
+def _names(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The settings that there are at a place, as far as it can be followed through the models."""
+    here: Any = model
+    for part in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            field = here.model_fields.get(str(part))
+            here = field.annotation if field else None
+        else:  # the key of a mapping, or the index of a list
+            inner = typing.get_args(here)
+            here = inner[-1] if inner and inner[-1] is not Ellipsis else inner[0] if inner else None
+        if not isinstance(here, type):  # X | None
+            models = [a for a in typing.get_args(here) if isinstance(a, type) and issubclass(a, BaseModel)]
+            if len(models) == 1 and type(None) in typing.get_args(here):
+                here = models[0]
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return list(here.model_fields)
+    return []

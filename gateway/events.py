@@ -1,0 +1,91 @@
+"""Tells the plugins of the `event` stage what happened, from the events table, in order.
+
+How far it has come is kept in the store, so that a stop or a crash skips nothing: an event may be told
+twice, never not at all. While no plugin listens, nothing is read.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from gateway.config.settings import Settings
+from gateway.errors import PluginError, StoreError
+from gateway.hooks import Hooks
+from gateway.model import Event, IncomingEvent
+from gateway.store import events, received
+from gateway.store.store import Store
+from gateway.wakeup import Wakeup
+
+log = logging.getLogger(__name__)
+
+READER = "event-hook"  # the cursor's name
+PAGE = 100  # events
+POLL = 5.0  # seconds
+AGAIN_AFTER = 5.0  # seconds, when a plugin whose policy is to defer failed, or the store is away
+
+
+class EventTeller:
+    def __init__(self, settings: Settings, hooks: Hooks, store: Store, happened: Wakeup) -> None:
+        self._hooks, self._store, self._happened = hooks, store, happened
+        self._accounts = {
+            name: min(account.addresses, key=str).domain for name, account in settings.accounts.items()
+        }
+
+    async def serve(
+        self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Tell what happens until `stopping`."""
+        task_status.started()
+        if not any(self._listens(account) for account in self._accounts):
+            return
+        cursor = await self._start()
+        while not stopping.is_set():
+            try:
+                page = await self._store.read(lambda conn, after=cursor: events.after(conn, after, PAGE))  # type: ignore[misc]
+                for event in page:
+                    await self._tell(event)
+                    cursor = event.id
+                if page:
+                    await self._store.write(lambda conn, at=cursor: events.set_cursor(conn, READER, at))  # type: ignore[misc]
+            except (StoreError, PluginError) as exc:
+                log.warning("plugins will be told of events in %g s: %s", AGAIN_AFTER, exc)
+                await trio.sleep(AGAIN_AFTER)
+                continue
+            if not page:
+                await self._happened.wait(POLL)
+
+    async def _start(self) -> int:
+        """Where it left off; the first time, at what happens from now on."""
+        cursor = await self._store.read(lambda conn: events.cursor(conn, READER))
+        return cursor or await self._store.read(events.newest)
+
+    def _listens(self, account: str) -> bool:
+        return self._hooks.for_account(account, self._accounts.get(account, "")).has("event")
+
+    async def _tell(self, event: Event | events.IncomingReference) -> None:
+        if not self._listens(event.account):
+            return
+        stages = self._hooks.for_account(event.account, self._accounts.get(event.account, ""))
+        told: Event | IncomingEvent | None
+        if isinstance(event, Event):
+            told = event
+        else:
+            told = await read_incoming(self._store, event)
+        if told is not None:  # else the message was deleted before it could be announced
+            await stages.event(event=told)
+
+
+async def read_incoming(store: Store, event: events.IncomingReference) -> IncomingEvent | None:
+    """The incoming message that an event is about; None when it is no longer there. Raises StoreError."""
+    found = await store.read(lambda conn: received.get(conn, event.account, event.received_id))
+    if found is None:
+        return None
+    return IncomingEvent(
+        id=event.id,
+        time=event.time,
+        account=event.account,
+        message=found.message,
+        data=await store.content.open(found.content).read(),
+    )

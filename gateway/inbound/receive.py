@@ -1,0 +1,254 @@
+"""Mail that comes in: whose it is, what the policy says, and stored durably before the 250.
+
+`Receiver` is the handler of the SMTP server (gateway.net.smtp_server); each message is one `_Incoming`,
+its sink. One stored content for all recipients; one row, event and webhook call for each account.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
+
+from gateway.accounts import Directory
+from gateway.clock import Clock
+from gateway.config.settings import AccountSettings, Settings
+from gateway.errors import PluginError, StoreError
+from gateway.hooks import Hooks
+from gateway.inbound.replies import OK, rejection, reply_to
+from gateway.mail.address import Address, AddressError
+from gateway.mail.fields import format_date
+from gateway.mail.structure import automated, parse, summary
+from gateway.model import Reception, Reject
+from gateway.net.smtp_handler import Session
+from gateway.outbound.settle import call_draft, keep_events_until
+from gateway.smtp.addresses import Mailbox
+from gateway.smtp.replies import Reply
+from gateway.smtp.events import Envelope
+from gateway.store import received
+from gateway.store.changes import IncomingDraft, NewCopy, NewReceived
+from gateway.store.content import Spool, StoredBytes
+from gateway.store.store import Store
+
+log = logging.getLogger(__name__)
+
+INBOX = "Inbox"
+MAX_RECEIVED = 100  # header fields; more is a loop (RFC 5321, 6.3)
+HEAD = 1024 * 1024  # bytes kept in memory to read the header section from
+
+
+class Receiver:
+    """Decides about mail that comes in. One for the process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Directory,
+        hooks: Hooks,
+        store: Store,
+        clock: Clock,
+        announced: Callable[[], None],
+    ) -> None:
+        self.settings, self.directory, self.hooks = settings, directory, hooks
+        self.store, self.clock, self.announced = store, clock, announced
+
+    async def connected(self, session: Session) -> Reply | None:
+        return None
+
+    async def mail(self, session: Session, envelope: Envelope) -> Reply | None:
+        try:
+            return await self._policy("mail", session, envelope)
+        except AddressError as exc:
+            return Reply(501, "5.1.7", (str(exc),))
+
+    async def rcpt(self, session: Session, envelope: Envelope, recipient: Mailbox) -> Reply | None:
+        try:
+            address = self.local(recipient)
+        except AddressError as exc:
+            return Reply(501, "5.1.3", (str(exc),))
+        if self.directory.domain_disabled(address.domain):
+            return Reply(450, "4.2.1", ("Mail for this domain is not taken at the moment",))
+        if self.account_of(address) is None:
+            return Reply(550, "5.1.1", ("There is no such address here",))
+        return await self._policy("rcpt", session, envelope, recipient)
+
+    async def open_data(self, session: Session, envelope: Envelope) -> _Incoming:
+        return _Incoming(self, session, envelope)
+
+    def account_of(self, address: Address) -> str | None:
+        return self.directory.recipient(address) or self.settings.smtp.unknown_recipients or None
+
+    async def _policy(
+        self, step: str, session: Session, envelope: Envelope, recipient: Mailbox | None = None
+    ) -> Reply | None:
+        if not self.hooks.gateway.has("receive_policy"):
+            return None
+        return await self.ask_policy(self.reception(step, session, envelope, recipient))
+
+    async def ask_policy(self, reception: Reception) -> Reply | None:
+        """The plugins' refusal, or None."""
+        try:
+            answer = await self.hooks.gateway.receive_policy(reception=reception)
+        except PluginError as exc:
+            return reply_to(exc)
+        return rejection(answer) if isinstance(answer, Reject) else None
+
+    def reception(
+        self,
+        step: str,
+        session: Session,
+        envelope: Envelope,
+        recipient: Mailbox | None = None,
+        data: bytes = b"",
+    ) -> Reception:
+        recipients = [self.local(r) for r in envelope.recipients]
+        if recipient is not None:
+            recipients.append(self.local(recipient))
+        return Reception(
+            step=step,  # type: ignore[arg-type]
+            remote_ip=str(session.peer or ""),
+            helo=str(session.hello.name) if session.hello else "",
+            reverse_path=self.address(envelope.reverse_path),
+            recipients=tuple(recipients),
+            data=data,
+        )
+
+    def local(self, mailbox: Mailbox) -> Address:
+        """A mailbox as an address; postmaster without a domain (RFC 5321, 4.5.1) is ours."""
+        return Address(mailbox.localpart, mailbox.domain or self.settings.hostname)
+
+    def address(self, reverse_path: Mailbox | None) -> Address | None:
+        return None if reverse_path is None else self.local(reverse_path)
+
+
+class _Incoming:
+    """One message on its way in (a Sink of gateway.net.smtp_server)."""
+
+    def __init__(self, receiver: Receiver, session: Session, envelope: Envelope) -> None:
+        self._receiver, self._session, self._envelope = receiver, session, envelope
+        self._resources = AsyncExitStack()
+        self._spool: Spool | None = None
+        self._head = bytearray()  # the first of the message, for its header
+        self._started = receiver.clock.now()
+
+    async def write(self, data: bytes) -> Reply | None:
+        try:
+            if self._spool is None:
+                self._spool = await self._resources.enter_async_context(self._receiver.store.content.spool())
+                await self._spool.write(self._trace())
+            if len(self._head) < HEAD:
+                self._head += data
+            await self._spool.write(data)
+        except StoreError as exc:
+            return reply_to(exc)
+        return None
+
+    async def commit(self) -> Reply:
+        """Everything that decides, then the store; only then 250."""
+        try:
+            refused = await self.write(b"") or await self._refused()
+            return refused or await self._store()
+        except Exception as exc:
+            return reply_to(exc)
+        finally:
+            await self._resources.aclose()
+
+    async def abort(self) -> None:
+        await self._resources.aclose()
+
+    async def _refused(self) -> Reply | None:
+        parsed = parse(bytes(self._head[:HEAD]))
+        if len(parsed.headers.get_all("Received")) > MAX_RECEIVED:
+            return Reply(554, "5.4.6", (f"More than {MAX_RECEIVED} Received headers: this message loops",))
+        if not self._receiver.hooks.gateway.has("receive_policy"):
+            return None
+        data = await self._content()
+        return await self._receiver.ask_policy(
+            self._receiver.reception("data", self._session, self._envelope, data=data)
+        )
+
+    async def _content(self) -> bytes:
+        """The message as the client sent it, without what we put before it."""
+        assert self._spool is not None
+        stored = await self._spool.finish()
+        return (await self._receiver.store.content.open(stored).read())[len(self._trace()) :]
+
+    async def _store(self) -> Reply:
+        assert self._spool is not None
+        receiver = self._receiver
+        stored = await self._spool.finish()
+        now = receiver.clock.now()
+        new = self._copies(stored, now)
+        ids = await receiver.store.write(lambda conn: received.add(conn, new, now), size=stored.size)
+        receiver.announced()
+        log.info(
+            "received session=%s messages=%s from=<%s> size=%d",
+            self._session.id,
+            ids,
+            self._envelope.reverse_path or "",
+            stored.size,
+        )
+        return OK
+
+    def _copies(self, stored: StoredBytes, now: datetime) -> NewReceived:
+        """A copy for each recipient, announced to its account."""
+        receiver, envelope = self._receiver, self._envelope
+        parsed = parse(bytes(self._head[:HEAD]))
+        about = summary(parsed)
+        root = parsed.root
+        copies = []
+        for mailbox in envelope.recipients:
+            recipient = receiver.local(mailbox)
+            account = receiver.account_of(recipient)
+            assert account is not None  # it was when the recipient was accepted, and settings do not change
+            copies.append(
+                NewCopy(
+                    account=account,
+                    mailbox=INBOX,
+                    mail_from=str(receiver.address(envelope.reverse_path) or ""),
+                    rcpt_to=str(recipient),
+                    msg_from=str(about.from_[0].address) if about.from_ else "",
+                    remote_ip=str(self._session.peer or ""),
+                    dsn=root.content_type == "multipart/report"
+                    and root.params.get("report-type", "").lower() == "delivery-status",
+                    automated=automated(parsed, envelope.reverse_path is None),
+                    message_id=about.message_id,
+                    subject=about.subject,
+                    event=_announcement(receiver.settings.accounts[account], now),
+                )
+            )
+        return NewReceived(content=stored, copies=tuple(copies))
+
+    def _trace(self) -> bytes:
+        """Return-Path and Received (RFC 5321, 4.4)."""
+        session, envelope = self._session, self._envelope
+        hello = session.hello
+        name = hello.name if hello else "unknown"
+        protocol = ("UTF8SMTP" if envelope.smtputf8 else "ESMTP") if hello and hello.extended else "SMTP"
+        lines = [
+            f"Return-Path: <{envelope.reverse_path or ''}>",
+            f"Received: from {name} ([{_literal(session)}])",
+            f"\tby {self._receiver.settings.hostname} with {protocol} id {session.id}",
+        ]
+        if len(envelope.recipients) == 1:  # with more, it would tell each of the others
+            lines.append(f"\tfor <{envelope.recipients[0]}>")
+        lines[-1] += ";"
+        lines.append(f"\t{format_date(self._started)}")
+        return "\r\n".join(lines).encode("utf-8", "replace") + b"\r\n"
+
+
+def _literal(session: Session) -> str:
+    """The peer as an address literal (RFC 5321, 4.1.3)."""
+    peer = session.peer
+    if peer is None:
+        return "unknown"
+    return str(peer) if peer.version == 4 else f"IPv6:{peer}"
+
+
+def _announcement(account: AccountSettings, now: datetime) -> IncomingDraft:
+    target = account.webhook_incoming
+    return IncomingDraft(
+        keep_until=keep_events_until(account, now),
+        calls=(call_draft(target, account, now, supersede=False),) if target else (),
+    )

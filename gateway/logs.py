@@ -1,0 +1,32 @@
+"""Logging to standard error, a line each; nothing that a peer sent can start a line of its own."""
+
+from __future__ import annotations
+
+import logging
+
+_COLORS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
+MAX_LINE = 4000  # characters, before a traceback
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, color: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._color = color
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        text = super().formatMessage(record)
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        if len(text) > MAX_LINE:
+            text = text[:MAX_LINE] + " ..."
+        start = _COLORS.get(record.levelno) if self._color else None
+        return f"{start}{text}\x1b[0m" if start else text
+
+
+def set_up_logging(level: str, *, color: bool = False) -> None:
+    """Log from `level` on ("debug", "info", "warning", "error")."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(color))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for chatty in ("httpx", "httpcore", "hypercorn", "quart"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

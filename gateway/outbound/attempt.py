@@ -1,0 +1,162 @@
+"""One attempt at one SMTP transaction: route, hand over to the transport, settle.
+
+Whatever happens in here, each message gets exactly one outcome: a plugin or a transport that fails makes
+the outcome temporary, so that the message waits and is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from gateway.accounts import Directory
+from gateway.clock import Clock
+from gateway.config.settings import Settings
+from gateway.errors import PluginError, StoreError
+from gateway.hooks import Hooks, Stages
+from gateway.model import Delivery, Outcome, QueuedMessage, Result, RouteRule, Transport
+from gateway.outbound.settle import decide
+from gateway.store import settle
+from gateway.store.changes import Claimed
+from gateway.store.store import Store
+
+log = logging.getLogger(__name__)
+
+SETTLE_AGAIN_AFTER = 1.0  # seconds, when the store is away; the lease bounds how long it goes on
+
+
+class NoTransport(Exception):
+    """There is no way to hand this message on now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Makes attempts. Holds what each needs, and no state."""
+
+    settings: Settings
+    directory: Directory
+    hooks: Hooks
+    transports: dict[str, Transport]
+    store: Store
+    clock: Clock
+    settled: Callable[[], None]  # webhook calls and events may be waiting
+
+    async def run(self, claims: Sequence[Claimed]) -> None:
+        """Attempt a transaction and settle it; returns when the result is durable or the lease ran out."""
+        message = claims[0].message
+        stages = self.hooks.for_account(message.account, message.sender.domain if message.sender else "")
+        delivery = Delivery(
+            messages=tuple(c.message for c in claims),
+            content=self.store.content.open(claims[0].content),
+            hostname=self.settings.hostname,
+            started=message.last_attempt or self.clock.now(),
+            deadline=claims[0].lease_expires,
+        )
+        started = trio.current_time()
+        # Time is left to record the outcome before the lease runs out.
+        left = (delivery.deadline - self.clock.now()).total_seconds() * 0.9
+        transport, outcomes = "", [Outcome.temporary("the attempt took longer than its lease")] * len(claims)
+        with trio.move_on_after(left):
+            async with stages.around_attempt(delivery=delivery):
+                try:
+                    transport = await self._route(stages, message)
+                    outcomes = await self._hand_over(transport, delivery)
+                except (NoTransport, PluginError) as exc:
+                    outcomes = [Outcome.temporary(str(exc))] * len(claims)
+        await self._settle(stages, claims, outcomes, transport, trio.current_time() - started)
+
+    async def _route(self, stages: Stages, message: QueuedMessage) -> str:
+        """The name of the transport to use. Raises NoTransport, PluginError."""
+        sender_domain = message.sender.domain if message.sender else ""
+        if sender_domain and self.directory.domain_disabled(sender_domain):
+            raise NoTransport(f"the sender's domain {sender_domain} is disabled")
+        name = message.transport
+        if not name:
+            route = await stages.route(message=message, routes=self._routes(message.account, sender_domain))
+            if route is None:
+                raise NoTransport("no route matches this message; add a [[routes]] entry for it")
+            name = route.transport
+        if name not in self.transports:
+            raise NoTransport(f"there is no transport {name!r}; add [transports.{name}] or change the route")
+        return name
+
+    def _routes(self, account: str, sender_domain: str) -> list[RouteRule]:
+        of_account = self.settings.accounts.get(account)
+        of_domain = self.settings.domains.get(sender_domain)
+        return [
+            route.rule()
+            for level in (of_account, of_domain, self.settings)
+            if level is not None
+            for route in level.routes
+        ]
+
+    async def _hand_over(self, name: str, delivery: Delivery) -> list[Outcome]:
+        """The transport's outcomes; temporary ones when it raises or answers nonsense."""
+        try:
+            answer = await self.transports[name].deliver(delivery)
+        except Exception as exc:
+            log.exception("transport %s failed submission=%s", name, delivery.messages[0].submission_id)
+            failed = Outcome.temporary(f"transport {name!r} failed: {type(exc).__name__}: {exc}")
+            return [failed] * len(delivery.messages)
+        outcomes = list(answer) if isinstance(answer, (list, tuple)) else []
+        if len(outcomes) != len(delivery.messages) or not all(isinstance(o, Outcome) for o in outcomes):
+            log.error("transport %s answered %r instead of one Outcome for each message", name, answer)
+            wrong = Outcome.temporary(f"transport {name!r} did not answer one outcome for each message")
+            return [wrong] * len(delivery.messages)
+        return outcomes
+
+    async def _settle(
+        self,
+        stages: Stages,
+        claims: Sequence[Claimed],
+        outcomes: Sequence[Outcome],
+        transport: str,
+        duration: float,
+    ) -> None:
+        now = self.clock.now()
+        settlements = []
+        for claimed, outcome in zip(claims, outcomes, strict=True):
+            retry = None
+            if outcome.result is Result.TEMPORARY:
+                retry = await stages.retry(message=claimed.message, outcome=outcome, now=now)
+            account = self.settings.accounts.get(claimed.message.account)
+            settlements.append(
+                decide(claimed, outcome, retry, account, transport=transport, duration=duration, now=now)
+            )
+        while True:
+            try:
+                settled = await self.store.write(lambda conn: settle.settle_many(conn, settlements, now))
+                break
+            except StoreError as exc:
+                # What the next hop accepted must not be forgotten while the lease lets us say so.
+                if self.clock.now() >= claims[0].lease_expires:
+                    log.error("attempt not recorded submission=%s: %s", claims[0].message.submission_id, exc)
+                    return
+                log.warning("store away, attempt will be recorded later: %s", exc)
+                await trio.sleep(SETTLE_AGAIN_AFTER)
+        self.settled()
+        await self.store.content.unlink(file for one in settled for file in one.files)
+        for claimed, settlement, one in zip(claims, settlements, settled, strict=True):
+            message = claimed.message
+            if not one.applied:
+                log.warning(
+                    "submission=%s message=%d: the lease was lost, its result came too late",
+                    message.submission_id,
+                    message.id,
+                )
+                continue
+            assert settlement.event is not None
+            log.info(
+                "%s submission=%s message=%d recipient=%s attempt=%d transport=%s duration=%.3f%s",
+                settlement.event.name,
+                message.submission_id,
+                message.id,
+                message.recipient,
+                message.attempts,
+                transport or "-",
+                duration,
+                f" error={settlement.event.error[:500]!r}" if settlement.event.error else "",
+            )

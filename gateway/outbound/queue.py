@@ -1,0 +1,130 @@
+"""The scheduler of the queue: claims what is due, as much as there is room for, and starts its attempts."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import trio
+
+from gateway.clock import Clock
+from gateway.config.settings import QueueSettings
+from gateway.errors import StoreError
+from gateway.outbound.attempt import Attempts
+from gateway.outbound.schedule import fallback_next_attempt
+from gateway.store import queue
+from gateway.store.changes import Claim, Claimed, Claims
+from gateway.store.store import Store
+from gateway.wakeup import Wakeup
+
+log = logging.getLogger(__name__)
+
+POLL = 5.0  # seconds: the longest that a missed hint, or another process's message, waits
+STORE_AGAIN_AFTER = 1.0  # seconds
+RECOVER_EVERY = 60.0  # seconds
+NOTHING = Claims((), "", more=False)
+
+
+class QueueScheduler:
+    """Runs attempts within the limits in total and for each destination."""
+
+    def __init__(
+        self,
+        owner: str,
+        settings: QueueSettings,
+        attempts: Attempts,
+        store: Store,
+        clock: Clock,
+        queued: Wakeup,
+    ) -> None:
+        self._owner, self._settings, self._attempts = owner, settings, attempts
+        self._store, self._clock, self._queued = store, clock, queued
+        self._busy: Counter[str] = Counter()  # destination -> attempts under way
+        self._position = ""  # where the search for destinations with room goes on
+
+    async def serve(
+        self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Claim and attempt until `stopping`; returns when the attempts under way are done.
+
+        Cancelling it cuts attempts off; their messages are due again soon after the next start.
+        """
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while not stopping.is_set():
+                try:
+                    claims = await self._claim()
+                    wait = 0.0 if claims.more else await self._until_due()
+                except StoreError as exc:
+                    log.warning("the queue waits for the store: %s", exc)
+                    claims, wait = NOTHING, STORE_AGAIN_AFTER
+                for claimed in claims.messages:
+                    self._busy[claimed.destination] += 1
+                    nursery.start_soon(self._attempt, [claimed])
+                if wait or not self._room():
+                    await self._queued.wait(wait or POLL)
+
+    def _room(self) -> int:
+        return max(0, self._settings.max_deliveries - self._busy.total())
+
+    async def _claim(self) -> Claims:
+        room = self._room()
+        if not room:
+            return NOTHING
+        claim = Claim(
+            owner=self._owner,
+            now=self._clock.now(),
+            lease_seconds=self._settings.lease,
+            room=room,
+            per_destination=self._settings.max_deliveries_per_destination,
+            busy=dict(self._busy),
+            position=self._position,
+        )
+        claims = await self._store.write(lambda conn: queue.claim(conn, claim, fallback_next_attempt))
+        self._position = claims.position
+        return claims
+
+    async def _until_due(self) -> float:
+        """Seconds to wait: until the next message is due, or POLL when one only waits for a place."""
+        due = await self._store.read(queue.next_due)
+        seconds = POLL if due is None else (due - self._clock.now()).total_seconds()
+        return min(seconds, POLL) if seconds > 0 else POLL
+
+    async def _attempt(self, claims: Sequence[Claimed]) -> None:
+        try:
+            await self._attempts.run(claims)
+        except Exception:
+            # A fault of ours. The lease keeps the message from being lost or sent twice at a time.
+            log.exception("attempt failed submission=%s", claims[0].message.submission_id)
+        finally:
+            for claimed in claims:
+                self._busy[claimed.destination] -= 1
+                if not self._busy[claimed.destination]:
+                    del self._busy[claimed.destination]
+            self._queued.set()
+
+    async def recover_dead(self) -> None:
+        """Take back what earlier processes had claimed. Only for whoever holds the data directory's lock."""
+        dead = await self._store.read(queue.lease_owners) - {self._owner}
+        if dead and (recovered := await self._recover(dead)):
+            log.warning(
+                "%d attempts were interrupted when the gateway stopped; they are due again", recovered
+            )
+
+    async def recover_expired(self) -> None:
+        """Take back leases that ran out, for ever."""
+        while True:
+            await trio.sleep(RECOVER_EVERY)
+            try:
+                if recovered := await self._recover(frozenset()):
+                    log.warning("%d attempts took longer than their lease; they are due again", recovered)
+                    self._queued.set()
+            except StoreError as exc:
+                log.warning("expired leases not looked for: %s", exc)
+
+    async def _recover(self, dead: frozenset[str]) -> int:
+        total = 0
+        while recovered := await self._store.write(lambda conn: queue.recover(conn, dead, self._clock.now())):
+            total += recovered
+        return total

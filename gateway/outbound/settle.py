@@ -1,0 +1,117 @@
+"""What follows from an attempt: history, retire or try again, the event, the webhook call.
+
+`decide` is a pure function from the message, the outcome and the retry stage's answer to the change that
+the store applies in one transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from gateway.config.settings import AccountSettings, WebhookTarget
+from gateway.model import EventName, GiveUp, Outcome, Result, RetryAt
+from gateway.store.changes import CallDraft, Claimed, Ending, EventDraft, Reschedule, Retire, Settlement
+
+WEBHOOKS_MAY_TAKE = timedelta(days=2)  # their attempts are spread over 32 hours
+
+
+def decide(
+    claimed: Claimed,
+    outcome: Outcome,
+    retry: RetryAt | GiveUp | None,
+    account: AccountSettings | None,
+    *,
+    transport: str,
+    duration: float,
+    now: datetime,
+) -> Settlement:
+    """The change that settles one recipient's attempt.
+
+    `retry` is asked for temporary outcomes only; None (no plugin answered) keeps the next attempt that the
+    claim recorded. `account` is None when it is no longer configured: then nobody is told.
+    """
+    message = claimed.message
+    error = outcome.error
+    if outcome.result is Result.DELIVERED:
+        name: EventName = "delivered"
+    elif outcome.result is Result.PERMANENT:
+        name = "failed"
+    elif isinstance(retry, GiveUp):
+        name = "failed"
+        error = f"{error} ({retry.reason})" if error else retry.reason
+    else:
+        name = "delayed"
+    delivered = name == "delivered"
+    then: Reschedule | Retire
+    if name == "delayed":
+        then = Reschedule(next_attempt=retry.time if isinstance(retry, RetryAt) else message.next_attempt)
+    else:
+        then = Retire(
+            retired_as="delivered" if delivered else "failed",
+            success=delivered,
+            keep_until=_keep_until(account, now),
+        )
+    return Settlement(
+        message_id=message.id,
+        token=claimed.token,
+        attempt_id=claimed.attempt_id,
+        outcome=outcome,
+        transport=transport,
+        duration=duration,
+        then=then,
+        event=EventDraft(
+            name=name,
+            # As mox: a delivery has no code, text or status in its event.
+            code=0 if delivered else outcome.code,
+            enhanced="" if delivered else outcome.enhanced,
+            error="" if delivered else error,
+            remote_mta=outcome.remote_mta,
+            keep_until=keep_events_until(account, now),
+            calls=outgoing_calls(account, name, now),
+        ),
+    )
+
+
+def outgoing_calls(account: AccountSettings | None, name: EventName, now: datetime) -> tuple[CallDraft, ...]:
+    """The webhook calls that an outgoing event makes: to the account's URL, if it subscribes to the event."""
+    target = account.webhook_outgoing if account else None
+    if account is None or target is None or (target.events and name not in target.events):
+        return ()
+    return (call_draft(target, account, now, supersede=target.supersede and name != "unrecognized"),)
+
+
+def call_draft(
+    target: WebhookTarget, account: AccountSettings, now: datetime, *, supersede: bool
+) -> CallDraft:
+    return CallDraft(
+        url=target.url,
+        authorization=target.authorization,
+        supersede=supersede,
+        superseded_keep_until=keep_webhooks_until(account, now),
+    )
+
+
+def ending(account: AccountSettings | None, name: EventName, now: datetime) -> Ending:
+    """What an account's settings say of a message that leaves the queue with the event `name`."""
+    return Ending(
+        keep_until=_keep_until(account, now),
+        event_keep_until=keep_events_until(account, now),
+        calls=outgoing_calls(account, name, now),
+    )
+
+
+def keep_webhooks_until(account: AccountSettings | None, now: datetime) -> datetime | None:
+    """Until when a webhook call that is over is kept; None: not at all."""
+    days = account.keep_webhooks_days if account else 0
+    return now + timedelta(days=days) if days else None
+
+
+def keep_events_until(account: AccountSettings | None, now: datetime) -> datetime:
+    """Never less than webhook calls may still need the event."""
+    return now + max(timedelta(days=account.keep_webhooks_days if account else 0), WEBHOOKS_MAY_TAKE)
+
+
+def _keep_until(account: AccountSettings | None, now: datetime) -> datetime | None:
+    """None: not kept at all."""
+    days = account.keep_retired_days if account else 0
+    return now + timedelta(days=days) if days else None

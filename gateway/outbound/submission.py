@@ -1,0 +1,196 @@
+"""A message that an account hands in: checked, filtered, signed, and durable when `submit` returns.
+
+One row for each recipient, one stored content for all, one commit for everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Literal
+
+from gateway.accounts import Directory
+from gateway.clock import Clock
+from gateway.config.settings import AccountSettings, Settings
+from gateway.errors import Stale, StoreBusy, SubmissionRefused
+from gateway.hooks import Hooks
+from gateway.mail.address import Address
+from gateway.model import Submission
+from gateway.outbound.operations import HoldRules
+from gateway.store import queue
+from gateway.store.changes import NewCopy, NewMessages, NewReceived, NewRecipient
+from gateway.store.content import StoredBytes
+from gateway.store.store import Store
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MESSAGES_PER_DAY = 1000
+DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY = 200
+SENT = "Sent"  # mailbox
+DECIDE_AGAIN = 3  # times, when hold rules change between decision and commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSubmission:
+    """What the API or the SMTP server hands over: composed, unsigned, its sender known to be allowed."""
+
+    account: str
+    login: Address
+    via: Literal["api", "smtp"]
+    header_from: Address
+    recipients: tuple[Address, ...]
+    data: bytes
+    message_id: str
+    subject: str
+    smtputf8: bool
+    has_8bit: bool
+    require_tls: bool | None = None
+    future_release: datetime | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    sent_copy: bytes | None = None  # for the account's Sent mailbox, with its Bcc header
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The queue's ID and the FromID ("" for none) of each recipient, in the submission's order."""
+
+    recipients: tuple[tuple[int, str], ...]
+
+
+class Submitter:
+    """Takes submissions. Everything it needs is given; it holds no state of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Directory,
+        hooks: Hooks,
+        store: Store,
+        holding: HoldRules,
+        clock: Clock,
+        queued: Callable[[], None],
+    ) -> None:
+        self._settings, self._directory, self._hooks = settings, directory, hooks
+        self._store, self._holding, self._clock, self._queued = store, holding, clock, queued
+
+    async def submit(self, new: NewSubmission) -> Submitted:
+        """Make a submission durable. Nothing is queued upon SubmissionRefused, PluginError, StoreError."""
+        if self._directory.domain_disabled(new.header_from.domain):
+            raise SubmissionRefused(
+                "domainDisabled", f"From: the domain {new.header_from.domain} is disabled"
+            )
+        account = self._directory.accounts[new.account]
+        stages = self._hooks.for_account(new.account, new.header_from.domain)
+        submission = await stages.submission(submission=_submission(new))
+        if not submission.recipients:
+            raise SubmissionRefused("noRecipients", "a plugin removed every recipient")
+        data = await stages.sign(data=submission.data, submission=submission)
+        stored = await self._store.content.put(data)
+        copy = await self._store.content.put(new.sent_copy) if new.sent_copy is not None else None
+        for _ in range(DECIDE_AGAIN):
+            rules, generation = await self._holding.snapshot()
+            held = [
+                bool(await stages.hold(submission=submission, recipient=recipient, rules=rules))
+                for recipient in submission.recipients
+            ]
+            change = self._change(submission, account, stored, copy, held, generation)
+            try:
+                ids = await self._store.write(
+                    partial(queue.add, new=change, now=self._clock.now()), size=stored.size
+                )
+            except Stale:
+                await self._holding.refresh()
+                continue
+            break
+        else:
+            raise StoreBusy("hold rules keep changing; try again")
+        log.info(
+            "queued submission=%s account=%s messages=%s held=%d",
+            submission.id,
+            new.account,
+            ids,
+            sum(map(bool, held)),
+        )
+        self._queued()
+        return Submitted(tuple(zip(ids, [recipient.from_id for recipient in change.recipients], strict=True)))
+
+    def _change(
+        self,
+        submission: Submission,
+        account: AccountSettings,
+        stored: StoredBytes,
+        copy: StoredBytes | None,
+        held: Sequence[bool],
+        generation: int,
+    ) -> NewMessages:
+        """The rows to write, and the facts that must still hold then."""
+        return NewMessages(
+            account=submission.account,
+            submission_id=submission.id,
+            sender=submission.reverse_path,
+            message_id=submission.message_id,
+            subject=submission.subject,
+            has_8bit=submission.has_8bit,
+            smtputf8=submission.smtputf8,
+            require_tls=submission.require_tls,
+            not_before=submission.not_before,
+            extra=submission.extra,
+            content=stored,
+            recipients=tuple(
+                NewRecipient(address=r, hold=hold, destination=r.domain)
+                for r, hold in zip(submission.recipients, held, strict=True)
+            ),
+            hold_generation=generation,
+            max_messages=_limit(account.max_messages_per_day, DEFAULT_MESSAGES_PER_DAY),
+            max_first_time=_limit(
+                account.max_first_time_recipients_per_day, DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY
+            ),
+            sent_copy=None if copy is None else _sent(submission, copy),
+        )
+
+
+def _submission(new: NewSubmission) -> Submission:
+    return Submission(
+        id=secrets.token_hex(8),
+        account=new.account,
+        login=new.login,
+        via=new.via,
+        reverse_path=new.header_from,
+        recipients=new.recipients,
+        header_from=new.header_from,
+        data=new.data,
+        message_id=new.message_id,
+        subject=new.subject,
+        smtputf8=new.smtputf8,
+        has_8bit=new.has_8bit,
+        require_tls=new.require_tls,
+        not_before=new.future_release,
+        extra=new.extra,
+    )
+
+
+def _sent(submission: Submission, copy: StoredBytes) -> NewReceived:
+    """The copy for the account's Sent mailbox. Nobody is told of it."""
+    return NewReceived(
+        content=copy,
+        copies=(
+            NewCopy(
+                account=submission.account,
+                mailbox=SENT,
+                flags=("\\seen",),
+                mail_from=str(submission.reverse_path),
+                msg_from=str(submission.header_from),
+                message_id=submission.message_id,
+                subject=submission.subject,
+            ),
+        ),
+    )
+
+
+def _limit(setting: int, default: int) -> int | None:
+    """In settings 0 is the default and -1 no limit; in the store None is no limit."""
+    return None if setting < 0 else setting or default

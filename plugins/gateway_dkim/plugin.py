@@ -1,0 +1,46 @@
+"""Signs submissions with DKIM (RFC 6376), with each key that the domain of From has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from gateway import ConfigPath, Submission, hookimpl
+from gateway_dkim.signature import KeyFileError, Signer
+
+
+class Selector(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    selector: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*$")]
+    key: ConfigPath  # PEM file, RSA (at least 1024 bits) or Ed25519
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Settings(BaseModel):
+    """[plugin.dkim.domains] example.org = [{ selector = "a", key = "dkim/example.org.a.pem" }]"""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    domains: Mapping[str, Annotated[tuple[Selector, ...], BeforeValidator(_tuple)]] = {}
+    _signers: dict[str, list[Signer]] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: object) -> None:
+        """Load every key now: a missing one is found when the gateway starts, and loading takes 30 ms."""
+        for domain, selectors in self.domains.items():
+            self._signers[domain] = [Signer.load(domain, s.selector, s.key) for s in selectors]
+
+    def signers(self, domain: str) -> list[Signer]:
+        return self._signers.get(domain, [])
+
+
+class Dkim:
+    Settings = Settings
+
+    @hookimpl
+    def sign(self, data: bytes, submission: Submission, settings: Settings) -> bytes | None:
+        signatures = b"".join(s.sign(data) for s in settings.signers(submission.header_from.domain))
+        return signatures + data if signatures else None

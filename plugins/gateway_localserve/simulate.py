@@ -1,0 +1,57 @@
+"""Simulated failures for development, by the localpart of an address.
+
+Recipient localparts that end in `temperror` (451), `permerror` (550), three digits from 400 to 599 (that
+code) or `timeout` (no answer for an hour) fail: at RCPT TO when the localpart starts with `rcptto`, at
+MAIL FROM for a sender that starts with `mailfrom`, else after the message's data.
+"""
+
+from __future__ import annotations
+
+import re
+
+import trio
+
+from gateway import Accept, Address, Reception, Reject, hookimpl
+
+HOUR = 3600.0  # seconds
+
+_SPECIAL = re.compile(r"(temperror|permerror|timeout|(?<!\d)[45]\d\d)$")
+
+
+def failure(localpart: str) -> str | None:
+    """What a localpart asks for: "temperror", "permerror", "timeout", a code such as "550", or None."""
+    found = _SPECIAL.search(localpart.lower())
+    return found[1] if found else None
+
+
+class Localserve:
+    @hookimpl(limit=HOUR + 60)
+    async def receive_policy(self, reception: Reception) -> Accept | Reject | None:
+        if reception.step == "mail":
+            sender = reception.reverse_path
+            if sender is not None and sender.localpart.lower().startswith("mailfrom"):
+                return await _simulate(sender)
+            return None
+        if reception.step == "rcpt":
+            *earlier, recipient = reception.recipients
+            special = [r for r in reception.recipients if failure(r.localpart)]
+            if earlier and special:
+                return Reject(452, "4.5.3", "an address that simulates a failure shares no transaction")
+            return await _simulate(recipient) if recipient.localpart.lower().startswith("rcptto") else None
+        for recipient in reception.recipients:
+            if not recipient.localpart.lower().startswith("rcptto"):
+                rejected = await _simulate(recipient)
+                if rejected is not None:
+                    return rejected
+        return None
+
+
+async def _simulate(address: Address) -> Reject | None:
+    special = failure(address.localpart)
+    if special is None:
+        return None
+    if special == "timeout":
+        await trio.sleep(HOUR)
+        return Reject(451, "4.4.2", f"simulated time-out for {address}")
+    code = {"temperror": 451, "permerror": 550}.get(special) or int(special)
+    return Reject(code, f"{code // 100}.0.0", f"simulated failure for {address}")
