@@ -22,7 +22,7 @@ from gateway.clock import Clock
 from gateway.errors import StartError, StoreBusy, StoreUnavailable
 from gateway.store import migrations
 from gateway.store.content import ContentStore
-from gateway.store.writer import MAX_WAITING, Writer, finished, unavailable
+from gateway.store.writer import MAX_WAITING, GiveWay, Writer, finished, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +85,15 @@ class Store:
         pool = Readers(engine.connect, connections)
         # The readers' connections are open as long as the writer works: it relies on that.
         writer = Writer(engine.connect, max_waiting=max_waiting, fair=several_processes)
+        give_way = GiveWay(lambda: writer.busy or pool.busy)
+        trio.lowlevel.add_instrument(give_way)
         try:
             yield cls(engine, path, clock, writer, pool)
         finally:
             with trio.CancelScope(shield=True):
                 await writer.close()
                 await pool.close()
+                trio.lowlevel.remove_instrument(give_way)
                 await trio.to_thread.run_sync(_checkpoint, engine)
 
     async def write(self, work: Callable[[sa.Connection], T], *, size: int = 0) -> T:
@@ -127,6 +130,10 @@ class Readers:
         self._idle: list[sa.Connection | None] = [*connections]  # None: one that failed, to be opened again
         self._limiter = trio.CapacityLimiter(len(connections))
         self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        return self._limiter.borrowed_tokens > 0
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         if self._closed:

@@ -43,6 +43,7 @@ BATCH_TIME = 0.005  # seconds
 # Pause after a full batch where several processes write: SQLite's lock is not fair, and a waiter sleeps
 # between its tries, so that a busy writer would otherwise keep it for ever.
 FAIR_PAUSE = 0.001  # seconds
+BUSY_TURNS = 4  # of the loop without a rest, before it gives way: answering a caller takes two or three
 
 _REASONS = {
     sqlite3.SQLITE_FULL: "disk full",
@@ -101,6 +102,24 @@ class _Write:
         self.outcome = outcome.Error(unavailable(exc) or exc)
 
 
+class GiveWay(trio.abc.Instrument):
+    """Lets threads have their turn while the loop is busy.
+
+    A busy loop lets go of the interpreter's lock for a microsecond each turn, to look for I/O. That is too
+    short for a waiting thread to take it, and keeps its time limit (sys.setswitchinterval) from running
+    out: a write took up to two seconds. A sleep of any length is long enough.
+    """
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self._wanted = wanted
+        self._busy_turns = 0  # one after the other
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._busy_turns = self._busy_turns + 1 if timeout <= 0 else 0
+        if self._busy_turns > BUSY_TURNS and self._wanted():
+            time.sleep(1e-6)  # seconds; the system makes it some 60 microseconds
+
+
 class _TransactionLost(Exception):
     """The transaction is no longer open; the cause is what ended it."""
 
@@ -117,6 +136,7 @@ class Writer:
         self._queue: deque[_Write] = deque()
         self._changed = threading.Condition(threading.Lock())  # guards the two around it
         self._closing = False
+        self._unanswered = 0  # the loop's
         self._conn: sa.Connection | None = None  # the thread's, as is the next
         self._bytes = 0  # of the batch under way
         self._trio = trio.lowlevel.current_trio_token()
@@ -131,6 +151,11 @@ class Writer:
         """Writes that have not begun."""
         return len(self._queue)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return self._unanswered > 0
+
     @trio.lowlevel.enable_ki_protection
     async def write(self, work: Callable[[sa.Connection], T], size: int = 0) -> T:
         """See Store.write."""
@@ -143,6 +168,7 @@ class Writer:
                 raise StoreBusy(f"{len(self._queue)} writes wait already")
             self._queue.append(write)
             self._changed.notify()
+        self._unanswered += 1
 
         def withdraw(_: object) -> trio.lowlevel.Abort:
             with self._changed:
@@ -150,7 +176,8 @@ class Writer:
                     self._queue.remove(write)
                 except ValueError:  # it has begun
                     return trio.lowlevel.Abort.FAILED
-                return trio.lowlevel.Abort.SUCCEEDED
+            self._unanswered -= 1
+            return trio.lowlevel.Abort.SUCCEEDED
 
         return cast(T, await trio.lowlevel.wait_task_rescheduled(withdraw))
 
@@ -162,8 +189,8 @@ class Writer:
         await self._ended.wait()
         self._thread.join()
 
-    @staticmethod
-    def _answer(batch: list[_Write]) -> None:
+    def _answer(self, batch: list[_Write]) -> None:
+        self._unanswered -= len(batch)
         for write in batch:
             trio.lowlevel.reschedule(write.task, write.outcome)
 
