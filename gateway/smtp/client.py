@@ -1,0 +1,377 @@
+"""The client's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531).
+
+Bytes from the server go in through `receive_data`, events come out of `next_event`, bytes for the server out
+of `data_to_send`. Three rules hold throughout:
+
+1. Every command sent is in `_awaiting` until its reply is read; replies are matched with commands by order
+   and by nothing else. What a reply means stands in one method for each kind of command.
+2. Each recipient gets exactly one Result, set once. Whatever ends the connection gives the same result to all
+   that have none yet; `connection_lost` is how the caller tells of the network's part.
+3. A 421 answers whatever was asked and ends the connection. It is a normal reply.
+
+The order of calls: wait for Ready; `begin(transaction)`; when SendData comes, `send_message` for each
+chunk and `end_message`; wait for Finished; again from `begin`, or `quit`. Upon NEED_DATA send what there
+is to send, then read. Upon Failed, or when `closed`, nothing more can be done with the connection.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.smtp.data import DataEncoder
+from gateway.smtp.events import NEED_DATA, Failed, Finished, NeedData, Ready, SendData
+from gateway.smtp.replies import Reply, ReplyError, ReplyParser
+from gateway.smtp.results import Outcome, Result, Stage
+from gateway.smtp.transaction import Capabilities, Transaction, mail_command, refusals
+from gateway.smtp.transcript import Transcript
+
+# Commands sent ahead of their replies with PIPELINING. Their replies, at 100 octets each, fit into the
+# smallest receive buffers in use, so that neither side waits for the other to read (RFC 2920 section 3.1).
+MAX_PIPELINED = 100
+
+
+Event = Ready | SendData | Finished | Failed | NeedData
+
+
+class _Kind(Enum):
+    """What a reply that we wait for answers."""
+
+    GREETING = auto()
+    EHLO = auto()
+    HELO = auto()
+    RSET = auto()
+    MAIL = auto()
+    RCPT = auto()
+    DATA = auto()
+    DOT = auto()
+    LONE_DOT = auto()  # ends data that nobody gets
+    QUIT = auto()
+
+
+_STAGES: Mapping[_Kind, Stage] = {
+    _Kind.GREETING: "connect",
+    _Kind.EHLO: "ehlo",
+    _Kind.HELO: "ehlo",
+    _Kind.RSET: "mail",
+    _Kind.MAIL: "mail",
+    _Kind.RCPT: "rcpt",
+    _Kind.DATA: "data",
+    _Kind.DOT: "dot",
+    _Kind.LONE_DOT: "data",
+    _Kind.QUIT: "dot",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    kind: _Kind
+    line: str
+    recipient: int = -1  # its place in the transaction
+
+
+class SmtpClient:
+    """One connection. `hello_name` is our own host name or address literal. Not for use by several tasks."""
+
+    def __init__(self, hello_name: str) -> None:
+        if not (hello_name.isascii() and hello_name.isprintable()) or " " in hello_name or not hello_name:
+            raise ValueError(f"{hello_name!r} can't be given in EHLO")
+        self._hello_name = hello_name
+        self._parser = ReplyParser()
+        self._output: list[bytes] = []
+        self._events: deque[Event] = deque()
+        self._unsent: deque[_Command] = deque()
+        self._awaiting: deque[_Command] = deque([_Command(_Kind.GREETING, "")])
+        self._transcript = Transcript()
+        self._results: list[Result | None] | None = None  # of the transaction under way
+        self._accepted: list[int] = []  # recipients that RCPT was accepted for
+        self._mail_open = False  # the server has begun a transaction and not ended it: RSET is due
+        self._encoder: DataEncoder | None = None  # while the message is sent
+        self.capabilities = Capabilities()
+        self.replies = 0  # read so far; the caller's time limits are for one reply each
+        self.failure: Result | None = None  # why the connection is of no more use
+
+    @property
+    def closed(self) -> bool:
+        """The connection is of no more use."""
+        return self.failure is not None
+
+    @property
+    def stage(self) -> Stage:
+        """What is waited for, or done, now."""
+        if self._awaiting:
+            return _STAGES[self._awaiting[0].kind]
+        return "data" if self._encoder is not None else "mail"
+
+    @property
+    def transcript(self) -> str:
+        """The opening of the connection and the last transaction, shortened, without message data."""
+        return str(self._transcript)
+
+    # --- What the caller wants done ---
+
+    def begin(self, transaction: Transaction) -> None:
+        """Start a transaction; its results come with Finished, also when the connection is of no more use."""
+        if self._results is not None or (self._awaiting and not self.closed):
+            raise RuntimeError("the connection is not ready for a transaction")
+        self._results = [None] * len(transaction.recipients)
+        self._accepted = []
+        self._transcript.begin_transaction()
+        if self.failure is not None:
+            self._finish(self.failure)
+            return
+        if not self._parser.empty:  # the rest of it would be taken for the answer to our next command
+            self._fail(self._broken("unexpected part of a reply"))
+            return
+        self._results = refusals(transaction, self.capabilities)
+        if all(self._results):
+            self._finish()
+            return
+        if self._mail_open:
+            self._unsent.append(_Command(_Kind.RSET, "RSET"))
+        self._unsent.append(_Command(_Kind.MAIL, mail_command(transaction, self.capabilities)))
+        self._unsent.extend(
+            _Command(_Kind.RCPT, f"RCPT TO:<{recipient}>", number)
+            for number, recipient in enumerate(transaction.recipients)
+            if self._results[number] is None
+        )
+        self._unsent.append(_Command(_Kind.DATA, "DATA"))
+        self._send_commands()
+
+    def send_message(self, chunk: bytes) -> None:
+        """A part of the message, without dot-stuffing, its lines ended by CRLF.
+
+        A bare CR or LF makes the message unsendable and ends the connection, since data once begun
+        can't be taken back.
+        """
+        if self._encoder is None:
+            raise RuntimeError("the server does not wait for a message")
+        try:
+            self._output.append(self._encoder.feed(chunk))
+        except ValueError as error:
+            self._unsendable_data(error)
+
+    def end_message(self) -> None:
+        """The message is complete."""
+        if self._encoder is None:
+            raise RuntimeError("the server does not wait for a message")
+        try:
+            self._output.append(self._encoder.finish())
+        except ValueError as error:
+            self._unsendable_data(error)
+            return
+        self._encoder = None
+        self._transcript.sent("(message)")
+        self._awaiting.append(_Command(_Kind.DOT, "."))
+
+    def quit(self) -> None:
+        """Say QUIT; the answer, if there is one, comes as Failed."""
+        if not self.closed and not self._awaiting and self._encoder is None:
+            self._unsent.append(_Command(_Kind.QUIT, "QUIT"))
+            self._send_commands()
+
+    def connection_lost(self, reason: str) -> None:
+        """The network, or a time limit, ended the connection: the text says how."""
+        if not self.closed:
+            self._fail(self._broken(reason))
+
+    # --- Bytes and events ---
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the server; b"" says that there will be no more."""
+        if data:
+            self._parser.feed(data)
+            self._read_replies()
+        elif not self.closed:
+            self.connection_lost("connection closed by the server")
+
+    def data_to_send(self) -> bytes:
+        """The bytes for the server that were not yet asked for."""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def next_event(self) -> Event:
+        """What happened next."""
+        return self._events.popleft() if self._events else NEED_DATA
+
+    # --- Commands out ---
+
+    def _send_commands(self) -> None:
+        """Send as many commands as may be ahead of their replies."""
+        ahead = MAX_PIPELINED if "PIPELINING" in self.capabilities else 1
+        while self._unsent and len(self._awaiting) < ahead:
+            command = self._unsent.popleft()
+            if command.kind is _Kind.DATA and not self._awaiting and not self._accepted:
+                self._finish()
+                return
+            self._awaiting.append(command)
+            self._transcript.sent(command.line)
+            self._output.append(f"{command.line}\r\n".encode())
+
+    # --- Replies in ---
+
+    def _read_replies(self) -> None:
+        try:
+            while not self.closed and (reply := self._parser.next_reply()) is not None:
+                self._read_reply(reply)
+        except ReplyError as error:
+            self._fail(self._broken(str(error)))
+
+    def _read_reply(self, reply: Reply) -> None:
+        self.replies += 1
+        self._transcript.received(reply)
+        if not self._awaiting:
+            self._on_unasked(reply)
+            return
+        command = self._awaiting.popleft()
+        if reply.code == 421:
+            self._fail(Result.from_reply(Outcome.REFUSED, _STAGES[command.kind], reply))
+            return
+        # Any 2xx says yes, to DATA any 3xx (RFC 5321 section 4.3.2: clients go by the first digit).
+        yes = 3 if command.kind is _Kind.DATA else 2
+        if reply.code < 400 and reply.code // 100 != yes:
+            self._awaiting.appendleft(command)
+            self._fail(self._broken(f"unexpected reply: {reply}"))
+            return
+        _ON_REPLY[command.kind](self, command, reply)
+        if not self.closed:
+            self._send_commands()
+
+    def _on_greeting(self, command: _Command, reply: Reply) -> None:
+        if reply.positive:
+            self._unsent.append(_Command(_Kind.EHLO, f"EHLO {self._hello_name}"))
+        else:
+            self._refused(command, reply)
+
+    def _on_ehlo(self, command: _Command, reply: Reply) -> None:
+        if reply.positive:
+            self.capabilities = Capabilities.from_reply(reply)
+            self._events.append(Ready(self.capabilities))
+        elif reply.permanent:
+            self._unsent.append(_Command(_Kind.HELO, f"HELO {self._hello_name}"))
+        else:
+            self._refused(command, reply)
+
+    def _on_helo(self, command: _Command, reply: Reply) -> None:
+        if reply.positive:
+            self._events.append(Ready(self.capabilities))
+        else:
+            self._refused(command, reply)
+
+    def _on_rset(self, _command: _Command, reply: Reply) -> None:
+        if reply.positive:
+            self._mail_open = False
+        else:  # which says nothing about the message
+            self._fail(self._broken(f"RSET failed: {reply}"))
+
+    def _on_mail(self, _command: _Command, reply: Reply) -> None:
+        if reply.positive:
+            self._mail_open = True
+            return
+        self._unsent.clear()
+        self._settle(Result.from_reply(Outcome.REFUSED, "mail", reply))
+        self._finish_if_answered()
+
+    def _on_rcpt(self, command: _Command, reply: Reply) -> None:
+        assert self._results is not None
+        if self._results[command.recipient] is None:
+            if reply.positive:
+                self._accepted.append(command.recipient)
+            else:
+                self._results[command.recipient] = Result.from_reply(Outcome.REFUSED, "rcpt", reply)
+        self._finish_if_answered()
+
+    def _on_data(self, _command: _Command, reply: Reply) -> None:
+        if reply.code >= 400:
+            self._settle(Result.from_reply(Outcome.REFUSED, "data", reply))
+            self._finish()
+        elif self._accepted:
+            self._encoder = DataEncoder()
+            self._events.append(SendData())
+        else:
+            # DATA was pipelined, and the server said yes to it though nobody is to get the message.
+            self._awaiting.append(_Command(_Kind.LONE_DOT, "."))
+            self._transcript.sent(".")
+            self._output.append(b".\r\n")
+
+    def _on_dot(self, _command: _Command, reply: Reply) -> None:
+        self._mail_open = False
+        outcome = Outcome.ACCEPTED if reply.positive else Outcome.REFUSED
+        self._settle(Result.from_reply(outcome, "dot", reply))
+        self._finish()
+
+    def _on_lone_dot(self, _command: _Command, _reply: Reply) -> None:
+        self._mail_open = False
+        self._finish()
+
+    def _on_quit(self, command: _Command, reply: Reply) -> None:
+        self._refused(command, reply)
+
+    def _on_unasked(self, reply: Reply) -> None:
+        """A reply to nothing: a server may give up while we send the message, or while nothing is done."""
+        if reply.code == 421 or (reply.code >= 400 and self._encoder is not None):
+            self._fail(Result.from_reply(Outcome.REFUSED, self.stage, reply))
+        else:
+            self._fail(self._broken(f"unexpected reply: {reply}"))
+
+    # --- Results ---
+
+    def _settle(self, result: Result) -> None:
+        """The result of all recipients that have none."""
+        if self._results is not None:
+            self._results = [known or result for known in self._results]
+
+    def _finish_if_answered(self) -> None:
+        """Finish when nothing is left to be sent or answered; else the next reply comes here again."""
+        if not self._awaiting and not self._unsent:
+            self._finish()
+
+    def _finish(self, result: Result | None = None) -> None:
+        """Report the transaction, with this result for all that have none."""
+        if result is not None:
+            self._settle(result)
+        results, self._results = self._results, None
+        assert results is not None
+        done = tuple(known for known in results if known is not None)
+        assert len(done) == len(results)
+        self._encoder = None
+        self._events.append(Finished(done))
+
+    def _refused(self, command: _Command, reply: Reply) -> None:
+        self._fail(Result.from_reply(Outcome.REFUSED, _STAGES[command.kind], reply))
+
+    def _broken(self, text: str) -> Result:
+        waits_for_dot = bool(self._awaiting) and self._awaiting[0].kind is _Kind.DOT
+        return Result(Outcome.UNKNOWN if waits_for_dot else Outcome.BROKEN, self.stage, text)
+
+    def _unsendable_data(self, error: ValueError) -> None:
+        self._fail(Result(Outcome.UNSENDABLE, "data", str(error), enhanced="5.6.0"))
+
+    def _fail(self, result: Result) -> None:
+        """The end of the connection. What is not sent is not sent any more."""
+        if result.reply is None:
+            self._transcript.note(result.text)
+        in_transaction = self._results is not None
+        self.failure = Result(Outcome.BROKEN, "connect", result.text) if in_transaction else result
+        self._awaiting.clear()
+        self._unsent.clear()
+        self._output.clear()
+        if in_transaction:
+            self._finish(result)
+        else:
+            self._events.append(Failed(result))
+
+
+_ON_REPLY: Mapping[_Kind, Callable[[SmtpClient, _Command, Reply], None]] = {
+    _Kind.GREETING: SmtpClient._on_greeting,
+    _Kind.EHLO: SmtpClient._on_ehlo,
+    _Kind.HELO: SmtpClient._on_helo,
+    _Kind.RSET: SmtpClient._on_rset,
+    _Kind.MAIL: SmtpClient._on_mail,
+    _Kind.RCPT: SmtpClient._on_rcpt,
+    _Kind.DATA: SmtpClient._on_data,
+    _Kind.DOT: SmtpClient._on_dot,
+    _Kind.LONE_DOT: SmtpClient._on_lone_dot,
+    _Kind.QUIT: SmtpClient._on_quit,
+}

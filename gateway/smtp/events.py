@@ -1,0 +1,93 @@
+"""What the machines tell those who drive them. The server's commands Mail, Rcpt and Data are events too."""
+
+from dataclasses import dataclass
+
+from gateway.smtp.addresses import Mailbox
+from gateway.smtp.commands import Body
+from gateway.smtp.replies import Reply
+from gateway.smtp.results import Result
+from gateway.smtp.transaction import Capabilities
+
+# --- Of both ---
+
+
+@dataclass(frozen=True, slots=True)
+class NeedData:
+    """Nothing to do before there is more from the peer: send what there is to send, then read."""
+
+
+NEED_DATA = NeedData()
+
+# --- Of the server ---
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Answer with the greeting: 220 (`SmtpServer.greeting` has one), 5xx, or 421."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataChunk:
+    """Octets of the message, without dot-stuffing. Not answered."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DataRefused:
+    """The message can't be taken, for this reason; the client will be told at its end. Not answered."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class DataEnd:
+    """The whole message was read. Answer with 250 once it is safe, or with 4xx or 5xx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session is over: send what there is to send and close the connection."""
+
+
+CLOSED = Closed()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A transaction as far as it has come. `reverse_path` is None for `<>`; `size` is as declared."""
+
+    reverse_path: Mailbox | None
+    recipients: tuple[Mailbox, ...] = ()
+    size: int | None = None
+    body: Body = Body.SEVEN_BIT
+    smtputf8: bool = False
+
+
+# --- Of the client ---
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The server was greeted: a transaction can begin."""
+
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class SendData:
+    """The server waits for the message, and at least one recipient is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The transaction is over: a result for each recipient, in the transaction's order."""
+
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The connection is of no more use (outside of a transaction)."""
+
+    result: Result

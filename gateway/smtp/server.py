@@ -1,0 +1,382 @@
+"""The server's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 2034).
+
+Bytes from the client go in through `receive_data`, events come out of `next_event`, bytes for the client out
+of `data_to_send`. Three rules hold throughout:
+
+1. An event that asks something (Connected, Mail, Rcpt, Data, DataEnd) is answered with `answer(reply)` before
+   anything else is read; what the client pipelined waits in the buffer. Give new bytes only upon NEED_DATA,
+   so that no more than one chunk is ever buffered; send upon NEED_DATA and CLOSED, so that the replies to a
+   pipelined batch go out together.
+2. The machine alone decides what is in sequence and within the limits, and answers what is not by itself. The
+   caller only ever sees commands that make sense.
+3. A reply with 421, whoever gives it, closes the connection after it.
+
+What is in sequence stands in _REFUSALS, what an answer leads to in _NEXT; the rest of the machine knows no
+order of commands.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from gateway.smtp.commands import (
+    MAX_COMMAND_LINE,
+    Command,
+    CommandError,
+    Data,
+    Hello,
+    Inquiry,
+    Mail,
+    Quit,
+    Rcpt,
+    Rset,
+    parse_command,
+)
+from gateway.smtp.data import DataDecoder, DataFault
+from gateway.smtp.events import (
+    CLOSED,
+    NEED_DATA,
+    Closed,
+    Connected,
+    DataChunk,
+    DataEnd,
+    DataRefused,
+    Envelope,
+    NeedData,
+)
+from gateway.smtp.lines import LineReader, LineTooLongError
+from gateway.smtp.replies import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a server tells about itself, and what it allows one connection."""
+
+    hostname: str
+    max_message_size: int = 100 * 1024 * 1024  # octets, as in SIZE (RFC 1870)
+    max_recipients: int = 1000  # of a message; RFC 5321 section 4.5.3.1.8 wants at least 100
+    max_line: int | None = 998  # octets of a line of the message without CRLF; None is unlimited
+    max_errors: int = 50  # 5xx replies on a connection
+    max_idle_commands: int = 100  # commands since the last message that carry no mail (NOOP, RSET, ...)
+    max_discard: int = (
+        64 * 1024 * 1024
+    )  # octets read beyond max_message_size to reach the end of refused data
+
+
+class State(Enum):
+    """Where a session is."""
+
+    CONNECTED = auto()  # the greeting is not decided
+    TURNED_AWAY = auto()  # greeted with a 5xx: the client may only quit (RFC 5321 section 3.1)
+    GREETED = auto()
+    READY = auto()  # the client said EHLO or HELO
+    MAIL = auto()
+    RCPT = auto()  # there is a recipient
+    DATA = auto()  # the client sends the message
+    CLOSED = auto()
+
+
+Question = Connected | Mail | Rcpt | Data | DataEnd
+Event = Question | DataChunk | DataRefused | NeedData | Closed
+
+
+# --- What is out of sequence, and what it is answered with ---
+
+_HELLO_FIRST = Reply(503, "5.5.1", ("Send EHLO or HELO first",))
+_MAIL_FIRST = Reply(503, "5.5.1", ("Send MAIL first",))
+_NESTED = Reply(503, "5.5.1", ("A message is already begun",))
+_NO_RECIPIENTS = Reply(554, "5.5.1", ("No valid recipients",))
+_QUIT_ONLY = Reply(503, "5.5.1", ("No service here; only QUIT is possible",))
+
+_REFUSALS: Mapping[tuple[State, type[Command]], Reply] = {
+    (State.TURNED_AWAY, Hello): _QUIT_ONLY,
+    (State.TURNED_AWAY, Mail): _QUIT_ONLY,
+    (State.TURNED_AWAY, Rcpt): _QUIT_ONLY,
+    (State.TURNED_AWAY, Data): _QUIT_ONLY,
+    (State.TURNED_AWAY, Rset): _QUIT_ONLY,
+    (State.TURNED_AWAY, Inquiry): _QUIT_ONLY,
+    (State.GREETED, Mail): _HELLO_FIRST,
+    (State.GREETED, Rcpt): _HELLO_FIRST,
+    (State.GREETED, Data): _HELLO_FIRST,
+    (State.READY, Rcpt): _MAIL_FIRST,
+    (State.READY, Data): _MAIL_FIRST,
+    (State.MAIL, Mail): _NESTED,
+    (State.MAIL, Data): _NO_RECIPIENTS,
+    (State.RCPT, Mail): _NESTED,
+}
+
+# --- Where an answer leads: question -> (state after yes, state after no); None stays ---
+
+_NEXT: Mapping[type[Question], tuple[State, State | None]] = {
+    Connected: (State.GREETED, State.TURNED_AWAY),
+    Mail: (State.MAIL, None),
+    Rcpt: (State.RCPT, None),
+    Data: (State.DATA, None),
+    DataEnd: (State.READY, State.READY),
+}
+
+# --- Replies that need no decision ---
+
+_OK = Reply(250, "2.0.0", ("OK",))
+_BYE = Reply(221, "2.0.0", ("Bye",))
+_LINE_TOO_LONG = Reply(500, "5.5.2", (f"Line is longer than {MAX_COMMAND_LINE} octets",))
+_NOT_ASCII = Reply(553, "5.6.7", ("Address is not ASCII and MAIL had no SMTPUTF8",))
+_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", ("Too many recipients",))
+_TOO_MANY_ERRORS = Reply(421, "4.7.0", ("Too many errors",))
+_TOO_MANY_COMMANDS = Reply(421, "4.7.0", ("Too many commands without a message",))
+_INQUIRIES: Mapping[str, Reply] = {
+    "NOOP": _OK,
+    "VRFY": Reply(252, "2.1.5", ("Can't verify; send a message and see",)),
+    "EXPN": Reply(502, "5.5.1", ("EXPN is not supported",)),
+    "HELP": Reply(214, "2.0.0", ("EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY",)),
+}
+
+SEND_DATA = Reply(354, None, ("Send the message, end with <CRLF>.<CRLF>",))  # the yes to Data
+
+
+class SmtpServer:
+    """One session. Not for use by several tasks."""
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._state = State.CONNECTED
+        self._question: Question | None = Connected()
+        self._asked = False
+        self._input = LineReader(MAX_COMMAND_LINE)
+        self._output: list[bytes] = []
+        self._ended = False  # the client has closed its side
+        self._decoder: DataDecoder | None = None
+        self._refusal: Reply | None = None  # of the data being read
+        self._errors = 0
+        self._idle_commands = 0
+        self.hello: Hello | None = None
+        self.envelope: Envelope | None = None
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def greeting(self) -> Reply:
+        """The usual yes to Connected."""
+        return Reply(220, None, (f"{self._limits.hostname} ESMTP",))
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the client; b"" says that there will be no more."""
+        if data:
+            self._input.feed(data)
+        else:
+            self._ended = True
+
+    def data_to_send(self) -> bytes:
+        """The bytes for the client that were not yet asked for."""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def next_event(self) -> Event:
+        """What happened next. RuntimeError when the last event still waits for its answer."""
+        if self._question is not None:
+            if self._asked:
+                raise RuntimeError(f"{self._question} was not answered")
+            self._asked = True
+            return self._question
+        while self._state is not State.CLOSED:
+            if self._decoder is None:
+                event = self._read_command()
+            elif self._decoder.finished:  # its last octets were handed out before
+                event = self._finish_data()
+            else:
+                event = self._read_data(self._decoder)
+            if event is not None:
+                return event
+        return CLOSED
+
+    def answer(self, reply: Reply) -> None:
+        """Answer the last event. ValueError when the reply can't be an answer to it."""
+        question = self._question
+        if question is None or not self._asked:
+            raise RuntimeError("there is nothing to answer")
+        yes = reply.code == 354 if isinstance(question, Data) else reply.positive
+        if not yes and reply.code < 400:
+            raise ValueError(f"{reply.code} is no answer to {type(question).__name__}")
+        self._question = None
+        after_yes, after_no = _NEXT[type(question)]
+        self._state = after_yes if yes else after_no or self._state
+        match question:
+            case Mail() if not yes:
+                self.envelope = None
+            case Rcpt(recipient) if yes and self.envelope is not None:
+                self.envelope = replace(self.envelope, recipients=(*self.envelope.recipients, recipient))
+            case Data() if yes:
+                self._decoder = DataDecoder(self._limits.max_message_size, self._limits.max_line)
+            case DataEnd():
+                self._end_transaction()
+        self._say(reply)
+
+    def refuse_data(self, reply: Reply) -> None:
+        """While the message is being read: read the rest for nothing, and give this reply at its end."""
+        if self._decoder is None:
+            raise RuntimeError("no message is being read")
+        self._refusal = self._refusal or reply
+
+    def close(self, reply: Reply) -> None:
+        """End the session for a reason of the caller's (a 421), whatever it is waiting for."""
+        if self._state is not State.CLOSED:
+            self._question = None
+            self._output.append(reply.render())
+            self._closed()
+
+    # --- Commands ---
+
+    def _read_command(self) -> Event | None:
+        """Take one command: an event when the caller has to know, None when it is dealt with."""
+        try:
+            line = self._input.next_line()
+            if line is None:
+                if not self._ended:
+                    return NEED_DATA
+                self._closed()
+                return None
+            command = parse_command(line)
+        except LineTooLongError:
+            self._say(_LINE_TOO_LONG)
+            return None
+        except CommandError as error:
+            self._say(error.reply)
+            return None
+        refusal = _REFUSALS.get((self._state, type(command)))
+        if refusal is not None:
+            self._say(refusal)
+            return None
+        match command:
+            case Mail():
+                return self._begin_transaction(command)
+            case Rcpt():
+                return self._add_recipient(command)
+            case Data():
+                return self._ask(command)
+            case Quit():
+                self._say(_BYE)
+                self._closed()
+                return None
+            case Hello():
+                self.hello = command
+                self._end_transaction()
+                self._state = State.READY
+                reply = self._hello_reply(command)
+            case Rset():
+                self._end_transaction()
+                self._state = State.GREETED if self.hello is None else State.READY
+                reply = _OK
+            case Inquiry(verb):
+                reply = _INQUIRIES[verb]
+        self._say(reply)
+        self._idle_commands += 1
+        if self._idle_commands > self._limits.max_idle_commands:
+            self._say(_TOO_MANY_COMMANDS)
+        return None
+
+    def _begin_transaction(self, command: Mail) -> Event | None:
+        if command.size is not None and command.size > self._limits.max_message_size:
+            self._say(self._too_large())
+            return None
+        self.envelope = Envelope(
+            command.reverse_path, size=command.size, body=command.body, smtputf8=command.smtputf8
+        )
+        return self._ask(command)
+
+    def _add_recipient(self, command: Rcpt) -> Event | None:
+        assert self.envelope is not None  # or it would be out of sequence
+        if not (command.recipient.ascii or self.envelope.smtputf8):
+            self._say(_NOT_ASCII)
+        elif len(self.envelope.recipients) >= self._limits.max_recipients:
+            self._say(_TOO_MANY_RECIPIENTS)
+        else:
+            return self._ask(command)
+        return None
+
+    def _end_transaction(self) -> None:
+        self.envelope = self._decoder = self._refusal = None
+
+    def _hello_reply(self, hello: Hello) -> Reply:
+        if not hello.extended:
+            return Reply(250, None, (self._limits.hostname,))
+        return Reply(250, None, (self._limits.hostname, *self._extensions()))
+
+    def _extensions(self) -> tuple[str, ...]:
+        return (
+            "PIPELINING",
+            f"SIZE {self._limits.max_message_size}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+        )
+
+    # --- Message data ---
+
+    def _read_data(self, decoder: DataDecoder) -> Event | None:
+        data = self._input.take()
+        if not data:
+            if not self._ended:
+                return NEED_DATA
+            self._end_transaction()
+            self._closed()
+            return None
+        chunk = decoder.feed(data)
+        if decoder.finished:
+            self._input.feed(decoder.rest)
+        if self._refusal is not None:
+            if not decoder.finished and decoder.received > (
+                self._limits.max_message_size + self._limits.max_discard
+            ):
+                self.close(self._refusal)
+            return None
+        if decoder.fault is not None:
+            self._refusal = self._refusal_for(decoder.fault)
+            return DataRefused(self._refusal)
+        return DataChunk(chunk) if chunk else None
+
+    def _finish_data(self) -> Event | None:
+        self._decoder = None
+        self._idle_commands = 0
+        if self._refusal is None:
+            return self._ask(DataEnd())
+        reply = self._refusal
+        self._end_transaction()
+        self._state = State.READY
+        self._say(reply)
+        return None
+
+    def _refusal_for(self, fault: DataFault) -> Reply:
+        match fault:
+            case DataFault.TOO_LARGE:
+                return self._too_large()
+            case DataFault.BARE_CR_OR_LF:
+                return Reply(550, "5.6.0", ("Message has a bare CR or LF; lines must end in CR LF",))
+            case DataFault.LINE_TOO_LONG:
+                return Reply(
+                    550, "5.6.0", (f"Message has a line longer than {self._limits.max_line} octets",)
+                )
+
+    def _too_large(self) -> Reply:
+        return Reply(552, "5.3.4", (f"Message is larger than {self._limits.max_message_size} octets",))
+
+    # --- Common to all ---
+
+    def _ask(self, question: Question) -> Event:
+        self._question, self._asked = question, True
+        return question
+
+    def _say(self, reply: Reply) -> None:
+        self._output.append(reply.render())
+        if reply.code == 421:
+            self._closed()
+        elif reply.permanent:
+            self._errors += 1
+            if self._errors > self._limits.max_errors:
+                self._say(_TOO_MANY_ERRORS)
+
+    def _closed(self) -> None:
+        self._end_transaction()
+        self._state = State.CLOSED
