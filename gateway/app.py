@@ -60,6 +60,7 @@ from gateway.web.api.services import Services
 from gateway.web.app import WebApp
 from gateway.web.control import ControlApp
 from gateway.web.server import HttpSettings, lifespan, serve_http
+from gateway.webhooks.client import WebhookClient
 from gateway.webhooks.sender import WebhookSender
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,10 @@ async def serving(
         attempts = Attempts(settings, directory, hooks, transports, store, clock, tell_of_events)
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
         receiver = Receiver(settings, directory, hooks, store, clock, tell_of_events)
-        sender = WebhookSender(owner, settings, hooks, store, clock, called, offload)
+        client = await resources.enter_async_context(
+            WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
+        )
+        sender = WebhookSender(owner, settings, hooks, client, store, clock, called)
         teller = EventTeller(settings, hooks, store, happened)
         mailboxes = Mailboxes(store)
         web = WebApp(

@@ -28,5 +28,5 @@ def set_up_logging(level: str, *, color: bool = False) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(color))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "hypercorn", "quart"):
+    for chatty in ("alembic", "httpcore", "hypercorn", "quart"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

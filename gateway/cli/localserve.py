@@ -62,7 +62,7 @@ def localserve(
     config = directory / CONFIG_FILE
     try:
         if not config.exists():
-            _first_start(directory, chosen)
+            first_start(directory, ip, port_base, webhook_out, webhook_in)
         settings = parse(_override(read_toml(config), chosen), config)
         set_up_logging(settings.log_level, color=color)
         trio.run(_serve, settings, directory, color)
@@ -82,23 +82,25 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def _first_start(directory: Path, chosen: dict[str, Any]) -> None:
+def first_start(
+    directory: Path, ip: str | None, port_base: int | None, out: str | None, into: str | None
+) -> None:
     """Write the configuration and the signing key; the configuration last, for with it the rest is there."""
+    ip = ip or "127.0.0.1"
+    smtp_port, web_port = _ports(port_base)
     try:
         (directory / "dkim").mkdir(mode=0o700, parents=True, exist_ok=True)
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         _write(directory / "dkim" / "localhost.pem", key)
-        ip = chosen["ip"] or "127.0.0.1"
-        smtp_port, web_port = _ports(chosen["port_base"])
         text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
             smtp=_listen(ip, smtp_port),
             web=_listen(ip, web_port),
             ip=ip,
             smtp_port=smtp_port,
-            webhook_out=chosen["webhook_out"] or RECEIVER,
-            webhook_in=chosen["webhook_in"] or RECEIVER,
+            webhook_out=out or RECEIVER,
+            webhook_in=into or RECEIVER,
         )
         _write(directory / CONFIG_FILE, text.encode())
     except OSError as exc:

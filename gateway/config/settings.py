@@ -7,7 +7,7 @@ Every setting has its default and its meaning here; docs/configuration.md lists 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -71,10 +71,20 @@ def _address(value: object) -> object:
         raise ValueError(str(exc)) from None
 
 
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value)
+    except ValueError as exc:
+        raise ValueError(f'{exc}; write a network such as "10.0.0.0/8"') from None
+
+
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Domain = Annotated[str, AfterValidator(_domain)]
 DomainPattern = Annotated[str, AfterValidator(_domain_pattern)]
 EmailAddress = Annotated[Address, BeforeValidator(_address)]
@@ -82,6 +92,7 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
 Seconds = Annotated[float, Field(gt=0, strict=False)]
 Positive = Annotated[int, Field(gt=0)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 
 
@@ -123,6 +134,8 @@ class WebhookSettings(Section):
     max_calls: Positive = 10  # at a time
     max_calls_per_url: Positive = 1
     timeout: Seconds = 60.0
+    # Networks that may be called although they are not public: an account chooses its URLs itself.
+    allow_networks: Networks = ()
 
 
 class PluginsSettings(Section):

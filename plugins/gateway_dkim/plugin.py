@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gateway import ConfigPath, Submission, hookimpl
-from gateway_dkim.signature import KeyFileError, Signer
+from gateway_dkim.signature import PrivateKey, Signer, load_private_key
 
 
 class Selector(BaseModel):
@@ -21,7 +22,7 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-class Settings(BaseModel):
+class DkimSettings(BaseModel):
     """[plugin.dkim.domains] example.org = [{ selector = "a", key = "dkim/example.org.a.pem" }]"""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,16 +32,28 @@ class Settings(BaseModel):
     def model_post_init(self, context: object) -> None:
         """Load every key now: a missing one is found when the gateway starts, and loading takes 30 ms."""
         for domain, selectors in self.domains.items():
-            self._signers[domain] = [Signer.load(domain, s.selector, s.key) for s in selectors]
+            self._signers[domain] = [
+                Signer(domain, selector.selector, _load(selector.key)) for selector in selectors
+            ]
 
     def signers(self, domain: str) -> list[Signer]:
         return self._signers.get(domain, [])
 
 
+def _load(path: Path) -> PrivateKey:
+    """The key of a PEM file. Raises ValueError (SigningKeyError is one) with the path in its text."""
+    try:
+        return load_private_key(path.read_bytes())
+    except OSError as exc:
+        raise ValueError(f"{path}: cannot be read ({exc.strerror}); a DKIM key is to be there") from None
+    except ValueError as exc:
+        raise ValueError(f"{path}: {exc}") from None
+
+
 class Dkim:
-    Settings = Settings
+    Settings = DkimSettings
 
     @hookimpl
-    def sign(self, data: bytes, submission: Submission, settings: Settings) -> bytes | None:
+    def sign(self, data: bytes, submission: Submission, settings: DkimSettings) -> bytes | None:
         signatures = b"".join(s.sign(data) for s in settings.signers(submission.header_from.domain))
         return signatures + data if signatures else None

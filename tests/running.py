@@ -1,0 +1,173 @@
+"""A whole gateway on loopback for tests: real sockets, real plugins, and a receiver of its webhooks."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from gateway import app
+from gateway.cli.common import CONFIG_FILE
+from gateway.cli.localserve import first_start
+from gateway.clock import Clock
+from gateway.config.load import parse, read_toml
+from gateway.web.server import HttpSettings, serve_http
+
+AUTH = ("mox@localhost", "moxmoxmox")
+PATIENCE = 20.0  # seconds: what takes longer has failed
+
+
+def free_port_base() -> int:
+    """A port base whose SMTP (+25) and HTTP (+80) ports are free."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            base = int(one.getsockname()[1]) - 25
+        if not 1024 <= base <= 64000:
+            continue
+        with socket.socket() as other:
+            try:
+                other.bind(("127.0.0.1", base + 80))
+            except OSError:
+                continue
+            return base
+
+
+@dataclass
+class Receiver:
+    """Collects webhooks; `status` is what it answers."""
+
+    url: str
+    got: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    status: int = 200
+    _changed: trio.Event = field(default_factory=trio.Event)
+
+    async def wait_for(
+        self, wanted: Callable[[dict[str, Any]], object], count: int = 1
+    ) -> list[dict[str, Any]]:
+        """The payloads that match, once there are `count` of them."""
+        with trio.fail_after(PATIENCE):
+            while len(found := [payload for payload in self.got if wanted(payload)]) < count:
+                await self._changed.wait()
+        return found
+
+    async def event(self, name: str, **fields: Any) -> dict[str, Any]:
+        """The first event of that name (and with those values)."""
+        return (
+            await self.wait_for(
+                lambda p: p.get("Event") == name and all(p[key] == value for key, value in fields.items())
+            )
+        )[0]
+
+    async def incoming(self, count: int = 1) -> list[dict[str, Any]]:
+        return await self.wait_for(lambda p: "Event" not in p, count)
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        self.got.append(json.loads(body))
+        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    receiver = Receiver(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/")
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            settings = HttpSettings(grace=0.5)
+            await serve_http(listeners, receiver.app, settings, stopping=stopping, task_status=task_status)
+
+        await nursery.start(serve)
+        yield receiver
+        stopping.set()
+
+
+@dataclass
+class Running:
+    """A gateway that runs, and how to talk to it."""
+
+    gateway: app.Gateway
+    api: httpx.AsyncClient
+    webhooks: Receiver
+    directory: Path
+
+    async def call(self, method: str, request: Mapping[str, Any]) -> Any:
+        """The answer of a method of the API; an error answer fails."""
+        response = await self.api.post(method, json=dict(request))
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def send(self, to: str = "user@example.org", **fields: Any) -> dict[str, Any]:
+        request = {"To": [{"Address": to}], "Subject": "hi", "Text": "hello"} | fields
+        answer: dict[str, Any] = await self.call("Send", request)
+        return answer
+
+    @property
+    def smtp(self) -> tuple[str, int]:
+        address = self.gateway.smtp_addresses[0]
+        return address.host, address.port
+
+
+@asynccontextmanager
+async def running(
+    directory: Path,
+    webhooks: Receiver,
+    *,
+    change: Callable[[dict[str, Any]], None] | None = None,
+    plugins: Mapping[str, object] | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Running]:
+    """`gateway localserve` in this process, its configuration as `change` leaves it.
+
+    `plugins`: objects to be found as installed plugins are; name them in a set.
+    """
+    config = directory / CONFIG_FILE
+    if not config.exists():
+        first_start(directory, "127.0.0.1", free_port_base(), webhooks.url, webhooks.url)
+    raw = read_toml(config)
+    if change is not None:
+        change(raw)
+    prepare: Callable[[Any], Awaitable[None]] = _set_password
+    async with app.serving(
+        parse(raw, config), directory, clock=clock, plugins=plugins, prepare=prepare
+    ) as gateway:
+        web = gateway.web_addresses[0]
+        base = f"http://{web}{gateway.settings.web.base_path}"
+        async with httpx.AsyncClient(base_url=base, auth=AUTH, timeout=PATIENCE) as api:
+            yield Running(gateway, api, webhooks, directory)
+
+
+async def _set_password(authenticator: Any) -> None:
+    if not await authenticator.has_password("mox"):
+        await authenticator.set_password("mox", AUTH[1])
+
+
+def with_plugins(*names: str, first: bool = True) -> Callable[[dict[str, Any]], None]:
+    """A change of the configuration: these plugins are asked before (or after) the usual ones."""
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["plugin_sets"]["test"] = {"plugins": list(names)}
+        sets = raw["plugins"]["sets"]
+        raw["plugins"]["sets"] = ["test", *sets] if first else [*sets, "test"]
+
+    return change
