@@ -25,6 +25,8 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _SECTION = re.compile(r"(.+?)\*(?:(\d{1,4})(\*?))?")
 
+_FILE_NAMES = frozenset({"filename", "name"})
+
 _PIECE = 50  # characters of one section that is written; with its name within a line of 78
 _ATTRIBUTE_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")
 _FALLBACK = re.compile(r"[^!#-.0-9;-\[\]-~]")
@@ -35,7 +37,8 @@ def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
 
     What stands before the first ";" is in lower case and without comments or spaces around; names of
     parameters are in lower case; values are decoded by RFC 2231 and joined from their pieces. The first of
-    two with one name wins, and the form of RFC 2231 before the plain one. Never raises.
+    two with one name wins, and the form of RFC 2231 before the plain one. In plain file names encoded words
+    are decoded: RFC 2047 forbids them there, but many senders write them. Never raises.
     """
     head, semicolon, rest = value.partition(";")
     head = head.partition("(")[0].strip().lower()
@@ -54,7 +57,7 @@ def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
         section = _SECTION.fullmatch(name) if "*" in name else None
         if section is None:
             if len(plain) < MAX_PARAMETERS:
-                plain.setdefault(name, text)
+                plain.setdefault(name, decode_words(text) if name in _FILE_NAMES else text)
         elif section[1] in pieces or len(pieces) < MAX_PARAMETERS:
             # "name*" is all there is; "name*0" and "name*0*" are the first of several, with "*" if escaped.
             number = section[2]
@@ -67,16 +70,11 @@ def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
     return head, plain
 
 
-def file_name(parameters: dict[str, str], name: str) -> str:
-    """The parameter `name` for a person: encoded words are decoded too, which RFC 2047 forbids there but many
-    senders write."""
-    return decode_words(parameters.get(name, ""))
-
-
 def format_parameter(name: str, value: str) -> str:
-    """`; name="value"`, or in the form of RFC 2231 if the value is long or not ASCII, with a plain ASCII
-    approximation for readers that don't know it. The value must be free of control characters."""
-    if value.isascii() and len(value) <= _PIECE:
+    """`; name="value"`, or in the form of RFC 2231 if the value is long, not ASCII or would not read back as
+    it is, with a plain ASCII approximation for readers that don't know that. The value must be free of
+    control characters."""
+    if value.isascii() and len(value) <= _PIECE and "=?" not in value and value == value.strip():
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'; {name}="{escaped}"'
     pieces: list[str] = []

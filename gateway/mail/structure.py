@@ -1,8 +1,8 @@
 """Reading a message: its MIME structure, its readable text, its summary. Never raises; bounded.
 
 Parts are ranges of the message's octets, so reading copies nothing and content is decoded only when asked
-for. A multipart's delimiters are searched for before its members are looked at, so an outer one always ends the
-inner. What is beyond a limit is left as one undecoded part and marked `beyond_limits`.
+for. A multipart's delimiters are searched for before its members are looked at, so an outer one always ends
+the inner. What is beyond a limit is left as one undecoded part and marked `beyond_limits`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime
 from gateway.mail.address_list import NameAddress
 from gateway.mail.charset import decode_text
 from gateway.mail.headers import MAX_FIELDS, Headers, read_headers
-from gateway.mail.parameters import file_name, parse_parameters
+from gateway.mail.parameters import parse_parameters
 from gateway.mail.transfer import decode, decoded_size
 
 MAX_DEPTH = 100  # of multiparts in multiparts
@@ -212,7 +212,7 @@ class _Reader:
             encoding=encoding if encoding in _ENCODINGS else "",
             content_id=headers.get("Content-ID"),
             disposition=disposition,
-            filename=file_name(disposition_params, "filename") or file_name(params, "name"),
+            filename=disposition_params.get("filename") or params.get("name", ""),
             parts=members,
             beyond_limits=beyond,
             data=self.data,
@@ -260,7 +260,7 @@ class _Reader:
                 # The line end before a delimiter belongs to the delimiter.
                 stop = at - 2 if data[at - 2 : at] == b"\r\n" else at - 1
                 ranges.append((member, max(member, stop)))
-                if len(ranges) >= self.parts:
+                if len(ranges) > self.parts:
                     return True, ranges
             member = at = line_end.end()
             if line_end[1] is not None:

@@ -2,7 +2,7 @@
 
 dkimpy canonicalizes the header, hashes, folds and writes the field. Ours are:
 
-- the private-key operation, by cryptography: RSA in Python takes milliseconds, and for Ed25519 dkimpy needs PyNaCl;
+- the private-key operation, by cryptography: RSA in Python takes milliseconds, Ed25519 needs PyNaCl there;
 - finding the header and the body: dkimpy cuts the whole body into lines and joins them again;
 - canonicalizing the body: dkimpy's expression for space before a line end takes quadratic time.
 """
@@ -81,9 +81,9 @@ class Signer:
         self._key = _Key(check_key(private_key))
 
     def sign(self, message: bytes, now: int | None = None) -> bytes:
-        """The DKIM-Signature field with its CRLF, to be put before `message`, whose lines end in CRLF (a lone LF
-        is signed as CRLF).
+        """The DKIM-Signature field with its CRLF, to be put before `message`.
 
+        Lines of the message end in CRLF; a lone LF is signed as CRLF.
         relaxed/relaxed, the whole body. `now` is the time of signing in seconds since 1970, by default the
         clock's. Raises UnsignableMessage.
         """
