@@ -231,7 +231,8 @@ class Plugin:
         positions = []
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise refuse(f"takes {parameter}; name the arguments that it needs, of {', '.join(known)}")
+                stars = parameter.replace(annotation=parameter.empty)
+                raise refuse(f"takes {stars}; name the arguments that it needs, of {', '.join(known)}")
             if parameter.name not in known:
                 listed = hint(parameter.name, known, "it can take")
                 raise refuse(f"there is no argument {parameter.name!r}; {listed}")
@@ -277,22 +278,24 @@ class _Compiler:
         settings = self._settings
         gateway = self._table(GATEWAY, Scope.GATEWAY, _NOBODY)
         self._require(GATEWAY, Scope.GATEWAY, gateway)
-        stages = {}
-        for name in self._used:
-            table = self._table(name, Scope.ACCOUNT, _NOBODY)
-            self._require(name, Scope.ACCOUNT, table)
-            stages[_NOBODY, name] = Stages(table)
-        by_domain = {s.plugin_set for s in settings.domains.values()} | {GATEWAY}
+        domain_sets = {d: s.plugin_set for d, s in settings.domains.items() if s.plugin_set}
+        # An account without settings of its own has those of nobody in particular.
+        owners = {(_NOBODY, name) for name in (GATEWAY, *domain_sets.values())}
         for account, given in settings.accounts.items():
-            for name in [given.plugin_set] if given.plugin_set else by_domain:
-                if any(plugin in given.plugin for plugin in self._used[name]):
-                    stages[account, name] = Stages(self._table(name, Scope.ACCOUNT, account))
+            for name in [given.plugin_set] if given.plugin_set else (GATEWAY, *domain_sets.values()):
+                own = any(plugin in given.plugin for plugin in self._used[name])
+                owners.add((account if own else _NOBODY, name))
+        stages = {}
+        for account, name in sorted(owners):
+            table = self._table(name, Scope.ACCOUNT, account)
+            self._require(name, Scope.ACCOUNT, table)
+            stages[account, name] = Stages(table)
         self._warn()
         return Hooks(
             gateway=GatewayStages(gateway),
             stages=MappingProxyType(stages),
             account_sets={a: s.plugin_set for a, s in settings.accounts.items() if s.plugin_set},
-            domain_sets={d: s.plugin_set for d, s in settings.domains.items() if s.plugin_set},
+            domain_sets=domain_sets,
             transports=MappingProxyType(_transports(gateway)),
             calls=self._calls,
             limiters=self._limiters,
@@ -425,9 +428,7 @@ def _on_error(plugin: Plugin, given: object, where: str) -> dict[str, OnError]:
 def _by_hook(plugin: Plugin, given: object, where: str) -> Mapping[str, Any]:
     hooks = [i.spec.name for i in plugin.implementations]
     if not isinstance(given, Mapping):
-        raise ConfigError(
-            f"{where}: must be a table with hooks as keys, not {given!r}; the plugin has: {hooks}"
-        )
+        raise ConfigError(f"{where}: must be a table with a plugin's hooks as keys, not {given!r}")
     for hook in given:
         if hook not in hooks:
             listed = hint(hook, hooks, "it has")
