@@ -6,6 +6,7 @@ request parsed, the method run, and the answer written. No other way leads to a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ Headers = Mapping[bytes, bytes]
 
 # Of every answer of the API: it is this account's business only, and what it says it is.
 _EVERY_ANSWER = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+# A host name, IPv4 address or IPv6 literal, and perhaps a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -45,8 +48,14 @@ class WebApp:
         self._pages: ASGIApp = make_pages(methods, web.base_path, example_login)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(self._base) or scope["method"] == "GET":
+        if scope["type"] != "http":
             await self._pages(scope, receive, send)
+        elif not scope["path"].startswith(self._base) or scope["method"] == "GET":
+            if is_host(dict(scope["headers"]).get(b"host", b"")):
+                await self._pages(scope, receive, send)
+            else:
+                refusal = HttpError(400, "Host: is not the name or address of a host")  # RFC 9112, 3.2
+                await _send_error(send, error_answer(refusal, ""), close=True)
         elif scope["method"] == "POST":
             await self._post(scope, receive, send)
         else:
@@ -96,6 +105,11 @@ class WebApp:
         if method is None:
             raise HttpError(404, f"there is no such method; GET {self._base} lists them")
         return login, method
+
+
+def is_host(value: bytes) -> bool:
+    """Whether a Host header names a host, or is empty. Quart has no answer for one that doesn't."""
+    return not value or _HOST.fullmatch(value) is not None
 
 
 def is_cross_site(headers: Headers) -> bool:

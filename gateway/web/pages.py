@@ -6,7 +6,6 @@ Nothing here calls a method: the form's script posts to the API itself, as any c
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 
@@ -24,8 +23,6 @@ CONTENT_SECURITY_POLICY = (
 )
 DEFAULT_LOGIN = "you@example.org"
 MAX_LOGIN = 320  # characters
-# A host name, IPv4 address or IPv6 literal, and perhaps a port.
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 def make_pages(methods: Mapping[str, Method], base_path: str, example_login: str = "") -> Quart:
@@ -94,11 +91,12 @@ def curl_command(url: str, login: str, example: Mapping[str, object]) -> str:
 
 
 def _origin() -> str:
-    """Where the reader reached us, if it is a host at all: it ends up in a command line that people paste."""
-    host = request.headers.get("Host", "")
+    """Where the reader reached us. This ends up in a command line that people paste; the dispatcher has
+    refused whatever names no host."""
+    host = request.headers.get("Host", "") or "localhost"
     forwarded = request.headers.get("X-Forwarded-Proto", "")
     scheme = forwarded if forwarded in ("http", "https") else request.scheme
-    return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+    return f"{scheme}://{host}"
 
 
 def _login() -> str:

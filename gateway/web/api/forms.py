@@ -10,25 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
-from gateway.web.api.calls import FilePart, UploadedFile
+from gateway.web.api.calls import UploadedFile
 from gateway.web.api.errors import BadRequest, protocol_error
+from gateway.web.api.multipart import MultipartParts
 
-MAX_PARTS = 1_000  # of a multipart body; webapi.md's largest message has far fewer files
-MAX_PART_HEAD = 64 * 1024  # bytes; also of what stands before the first part
 MAX_PIECE = 64 * 1024  # bytes decoded at a time
 MAX_FIELD_NAME = 100  # bytes
-MAX_BOUNDARY = 70  # characters, RFC 2046, 5.1.1
-
-_FILE_PARTS: dict[str, FilePart] = {
-    "alternativefile": "alternativefile",
-    "inlinefile": "inlinefile",
-    "attachedfile": "attachedfile",
-}
-_MULTIPART_FIELDS = "request, alternativefile, inlinefile or attachedfile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,86 +130,16 @@ class UrlencodedReader:
 
 
 class MultipartReader:
-    """multipart/form-data (RFC 7578) with the field `request` and files."""
+    """multipart/form-data with the part `request` and files."""
 
     def __init__(self, boundary: str) -> None:
-        if not boundary or len(boundary) > MAX_BOUNDARY or not boundary.isascii():
-            raise protocol_error(
-                f"Content-Type: multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY} characters"
-            )
-        self._decoder = MultipartDecoder(boundary.encode(), MAX_PIECE + MAX_PART_HEAD, max_parts=MAX_PARTS)
-        self._part: Field | File | None = None
-        self._data: list[bytes] = []
-        self._request: bytes | None = None
-        self._files: list[UploadedFile] = []
-        self._counts: dict[str, int] = {}
+        self._parts = MultipartParts(boundary)
 
     def feed(self, data: bytes) -> None:
-        for start in range(0, len(data), MAX_PIECE):
-            self._feed(data[start : start + MAX_PIECE])
+        self._parts.feed(data)
 
     def finish(self) -> Form:
-        self._feed(None)
-        if self._request is None:
+        self._parts.finish()
+        if self._parts.request is None:
             raise protocol_error("form: the part request is missing")
-        return Form(self._request, tuple(self._files))
-
-    def _feed(self, data: bytes | None) -> None:
-        try:
-            self._decoder.receive_data(data)
-            while True:
-                event = self._decoder.next_event()
-                match event:
-                    case NeedData() | Epilogue():
-                        return
-                    case Field() | File():
-                        self._start(event)
-                    case Data():
-                        self._data.append(event.data)
-                        if not event.more_data:
-                            self._end()
-        except HTTPException:
-            raise protocol_error(
-                f"form: more than {MAX_PARTS} parts, or one with more than {MAX_PART_HEAD} bytes of headers"
-            ) from None
-        except ValueError:
-            raise protocol_error(
-                "form: malformed multipart/form-data: a part without Content-Disposition, headers not in"
-                " UTF-8, or no closing boundary"
-            ) from None
-
-    def _start(self, part: Field | File) -> None:
-        if part.name == "request":
-            if self._request is not None:
-                raise protocol_error("form: the part request is there twice")
-        elif part.name not in _FILE_PARTS:
-            raise protocol_error(
-                f"form: unknown part {(part.name or '')[:MAX_FIELD_NAME]!a}; expected {_MULTIPART_FIELDS}"
-            )
-        encoding = part.headers.get("Content-Transfer-Encoding", "binary").lower()
-        if encoding not in ("7bit", "8bit", "binary"):  # RFC 7578, 4.7 has deprecated all others
-            raise protocol_error(
-                f"form: the part {part.name} has a Content-Transfer-Encoding; send it as it is"
-            )
-        self._part = part
-
-    def _end(self) -> None:
-        assert self._part is not None
-        part, data = self._part, b"".join(self._data)
-        self._data = []
-        if part.name == "request":
-            self._request = data
-            return
-        index = self._counts.get(part.name, 0)
-        self._counts[part.name] = index + 1
-        name = part.filename if isinstance(part, File) else ""
-        self._files.append(
-            UploadedFile(
-                part=_FILE_PARTS[part.name],
-                index=index,
-                name=re.split(r"[/\\]", name)[-1],  # no path of the client's, RFC 7578, 4.2
-                content_type=part.headers.get("Content-Type", ""),
-                content_id=part.headers.get("Content-ID", ""),
-                data=data,
-            )
-        )
+        return Form(self._parts.request, tuple(self._parts.files))

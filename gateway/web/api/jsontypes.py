@@ -176,10 +176,13 @@ _PIECE = 1024 * 1024  # bytes looked at between two turns of the loop
 
 async def _check_elements(data: bytes) -> None:
     """Count strings and structure: a text may have as many commas as it likes."""
-    count = position = 0
+    strings = structure = position = 0
     while found := _STRING_OR_STRUCTURE.search(data, position):
-        count += 1
-        if count > 2 * MAX_JSON_ELEMENTS:
+        if found[0] == b'"':
+            strings += 1
+        else:
+            structure += 1
+        if structure > MAX_JSON_ELEMENTS or strings > 2 * MAX_JSON_ELEMENTS:
             raise protocol_error(f"request: more than {MAX_JSON_ELEMENTS} values; send fewer at a time")
         position = found.end()
         if found[0] != b'"':

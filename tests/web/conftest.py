@@ -1,0 +1,294 @@
+"""An API client that speaks ASGI to the application, with fakes behind it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import trio
+
+from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailuresError
+from gateway.config.settings import AccountSettings, DomainSettings, Settings
+from gateway.errors import NotVisible
+from gateway.mail.address import Address
+from gateway.model import ReceivedMessage
+from gateway.outbound.submission import NewSubmission, Submitted
+from gateway.web.api.services import Services
+from gateway.web.app import WebApp
+
+NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)
+BASE = "/webapi/v0/"
+FORMS = ("urlencoded", "multipart", "json")
+Event = dict[str, Any]
+
+
+class FakeAccounts:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.asked: list[tuple[str, str, str]] = []
+        self.too_many = False
+
+    async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
+        self.asked.append((login, password, remote_ip))
+        if self.too_many:
+            raise TooManyFailuresError(17)
+        address = login and Address.parse(login)
+        account = address and Directory(self._settings).owner(address)
+        if not account or password != "secret":
+            raise BadCredentialsError("no such login, or another password")
+        return Login(account, address, self._settings.accounts[account])
+
+
+class FakeSubmitter:
+    def __init__(self) -> None:
+        self.submitted: list[NewSubmission] = []
+        self.error: Exception | None = None
+
+    async def submit(self, new: NewSubmission) -> Submitted:
+        if self.error is not None:
+            raise self.error
+        self.submitted.append(new)
+        return Submitted(tuple((100 + i, f"fromid{i}") for i, _ in enumerate(new.recipients)))
+
+
+@dataclass
+class FakeContent:
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.data), 65536):
+            yield self.data[start : start + 65536]
+
+    async def read(self) -> bytes:
+        return self.data
+
+
+class FakeMessages:
+    def __init__(self) -> None:
+        self.stored: dict[tuple[str, int], tuple[ReceivedMessage, FakeContent]] = {}
+        self.error: Exception | None = None
+
+    async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, FakeContent]:
+        if self.error is not None:
+            raise self.error
+        if (account, msg_id) not in self.stored:
+            raise NotVisible
+        return self.stored[account, msg_id]
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return NOW
+
+
+class HereOffload:
+    """Runs at once, and counts."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+
+    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.runs.append(function.__name__)
+        return function(*args, **kwargs)
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    events_read: int = 0
+
+    @property
+    def json(self) -> Any:
+        assert self.headers["content-type"] == "application/json; charset=utf-8"
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> tuple[str, str]:
+        """Code and message of a 400."""
+        assert self.status == 400, (self.status, self.body)
+        assert set(self.json) == {"Code", "Message"}
+        return self.json["Code"], self.json["Message"]
+
+
+@dataclass
+class ApiClient:
+    app: WebApp
+    accounts: FakeAccounts
+    submitter: FakeSubmitter
+    messages: FakeMessages
+    offload: HereOffload
+    settings: Settings
+    login: str = "ann@example.org"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def last(self) -> NewSubmission:
+        return self.submitter.submitted[-1]
+
+    async def asgi(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        pieces: Iterable[bytes] = (b"",),
+        *,
+        gone: bool = False,
+    ) -> Answer:
+        """One request, in `pieces` of body; a piece is only made when the application asks for it.
+
+        `gone`: the client then closes the connection, however much its Content-Length promised."""
+        raw = [
+            (k.lower().encode(), v.encode("latin-1"))
+            for k, v in ({"Host": "localhost"} | dict(headers)).items()
+        ]
+        scope: Event = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": raw,
+            "client": ("192.0.2.1", 12345),
+            "server": ("localhost", 80),
+        }
+        source, sent, read = iter(pieces), list[Event](), 0
+        upcoming = next(source, None)
+
+        async def receive() -> Event:
+            nonlocal upcoming, read
+            if upcoming is None:
+                # As of a server: after the body there is nothing to receive until the client goes.
+                if not gone:
+                    await trio.sleep_forever()
+                return {"type": "http.disconnect"}
+            body, upcoming = upcoming, next(source, None)
+            read += 1
+            return {"type": "http.request", "body": body, "more_body": upcoming is not None}
+
+        async def send(event: Event) -> None:
+            sent.append(event)
+
+        await self.app(scope, receive, send)
+        assert sent, "no answer"
+        assert [e["type"] for e in sent] == ["http.response.start"] + ["http.response.body"] * (len(sent) - 1)
+        answer = Answer(
+            sent[0]["status"],
+            {k.decode().lower(): v.decode("latin-1") for k, v in sent[0]["headers"]},
+            b"".join(e.get("body", b"") for e in sent[1:]),
+            read,
+        )
+        if "content-length" in answer.headers:
+            assert len(answer.body) == int(answer.headers["content-length"])
+        return answer
+
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(f"{self.login}:secret".encode()).decode()}
+
+    async def raw(
+        self, method: str, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """A POST with this body as it is."""
+        all_headers = {
+            **self.authorization(),
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }
+        pieces = [body[i : i + 65536] for i in range(0, len(body), 65536)] or [b""]
+        return await self.asgi("POST", BASE + method, all_headers, pieces)
+
+    async def text(self, method: str, request: str, form: str = "json", **kwargs: Any) -> Answer:
+        """A call with the request's JSON as it is, in one of FORMS."""
+        content_type, body = encode(form, request.encode("utf-8", "surrogatepass"), kwargs.pop("files", ()))
+        return await self.raw(method, content_type, body, **kwargs)
+
+    async def call(self, method: str, request: Any, form: str = "json", **kwargs: Any) -> Answer:
+        return await self.text(method, json.dumps(request), form, **kwargs)
+
+    async def send(
+        self, form: str = "json", files: Iterable[tuple[str, bytes]] = (), **fields: Any
+    ) -> Answer:
+        """A Send that is right but for `fields`."""
+        request = {"To": [{"Address": "bob@example.com"}], "Subject": "Hi", "Text": "Hello\n"} | fields
+        return await self.call("Send", request, form, files=files)
+
+
+def encode(form: str, request: bytes, files: Iterable[tuple[str, bytes]] = ()) -> tuple[str, bytes]:
+    """A body and its content type; `files` are part headers and content."""
+    match form:
+        case "json":
+            return "application/json", request
+        case "urlencoded":
+            return "application/x-www-form-urlencoded", urlencode({"request": request}).encode()
+        case _:
+            parts = [('Content-Disposition: form-data; name="request"', request), *files]
+            body = b"".join(
+                b"--bOUnd\r\n" + head.encode() + b"\r\n\r\n" + data + b"\r\n" for head, data in parts
+            )
+            return 'multipart/form-data; boundary="bOUnd"', body + b"--bOUnd--\r\n"
+
+
+def make_client(**sections: Any) -> ApiClient:
+    settings = Settings(
+        hostname="mail.example.org",
+        domains={
+            "example.org": DomainSettings(catchall_separator=("+",)),
+            "off.example": DomainSettings(disabled=True),
+        },
+        accounts={
+            "ann": AccountSettings(
+                addresses=(Address.parse("ann@example.org"), Address.parse("ann@off.example")),
+                full_name="Ann Ó Dea",
+            ),
+            "bea": AccountSettings(addresses=(Address.parse("bea@example.org"),)),
+        },
+        **sections,
+    )
+    accounts, submitter, messages, offload = (
+        FakeAccounts(settings),
+        FakeSubmitter(),
+        FakeMessages(),
+        HereOffload(),
+    )
+    services = Services(
+        settings=settings,
+        accounts=accounts,
+        directory=Directory(settings),
+        submitter=submitter,
+        messages=messages,
+        clock=FixedClock(),
+        offload=offload,
+    )
+    return ApiClient(WebApp(services), accounts, submitter, messages, offload, settings)
+
+
+@pytest.fixture
+def api() -> ApiClient:
+    return make_client()
+
+
+@pytest.fixture
+def make_api() -> Callable[..., ApiClient]:
+    """Makes a client with other sections of the settings."""
+    return make_client
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
