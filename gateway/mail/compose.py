@@ -21,7 +21,7 @@ from datetime import datetime
 
 from gateway.mail.address import Address, format_mailbox
 from gateway.mail.content_type import sniff
-from gateway.mail.fields import FieldError, check_name, check_text, fold_field, format_date, text_field
+from gateway.mail.fields import FieldError, check_text, fold_field, format_date, text_field
 from gateway.mail.headers import MAX_SECTION
 from gateway.mail.parameters import format_parameter
 from gateway.mail.transfer import encode_base64, encode_text
@@ -225,13 +225,11 @@ def _custom_headers(draft: Draft, utf8: bool) -> dict[int, bytes]:
     out: dict[int, bytes] = {}
     for index, (name, value) in enumerate(draft.headers):
         field = f"Headers[{index}]"
-        check_name(field, name)
         lower = name.lower()
         if lower in REFUSED_HEADERS or lower.startswith("content-"):
             raise ComposeError(field, f"header {name} can't be set here")
         if draft.references and lower in ("references", "in-reply-to"):
             raise ComposeError(field, f"header {name} can't be set here together with References")
-        check_text(field, value)
         # Values with a syntax of their own (List-Unsubscribe, encoded words) are the caller's business: only
         # what can't be written as it is gets encoded.
         as_it_is = value.isascii() and "=?" in value

@@ -60,7 +60,17 @@ def test_the_deepest_level_is_marked_and_keeps_its_octets() -> None:
 
 def test_deep_nesting_around_much_content() -> None:
     with within(5):
-        read(nested(MAX_DEPTH, b"x" * 5_000_000))
+        parsed = read(nested(MAX_DEPTH, b"x" * 5_000_000))
+    assert parsed.incomplete  # searching it at every level would be work of 500 MB
+    assert 0 < depth_of(parsed) < MAX_DEPTH
+
+
+def test_lines_that_only_begin_like_a_delimiter() -> None:
+    few = read(MULTIPART + b"--bx\r\n" * 5_000 + b"--b\r\n\r\nfound\r\n--b--")
+    assert readable(few).text == "found"
+    many = read(MULTIPART + b"--bx\r\n" * 20_000 + b"--b\r\n\r\nfound\r\n--b--")
+    assert many.incomplete
+    assert many.root.parts == ()
 
 
 MULTIPART = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"

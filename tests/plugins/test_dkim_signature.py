@@ -31,7 +31,8 @@ ED25519 = ed25519.Ed25519PrivateKey.generate()
 
 MESSAGE = (
     b"From: Alice <alice@example.org>\r\nTo: bob@example.net,\r\n carol@example.net\r\n"
-    b"Subject: Hello  there\r\nDate: Fri, 20 Nov 2026 10:59:58 +0000\r\nMessage-ID: <1@example.org>\r\nMIME-Version: 1.0\r\n"
+    b"Subject: Hello  there\r\nDate: Fri, 20 Nov 2026 10:59:58 +0000\r\n"
+    b"Message-ID: <1@example.org>\r\nMIME-Version: 1.0\r\n"
     b"Content-Type: text/plain; charset=us-ascii\r\nX-Other: x\r\n\r\nHello  Bob. \r\n\r\n.\r\n\r\n\r\n"
 )
 
