@@ -1,0 +1,236 @@
+"""An SMTP client connection: moves bytes and time for the machine in `gateway.smtp.client`.
+
+Nothing that the network or the server does is raised: a connection that could not be made, or broke, gives
+each recipient a Result that says so. Raised are cancellation and what the message's own chunks raise, and
+both leave the connection closed.
+"""
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from gateway.smtp.client import Event, SmtpClient
+from gateway.smtp.events import Failed, Finished, NeedData, Ready, SendData
+from gateway.smtp.results import Result, Stage
+from gateway.smtp.transaction import Capabilities, Transaction
+
+_BLOCK = 65536  # octets sent, or read, at once
+_LAST_WORDS = 5.0  # seconds to read what a server said before it closed the connection
+_NETWORK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How to talk to servers. Times are in seconds, those of RFC 5321 section 4.5.3.2 as upper bounds."""
+
+    hello_name: str
+    connect_timeout: float = 30.0
+    greeting_timeout: float = 300.0
+    hello_timeout: float = 300.0
+    mail_timeout: float = 300.0
+    rcpt_timeout: float = 300.0
+    data_timeout: float = 120.0  # from DATA to 354
+    block_timeout: float = 180.0  # to send one block of commands or of the message, at most 64 KiB
+    dot_timeout: float = 600.0  # from the final dot to its reply
+    quit_timeout: float = 5.0
+
+    def reply_timeout(self, stage: Stage) -> float:
+        """The time limit for one reply."""
+        match stage:
+            case "connect":
+                return self.greeting_timeout
+            case "ehlo":
+                return self.hello_timeout
+            case "mail":
+                return self.mail_timeout
+            case "rcpt":
+                return self.rcpt_timeout
+            case "data":
+                return self.data_timeout
+            case "dot":
+                return self.dot_timeout
+
+
+class SmtpConnection:
+    """A connection, from `connect_smtp` or `open_smtp`. For one task at a time."""
+
+    def __init__(self, stream: trio.abc.Stream | None, settings: ClientSettings) -> None:
+        self._stream = stream
+        self._settings = settings
+        self._machine = SmtpClient(settings.hello_name)
+        self._deadline = 0.0  # for the next reply
+        self._replies = -1  # read when it was set
+
+    @property
+    def failure(self) -> Result | None:
+        """Why the connection is of no more use; None while it can be used."""
+        return self._machine.failure
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._machine.capabilities
+
+    @property
+    def transcript(self) -> str:
+        """The opening and the last transaction, bounded, without message data."""
+        return self._machine.transcript
+
+    async def deliver(self, transaction: Transaction, chunks: AsyncIterable[bytes]) -> tuple[Result, ...]:
+        """Send a message; return a result for each recipient, in order.
+
+        The chunks are read only when the server takes the message for somebody, and closed at the end if
+        they are a generator. After it, look at `failure` before the next one.
+        """
+        try:
+            self._machine.begin(transaction)
+            event = await self._next_event()
+            if isinstance(event, SendData):
+                await self._send_message(chunks)
+                event = await self._next_event()
+            while not isinstance(event, Finished):
+                event = await self._next_event()
+        except BaseException:
+            await self.aclose()
+            raise
+        finally:
+            close_chunks = getattr(chunks, "aclose", None)
+            if close_chunks is not None:
+                await close_chunks()
+        if self._machine.closed:
+            await self._close_stream()
+        return event.results
+
+    async def quit(self) -> None:
+        """Say QUIT, wait a little for the answer, and close the connection."""
+        try:
+            with trio.move_on_after(self._settings.quit_timeout):
+                self._machine.quit()
+                while not self._machine.closed:
+                    await self._next_event()
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection at once."""
+        self._machine.connection_lost("connection closed")
+        await self._close_stream()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _open(self) -> None:
+        try:
+            while not isinstance(await self._next_event(), Ready | Failed):
+                pass
+            if self._machine.closed:
+                await self._close_stream()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _close_stream(self) -> None:
+        if self._stream is not None:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _next_event(self) -> Event:
+        """The next event but NeedData; while there is none, send and receive."""
+        while isinstance(event := self._machine.next_event(), NeedData):
+            data = self._machine.data_to_send()
+            if data:
+                await self._send(data)
+            if data or self._replies != self._machine.replies:
+                self._replies = self._machine.replies
+                timeout = self._settings.reply_timeout(self._machine.stage)
+                self._deadline = trio.current_time() + timeout
+            if not self._machine.closed:
+                await self._receive()
+        return event
+
+    async def _receive(self) -> None:
+        assert self._stream is not None
+        with trio.CancelScope() as scope:
+            scope.deadline = self._deadline
+            try:
+                self._machine.receive_data(bytes(await self._stream.receive_some(_BLOCK)))
+            except _NETWORK_ERRORS as error:
+                self._machine.connection_lost(f"connection broken: {_explain(error)}")
+        if scope.cancelled_caught:
+            timeout = self._settings.reply_timeout(self._machine.stage)
+            self._machine.connection_lost(f"no reply within {timeout:g} seconds")
+
+    async def _send(self, data: bytes) -> None:
+        assert self._stream is not None
+        with trio.move_on_after(self._settings.block_timeout) as scope:
+            try:
+                await self._stream.send_all(data)
+            except _NETWORK_ERRORS as error:
+                reason = f"connection broken while sending: {_explain(error)}"
+                await self._read_last_words()
+                self._machine.connection_lost(reason)
+        if scope.cancelled_caught:
+            self._machine.connection_lost(
+                f"server did not read within {self._settings.block_timeout:g} seconds"
+            )
+
+    async def _read_last_words(self) -> None:
+        """A server that closes the connection while we send has mostly said why."""
+        assert self._stream is not None
+        with trio.move_on_after(_LAST_WORDS):
+            try:
+                while not self._machine.closed and (data := await self._stream.receive_some(_BLOCK)):
+                    self._machine.receive_data(bytes(data))
+            except _NETWORK_ERRORS:
+                pass
+
+    async def _send_message(self, chunks: AsyncIterable[bytes]) -> None:
+        unsent = 0
+        async for chunk in chunks:
+            for start in range(0, len(chunk), _BLOCK):
+                if self._machine.closed:
+                    return
+                block = chunk[start : start + _BLOCK]
+                self._machine.send_message(block)
+                unsent += len(block)
+                if unsent >= _BLOCK:
+                    await self._send(self._machine.data_to_send())
+                    unsent = 0
+        if not self._machine.closed:
+            self._machine.end_message()
+
+
+async def connect_smtp(host: str, port: int, settings: ClientSettings) -> SmtpConnection:
+    """Connect to a host name or IP address, and greet the server. `failure` tells whether that worked."""
+    connection = SmtpConnection(None, settings)
+    with trio.move_on_after(settings.connect_timeout) as scope:
+        try:
+            connection._stream = await trio.open_tcp_stream(host, port)
+        except OSError as error:
+            connection._machine.connection_lost(f"can't connect to {host} port {port}: {_explain(error)}")
+    if scope.cancelled_caught:
+        connection._machine.connection_lost(
+            f"no connection to {host} port {port} within {settings.connect_timeout:g} seconds"
+        )
+    await connection._open()
+    return connection
+
+
+async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings) -> SmtpConnection:
+    """Greet the server at the other end of a stream, which then belongs to the connection."""
+    connection = SmtpConnection(stream, settings)
+    await connection._open()
+    return connection
+
+
+def _explain(error: BaseException) -> str:
+    """The innermost cause in words: trio puts the operating system's error behind its own."""
+    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    return str(error) or type(error).__name__

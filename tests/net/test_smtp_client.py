@@ -1,0 +1,353 @@
+"""The client driver: scripted servers over memory streams, and the real server over a loopback socket."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from gateway.net.smtp_client import ClientSettings, SmtpConnection, connect_smtp, open_smtp
+from gateway.net.smtp_handler import Session, Sink
+from gateway.net.smtp_server import ServerSettings, serve_smtp
+from gateway.smtp.addresses import Mailbox
+from gateway.smtp.events import Envelope
+from gateway.smtp.replies import Reply
+from gateway.smtp.results import Result
+from gateway.smtp.server import ServerLimits
+from gateway.smtp.transaction import Transaction
+
+SETTINGS = ClientSettings("client.example")
+TWO = Transaction(Mailbox("a", "x"), (Mailbox("b", "x"), Mailbox("c", "x")))
+ONE = Transaction(Mailbox("a", "x"), (Mailbox("b", "x"),))
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def fates(results: tuple[Result, ...]) -> list[tuple[str, str, int | None]]:
+    return [(result.outcome.value, result.stage, result.code) for result in results]
+
+
+class Script:
+    """The server's end: says what the test tells it, once the client has said what it waits for."""
+
+    def __init__(self) -> None:
+        self.client, self.stream = trio.testing.memory_stream_pair()
+        self.heard = b""
+
+    async def say(self, text: bytes) -> None:
+        await self.stream.send_all(text)
+
+    async def hear(self, end: bytes) -> None:
+        while not self.heard.endswith(end):
+            data = await self.stream.receive_some()
+            assert data, f"closed after {self.heard!r}"
+            self.heard += data
+
+    async def open(self, capabilities: bytes = b"250 mx\r\n") -> None:
+        await self.say(b"220 mx\r\n")
+        await self.hear(b"EHLO client.example\r\n")
+        await self.say(capabilities)
+
+    async def until_data(self) -> None:
+        await self.open(b"250-mx\r\n250 PIPELINING\r\n")
+        await self.hear(b"DATA\r\n")
+        await self.say(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n")
+
+
+async def run(
+    server: Callable[[Script], Any], transaction: Transaction = TWO, *parts: bytes
+) -> tuple[tuple[Result, ...], SmtpConnection, Script]:
+    """Deliver a message to a scripted server."""
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, script)
+        connection = await open_smtp(script.client, SETTINGS)
+        results = await connection.deliver(transaction, chunks(*(parts or (b"x\r\n",))))
+    return results, connection, script
+
+
+async def test_a_message() -> None:
+    async def server(script: Script) -> None:
+        await script.until_data()
+        await script.hear(b"\r\n.\r\n")
+        await script.say(b"250 2.0.0 ok\r\n")
+        await script.hear(b"QUIT\r\n")
+        await script.say(b"221 bye\r\n")
+        assert not await script.stream.receive_some()
+
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, script)
+        async with await open_smtp(script.client, SETTINGS) as connection:
+            assert "PIPELINING" in connection.capabilities
+            results = await connection.deliver(TWO, chunks(b"one\r\n.", b"two\r\n"))
+            assert fates(results) == [("accepted", "dot", 250)] * 2
+            assert connection.failure is None
+            await connection.quit()
+    assert b"DATA\r\none\r\n..two\r\n.\r\nQUIT" in script.heard
+    assert "> MAIL FROM:<a@x>" in connection.transcript
+    assert "two" not in connection.transcript
+
+
+async def test_large_parts_are_sent_in_blocks() -> None:
+    async def server(script: Script) -> None:
+        await script.until_data()
+        await script.hear(b"\r\n.\r\n")
+        await script.say(b"250 ok\r\n")
+
+    line = b"x" * 98 + b"\r\n"
+    results, _, script = await run(server, TWO, line * 10_000, line, line * 3_000)
+    assert fates(results) == [("accepted", "dot", 250)] * 2
+    assert script.heard.endswith(b"DATA\r\n" + line * 13_001 + b".\r\n")
+
+
+async def opening_fails(script: Script, *, greeting: bytes) -> None:
+    if greeting:
+        await script.say(greeting)
+    await script.stream.send_eof()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "fate"),
+    [
+        (b"", ("broken", "connect", None)),
+        (b"554 go away\r\n", ("refused", "connect", 554)),
+        (b"421 later\r\n", ("refused", "connect", 421)),
+        (b"220 mx\r\n", ("broken", "ehlo", None)),
+    ],
+)
+async def test_opening_fails(greeting: bytes, fate: tuple[str, str, int | None]) -> None:
+    results, connection, _ = await run(partial(opening_fails, greeting=greeting))
+    assert fates(results) == [fate] * 2
+    assert connection.failure == results[0]
+    await connection.quit()
+
+
+async def test_closed_after_the_dot_is_unknown() -> None:
+    async def server(script: Script) -> None:
+        await script.until_data()
+        await script.hear(b"\r\n.\r\n")
+        await script.stream.aclose()
+
+    results, connection, _ = await run(server)
+    assert fates(results) == [("unknown", "dot", None)] * 2
+    assert connection.failure is not None
+    again = await connection.deliver(ONE, chunks(b"never read"))
+    assert fates(again) == [("broken", "connect", None)]
+
+
+async def test_last_words_of_a_server_that_closes_while_we_send() -> None:
+    async def server(script: Script) -> None:
+        await script.until_data()
+        await script.stream.receive_some(10)
+        await script.say(b"552 5.3.4 too large\r\n")
+        await script.stream.send_eof()
+        await script.stream.receive_stream.aclose()
+
+    results, connection, _ = await run(server, TWO, *[b"x" * 998 + b"\r\n"] * 1000)
+    assert fates(results) == [("refused", "data", 552)] * 2
+    assert connection.failure is not None
+
+
+async def test_broken_while_we_send() -> None:
+    async def server(script: Script) -> None:
+        await script.until_data()
+        await script.stream.receive_some(10)
+        await script.stream.aclose()
+
+    results, _, _ = await run(server, TWO, *[b"x" * 998 + b"\r\n"] * 1000)
+    assert fates(results) == [("broken", "data", None)] * 2
+
+
+# --- Time ---
+
+
+@pytest.mark.parametrize(
+    ("replies", "seconds", "fate"),
+    [
+        ([], 300, ("broken", "connect", None)),
+        ([b"220 mx\r\n"], 300, ("broken", "ehlo", None)),
+        ([b"220 mx\r\n", b"250 mx\r\n"], 300, ("broken", "mail", None)),
+        ([b"220 mx\r\n", b"250 mx\r\n", b"250 ok\r\n"], 300, ("broken", "rcpt", None)),
+        ([b"220 mx\r\n", b"250 mx\r\n", *[b"250 ok\r\n"] * 3], 120, ("broken", "data", None)),
+        ([b"220 mx\r\n", b"250 mx\r\n", *[b"250 ok\r\n"] * 3, b"354 go\r\n"], 600, ("unknown", "dot", None)),
+    ],
+)
+async def test_time_limits(
+    autojump_clock: trio.testing.MockClock,
+    replies: list[bytes],
+    seconds: float,
+    fate: tuple[str, str, int | None],
+) -> None:
+    async def server(script: Script) -> None:
+        for reply in replies:
+            await script.say(reply)
+            await script.hear(b"\r\n")
+            script.heard = b""
+
+    results, _, _ = await run(server)
+    assert fates(results) == [fate] * 2
+    assert f"within {seconds} seconds" in results[0].text
+    assert trio.current_time() == pytest.approx(seconds)
+
+
+async def test_a_reply_in_drips(autojump_clock: trio.testing.MockClock) -> None:
+    async def server(script: Script) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await script.say(b"2")
+                await trio.sleep(70)
+
+    await run(server)
+    assert trio.current_time() == pytest.approx(350)
+
+
+async def test_a_server_that_does_not_read(autojump_clock: trio.testing.MockClock) -> None:
+    client, server = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.send_all, b"220 mx\r\n")
+        connection = await open_smtp(client, SETTINGS)
+    assert connection.failure is not None
+    assert "did not read within 180 seconds" in connection.failure.text
+
+
+async def test_quit_does_not_wait_for_long(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.open)
+        connection = await open_smtp(script.client, SETTINGS)
+        await connection.quit()
+    assert trio.current_time() == pytest.approx(5)
+
+
+# --- What is raised ---
+
+
+async def test_errors_of_the_message_are_raised_and_close_the_connection() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"one\r\n"
+        raise KeyError("content is gone")
+
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.until_data)
+        connection = await open_smtp(script.client, SETTINGS)
+        with pytest.raises(KeyError):
+            await connection.deliver(TWO, broken())
+    with trio.fail_after(1):
+        while data := await script.stream.receive_some():
+            script.heard += data
+    assert script.heard.endswith(b"DATA\r\n")
+    assert connection.failure is not None
+
+
+async def test_cancelled_in_the_message() -> None:
+    closed = False
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            yield b"one\r\n"
+            await trio.sleep_forever()
+        finally:
+            closed = True
+
+    script = Script()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(script.until_data)
+            connection = await open_smtp(script.client, SETTINGS)
+            nursery.start_soon(connection.deliver, TWO, endless())
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert closed
+    assert connection.failure is not None
+    with trio.fail_after(1):
+        while data := await script.stream.receive_some():
+            script.heard += data
+    assert not script.heard.endswith(b".\r\n")
+
+
+async def test_cancelled_while_opening() -> None:
+    script = Script()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_smtp, script.client, SETTINGS)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert not await script.stream.receive_some()
+
+
+# --- Over sockets ---
+
+
+class Mailboxes:
+    """A handler that knows one recipient."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    async def connected(self, session: Session) -> Reply | None:
+        return None
+
+    async def mail(self, session: Session, envelope: Envelope) -> Reply | None:
+        return None
+
+    async def rcpt(self, session: Session, envelope: Envelope, recipient: Mailbox) -> Reply | None:
+        return None if recipient.localpart == "b" else Reply(550, "5.1.1", ("No such user",))
+
+    async def open_data(self, session: Session, envelope: Envelope) -> Sink | Reply:
+        return Message(self)
+
+
+class Message:
+    def __init__(self, mailboxes: Mailboxes) -> None:
+        self._mailboxes = mailboxes
+        self._data = b""
+
+    async def write(self, data: bytes) -> Reply | None:
+        self._data += data
+        return None
+
+    async def commit(self) -> Reply:
+        self._mailboxes.messages.append(self._data)
+        return Reply(250, "2.0.0", ("Stored",))
+
+    async def abort(self) -> None:
+        self._data = b""
+
+
+async def test_against_the_real_server() -> None:
+    mailboxes, stopping = Mailboxes(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        settings = ServerSettings(ServerLimits("mx.example.org"))
+        await nursery.start(partial(serve_smtp, listeners, settings, mailboxes, stopping=stopping))
+        async with await connect_smtp("127.0.0.1", port, SETTINGS) as connection:
+            messages = [b"", b".\r\n" * 50_000, b"x\r\n"]
+            for message in messages:
+                results = await connection.deliver(TWO, chunks(message[:7], message[7:]))
+                assert fates(results) == [("accepted", "dot", 250), ("refused", "rcpt", 550)]
+            await connection.quit()
+        stopping.set()
+    assert mailboxes.messages == messages
+
+
+async def test_nobody_listens() -> None:
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        connection = await connect_smtp("127.0.0.1", unused.getsockname()[1], SETTINGS)
+    (result,) = await connection.deliver(ONE, chunks(b""))
+    assert fates((result,)) == [("broken", "connect", None)]
+    assert "can't connect to 127.0.0.1 port" in result.text
+    assert "refused" in result.text
+    await connection.quit()
