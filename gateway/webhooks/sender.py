@@ -104,7 +104,7 @@ class WebhookSender:
             nursery.start_soon(self._recover_expired)
             task_status.started()
             try:
-                while not stopping.is_set() or self._busy or self._results:
+                while True:
                     try:
                         turn = await self._turn(may_claim=not stopping.is_set())
                     except StoreError as exc:
@@ -114,6 +114,8 @@ class WebhookSender:
                     for due in turn.due:
                         self._busy[due.call.url] += 1
                         nursery.start_soon(self._run, due)
+                    if stopping.is_set() and not self._busy and not self._results:
+                        break
                     if turn.wait and not self._results:
                         await self._queued.wait(turn.wait)
             finally:
@@ -195,7 +197,8 @@ class WebhookSender:
     async def _run(self, due: _Due) -> None:
         call = due.call
         try:
-            self._results.append(await self._call(due))
+            result = await self._call(due)
+            self._results.append(result)  # to the list as it is now: each turn takes it and leaves another
         finally:
             self._busy[call.url] -= 1
             if not self._busy[call.url]:

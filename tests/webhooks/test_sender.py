@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import trio
+
+from gateway import Event, IncomingEvent, WebhookBody, __version__, hookimpl
+from gateway.errors import StoreUnavailable
+from gateway.store import received
+from gateway.store.changes import CallDraft, IncomingDraft, NewCopy, NewReceived
+from gateway.store.content import StoredBytes
+from gateway.store.tables import event as event_table
+from gateway.store.tables import webhook_call
+from tests.webhooks.gateways import SORRY, Receiver, bench, receiving
+
+DAY = timedelta(days=1)
+
+
+def _change(conn: sa.Connection, statement: sa.Update | sa.Delete) -> None:
+    conn.execute(statement)
+
+
+async def test_a_call_arrives_with_its_headers_and_is_retired(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver), b.sending():
+        call_id = await b.event(receiver.url, message=7, authorization="Bearer gr\u00fcn")
+        await receiver.has(1)
+        call = await b.until(call_id, lambda c: c.state == "retired")
+        history = await b.history(call_id)
+    headers, body = receiver.requests[0]
+    assert headers == {
+        "Host": receiver.url.split("/")[2],
+        "Content-Type": "application/json; charset=utf-8",
+        "User-Agent": f"mail-gateway/{__version__}",
+        "X-Mox-Webhook-ID": str(call_id),
+        "X-Mox-Webhook-Attempt": "1",
+        "Authorization": "Bearer gr\u00fcn",
+        "Content-Length": str(len(body)),
+    }
+    assert (call.success, call.attempts, call.error, call.payload) == (True, 1, "", body)
+    assert call.keep_until == b.clock.now() + 7 * DAY
+    assert [(a.success, a.code, a.response, a.url) for a in history] == [(True, 200, "ok", receiver.url)]
+
+
+async def test_a_failed_call_is_repeated_byte_for_byte_after_a_minute(tmp_path: Path) -> None:
+    receiver = Receiver(SORRY)
+    async with bench(tmp_path) as b, receiving(receiver), b.sending():
+        call_id = await b.event(receiver.url, message=7)
+        start = b.clock.now()
+        call = await b.until(call_id, lambda c: c.payload is not None)
+        assert (call.state, call.error) == ("queued", "HTTP status 503")
+        wait = (call.next_attempt - b.clock.now()).total_seconds()
+        assert 59.4 <= wait <= 60.6
+        b.later(wait - 0.1)
+        await trio.sleep(0.03)
+        assert len(receiver.requests) == 1
+        b.later(0.2)
+        await receiver.has(2)
+    async with bench(tmp_path) as b:
+        history = await b.history(call_id)
+        assert (await b.call(call_id)).next_attempt > start + timedelta(minutes=2.9)
+    first, second = receiver.requests
+    assert first[1] == second[1]
+    assert [r[0]["X-Mox-Webhook-Attempt"] for r in receiver.requests] == ["1", "2"]
+    assert {r[0]["X-Mox-Webhook-ID"] for r in receiver.requests} == {str(call_id)}
+    assert [a.response for a in history] == ["sorry", "sorry"]
+
+
+async def test_after_the_twelfth_attempt_a_call_is_retired_as_failed(tmp_path: Path) -> None:
+    receiver = Receiver(SORRY)
+    async with bench(tmp_path) as b, receiving(receiver):
+        call_id = await b.event(receiver.url, message=7)
+        await b.store.write(lambda conn: _change(conn, sa.update(webhook_call).values(attempts=11)))
+        async with b.sending():
+            call = await b.until(call_id, lambda c: c.state == "retired")
+    assert (call.success, call.attempts, call.error) == (False, 12, "HTTP status 503")
+
+
+async def test_only_the_newest_event_of_a_message_is_delivered(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver):
+        old = [await b.event(receiver.url, message=7, name="delayed") for _ in range(3)]
+        newest = await b.event(receiver.url, message=7, name="delivered")
+        other = await b.event(receiver.url, message=8, name="delayed")
+        async with b.sending():
+            await b.until(other, lambda c: c.state == "retired")
+            calls = [await b.call(call_id) for call_id in old]
+    assert [(h["X-Mox-Webhook-ID"]) for h, _ in receiver.requests] == [str(newest), str(other)]
+    assert [c.superseded_by for c in calls] == [old[1], old[2], newest]
+    assert all(c.state == "retired" and not c.success for c in calls)
+
+
+async def test_a_call_under_way_when_it_is_superseded_is_not_interrupted(tmp_path: Path) -> None:
+    receiver = Receiver()
+    receiver.go_on = trio.Event()
+    async with bench(tmp_path) as b, receiving(receiver), b.sending():
+        old = await b.event(receiver.url, message=7, name="delayed")
+        await receiver.has(1)
+        new = await b.event(receiver.url, message=7, name="failed")
+        assert (await b.call(old)).superseded_by == new
+        receiver.go_on.set()
+        payloads = await receiver.has(2)
+        await b.until(new, lambda c: c.state == "retired")
+        history = await b.history(old)
+        call = await b.call(old)
+    assert [p["Event"] for p in payloads] == ["delayed", "failed"]
+    assert [(a.success, a.code) for a in history] == [(True, 200)]
+    assert (call.state, call.superseded_by) == ("retired", new)
+
+
+async def test_without_superseding_events_of_a_message_come_in_order(tmp_path: Path) -> None:
+    receiver = Receiver(SORRY)
+    async with bench(tmp_path, max_calls_per_url=5) as b, receiving(receiver), b.sending():
+        first = await b.event(receiver.url, message=7, name="delayed", supersede=False)
+        await b.event(receiver.url, message=7, name="delivered", supersede=False)
+        await b.until(first, lambda c: c.payload is not None)
+        await trio.sleep(0.03)
+        assert len(receiver.requests) == 1
+        receiver.response = b"HTTP/1.1 204 No Content\r\n\r\n"
+        b.later(61)
+        payloads = await receiver.has(3)
+    assert [p["Event"] for p in payloads] == ["delayed", "delayed", "delivered"]
+
+
+async def test_a_slow_receiver_delays_no_other(tmp_path: Path) -> None:
+    slow, quick = Receiver(), Receiver()
+    slow.go_on = trio.Event()
+    async with bench(tmp_path, max_calls=2) as b, receiving(slow, quick), b.sending():
+        for message in range(1, 11):
+            await b.event(slow.url, message=message)
+        await slow.has(1)
+        for message in range(11, 21):
+            await b.event(quick.url, message=message)
+        payloads = await quick.has(10)
+        assert (len(slow.requests), slow.most_at_once, quick.most_at_once) == (1, 1, 1)
+        slow.go_on.set()
+        await slow.has(10)
+    assert [p["QueueMsgID"] for p in payloads] == list(range(11, 21))
+    assert slow.most_at_once == 1
+
+
+@pytest.mark.parametrize(("max_calls", "per_url", "expected"), [(3, 10, 3), (10, 2, 2)])
+async def test_limits_hold_and_are_used(tmp_path: Path, max_calls: int, per_url: int, expected: int) -> None:
+    receiver = Receiver()
+    receiver.go_on = trio.Event()
+    async with (
+        bench(tmp_path, max_calls=max_calls, max_calls_per_url=per_url) as b,
+        receiving(receiver),
+        b.sending(),
+    ):
+        for message in range(1, 8):
+            await b.event(receiver.url, message=message)
+        await receiver.has(expected)
+        await trio.sleep(0.03)
+        assert receiver.at_once == expected
+        receiver.go_on.set()
+        await receiver.has(7)
+    assert receiver.most_at_once == expected
+
+
+class Moody:
+    """A format plugin that works when it is in the mood."""
+
+    mood: WebhookBody | Exception | None = RuntimeError("not today")
+
+    @hookimpl
+    def format_webhook(self, event: Event | IncomingEvent) -> WebhookBody | None:
+        if isinstance(self.mood, Exception):
+            raise self.mood
+        return self.mood
+
+
+@pytest.mark.parametrize("mood", [RuntimeError("not today"), None, WebhookBody(b"")])
+async def test_without_a_payload_the_call_waits_and_is_tried_again(
+    tmp_path: Path, mood: WebhookBody | Exception | None
+) -> None:
+    receiver, moody = Receiver(), Moody()
+    moody.mood = mood
+    async with bench(tmp_path, plugins={"moody": moody}) as b, receiving(receiver), b.sending():
+        call_id = await b.event(receiver.url, message=7)
+        call = await b.until(call_id, lambda c: c.error != "")
+        assert call.error == "the payload was not made: plugins failed or did not answer: moody"
+        assert (call.state, call.attempts) == ("queued", 1)
+        assert call.next_attempt > b.clock.now()
+        moody.mood = WebhookBody(b'{"at":"last"}', "application/x")
+        b.later(61)
+        assert await receiver.has(1) == [{"at": "last"}]
+        await b.until(call_id, lambda c: c.success is True)
+        history = await b.history(call_id)
+    assert receiver.requests[0][0]["Content-Type"] == "application/x"
+    assert receiver.requests[0][0]["X-Mox-Webhook-Attempt"] == "2"
+    assert [(a.success, a.code) for a in history] == [(False, 0), (True, 200)]
+
+
+async def test_a_call_whose_event_is_gone_is_given_up(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver):
+        call_id = await b.event(receiver.url, message=7)
+        await b.store.write(lambda conn: _change(conn, sa.delete(event_table)))
+        async with b.sending():
+            call = await b.until(call_id, lambda c: c.state == "retired")
+    assert (call.success, call.error) == (False, "what the webhook is about has been removed")
+    assert receiver.requests == []
+
+
+async def test_incoming_mail_is_announced(tmp_path: Path) -> None:
+    receiver = Receiver()
+    data = b"From: Me <me@example.org>\r\nSubject: Hi\r\n\r\nhello\r\n"
+    async with bench(tmp_path) as b, receiving(receiver), b.sending():
+        event = IncomingDraft(keep_until=b.clock.now() + DAY, calls=(CallDraft(url=receiver.url),))
+        copy = NewCopy(account="a", mailbox="Inbox", rcpt_to="a@example.com", event=event)
+        new = NewReceived(content=StoredBytes(len(data), data=data), copies=(copy,))
+        (message_id,) = await b.store.write(lambda conn: received.add(conn, new, b.clock.now()))
+        b.queued.set()
+        (payload,) = await receiver.has(1)
+    assert payload["From"] == [{"Name": "Me", "Address": "me@example.org"}]
+    assert (payload["Text"], payload["Meta"]["MsgID"]) == ("hello\n", message_id)
+
+
+async def test_stopping_finishes_what_is_under_way_and_starts_nothing(tmp_path: Path) -> None:
+    receiver = Receiver()
+    receiver.go_on = trio.Event()
+    async with bench(tmp_path) as b, receiving(receiver):
+        async with b.sending() as stopping:
+            first = await b.event(receiver.url, message=1)
+            second = await b.event(receiver.url, message=2)
+            await receiver.has(1)
+            stopping.set()
+            await trio.sleep(0.03)
+            receiver.go_on.set()
+        assert (await b.call(first)).state == "retired"
+        assert ((await b.call(second)).state, (await b.call(second)).attempts) == ("queued", 0)
+    assert len(receiver.requests) == 1
+
+
+async def test_a_stop_while_idle_takes_no_time(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        start = trio.current_time()
+        async with b.sending():
+            await trio.sleep(0.02)
+        assert trio.current_time() - start < 1
+
+
+async def test_a_call_cut_off_is_made_again_soon_after_the_next_start(tmp_path: Path) -> None:
+    receiver = Receiver()
+    receiver.go_on = trio.Event()
+    async with bench(tmp_path) as b, receiving(receiver):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(b.sender("one").serve, stopping=trio.Event()))
+            call_id = await b.event(receiver.url, message=1)
+            await receiver.has(1)
+            nursery.cancel_scope.cancel()
+        receiver.go_on.set()
+        await b.sender("two").recover_dead()
+        call = await b.call(call_id)
+        assert (call.attempts, call.next_attempt) == (1, b.clock.now() + timedelta(seconds=30))
+        async with b.sending("two"):
+            b.later(31)
+            await receiver.has(2)
+            await b.until(call_id, lambda c: c.success is True)
+    assert [h["X-Mox-Webhook-Attempt"] for h, _ in receiver.requests] == ["1", "2"]
+
+
+async def test_a_result_survives_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.webhooks.sender.STORE_AGAIN_AFTER", 0.01)
+    receiver = Receiver()
+    receiver.go_on = trio.Event()
+    async with bench(tmp_path) as b, receiving(receiver), b.sending():
+        call_id = await b.event(receiver.url, message=1)
+        await receiver.has(1)
+        write, failures = b.store.write, 0
+
+        async def away(work: Any, **options: Any) -> Any:
+            nonlocal failures
+            failures += 1
+            raise StoreUnavailable("the disk is full")
+
+        monkeypatch.setattr(b.store, "write", away)
+        receiver.go_on.set()
+        await trio.sleep(0.05)
+        assert failures > 1
+        monkeypatch.setattr(b.store, "write", write)
+        await b.until(call_id, lambda c: c.state == "retired" and c.success is True)
+    assert len(receiver.requests) == 1
+
+
+async def test_the_result_of_a_call_that_ended_is_recorded_even_when_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver):
+        write, hanging = b.store.write, trio.Event()
+
+        async def hang_once(work: Any, **options: Any) -> Any:
+            if receiver.requests and not hanging.is_set():
+                hanging.set()
+                await trio.sleep_forever()
+            return await write(work, **options)
+
+        monkeypatch.setattr(b.store, "write", hang_once)
+        call_id = await b.event(receiver.url, message=1)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(b.sender().serve, stopping=trio.Event()))
+            with trio.fail_after(5):
+                await hanging.wait()
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+        call = await b.call(call_id)
+    assert (call.state, call.success) == ("retired", True)
+
+
+async def test_nothing_is_kept_of_accounts_that_keep_nothing(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver):
+        account = b.settings.accounts["a"].model_copy(update={"keep_webhooks_days": 0.0})
+        b.settings = b.settings.model_copy(update={"accounts": {"a": account}})
+        async with b.sending():
+            await b.event(receiver.url, message=1)
+            await receiver.has(1)
+        left = await b.store.read(
+            lambda conn: conn.scalar(sa.select(sa.func.count()).select_from(webhook_call))
+        )
+    assert left == 0
