@@ -22,7 +22,15 @@ from gateway.clock import Clock
 from gateway.errors import StartError, StoreBusy, StoreUnavailable
 from gateway.store import migrations
 from gateway.store.content import ContentStore
-from gateway.store.writer import MAX_WAITING, GiveWay, Writer, finished, unavailable
+from gateway.store.writer import (
+    MAX_WAITING,
+    GiveWay,
+    Writer,
+    driver_connection,
+    finished,
+    unavailable,
+    usable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +42,6 @@ READERS = 2  # threads: reads of the hot path take well under a millisecond
 MAX_WAITING_READS = 1000
 PRAGMAS = (
     "busy_timeout = 10000",  # milliseconds; only another process can make us wait
-    # Before the first table is made, so that space can be given back later without copying the database.
-    "auto_vacuum = INCREMENTAL",
     "synchronous = FULL",  # in WAL mode: an fsync at each commit
     "foreign_keys = ON",
     "temp_store = MEMORY",
@@ -156,19 +162,21 @@ class Readers:
         try:
             if conn is None:
                 conn = open_reader(self._connect)
-            conn.exec_driver_sql("BEGIN")
+            driver = driver_connection(conn)
+            driver.execute("BEGIN")
             try:
                 return finished(work(conn))
             finally:
-                conn.exec_driver_sql("ROLLBACK")
+                if driver.in_transaction:
+                    driver.execute("ROLLBACK")
         except BaseException as exc:
             told = unavailable(exc)
-            if told is None:
-                raise
-            if conn is not None:
+            if conn is not None and (told or not usable(conn)):
                 conn.close()
                 conn = None
-            raise told from exc
+            if told:
+                raise told from exc
+            raise
         finally:
             self._idle.append(conn)
 
@@ -213,6 +221,8 @@ def _prepare(engine: sa.Engine, path: Path, readers: int) -> list[sa.Connection]
         # The log and its index get the same permissions: messages and password hashes are nobody else's.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with engine.connect() as conn:
+            # Before the first table is made: so space can be given back later without copying the database.
+            conn.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
             mode = conn.exec_driver_sql("PRAGMA journal_mode = WAL").scalar_one()
             if mode != "wal":
                 raise StartError(

@@ -87,6 +87,17 @@ def finished(result: T) -> T:
     return result
 
 
+def driver_connection(conn: sa.Connection) -> sqlite3.Connection:
+    """The driver's own connection: plain SQL through it costs a tenth of the way through SQLAlchemy."""
+    return cast(sqlite3.Connection, conn.connection.dbapi_connection)
+
+
+def usable(conn: sa.Connection) -> bool:
+    """Whether SQLAlchemy still runs statements on it: after a refused commit, for one, it does not."""
+    transaction = conn.get_transaction()
+    return not conn.closed and not conn.invalidated and (transaction is None or transaction.is_active)
+
+
 class _Write:
     """A caller and what it waits for."""
 
@@ -285,21 +296,22 @@ class Writer:
 
         Raises _TransactionLost, or sqlite3.Error, when the transaction cannot go on.
         """
-        conn = self._begun()
+        conn = self._conn
+        assert conn is not None
         self._sql("SAVEPOINT one")
         result: outcome.Outcome[Any]
         try:
             result = outcome.Value(finished(work(conn)))
         except BaseException as exc:  # whatever it is, it is its caller's
-            result = outcome.Error(unavailable(exc) or exc)
-        if not self._dbapi().in_transaction:
+            result = outcome.Error(exc)
+        if not usable(conn) or not driver_connection(conn).in_transaction:
             # Either what was raised ended it, or the write did that itself or hid what was raised.
             bug = RuntimeError("a write ended its transaction, or hid the error that did")
-            raise _TransactionLost(str(result)) from (
-                result.error if isinstance(result, outcome.Error) else bug
-            )
+            cause = result.error if isinstance(result, outcome.Error) else bug
+            raise _TransactionLost(str(cause)) from cause
         if isinstance(result, outcome.Error):
             self._sql("ROLLBACK TO one")
+            result = outcome.Error(unavailable(result.error) or result.error)
         self._sql("RELEASE one")
         return result
 
@@ -317,7 +329,7 @@ class Writer:
         self._disconnect()
         try:
             self._conn = self._connect()
-            (timeout,) = self._dbapi().execute("PRAGMA busy_timeout").fetchone()
+            timeout = self._conn.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
             self._sql("PRAGMA busy_timeout = 100")  # milliseconds: what a reader may hold this up
             self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
             self._sql(f"PRAGMA busy_timeout = {timeout}")
@@ -333,14 +345,6 @@ class Writer:
             except Exception as exc:
                 log.error("closing the database: %s", exc)
 
-    def _begun(self) -> sa.Connection:
-        if self._conn is None:
-            raise _TransactionLost("no connection")
-        return self._conn
-
-    def _dbapi(self) -> sqlite3.Connection:
-        return cast(sqlite3.Connection, self._begun().connection.dbapi_connection)
-
     def _sql(self, statement: str) -> None:
-        # Plain SQL on the driver's connection: the way through SQLAlchemy costs ten times as much.
-        self._dbapi().execute(statement)
+        assert self._conn is not None
+        driver_connection(self._conn).execute(statement)
