@@ -384,10 +384,7 @@ class _Held:
         elif failure is None or (self._raised is not None and _is_only(failure, self._raised)):
             return
         else:
-            try:
-                await _contain(failure)
-            except trio.Cancelled:
-                return  # likewise
+            await _contain(failure)
             reason = f"{_raised(failure)} {where}"
         try:
             _failed(self._call, self._arguments, reason, failure, timeout=timeout, may_raise=entering)
