@@ -125,8 +125,7 @@ def _reply(code: int, lines: list[str]) -> Reply:
         return Reply(code, None, tuple(lines))
     enhanced = match[1]
     # The enhanced code stands on every line; a line without it is left as it is.
-    texts = (
-        line[len(enhanced) :].lstrip(" ") if (line + " ").startswith(enhanced + " ") else line
-        for line in lines
-    )
+    texts = [
+        line[len(enhanced) :].lstrip(" ") if f"{line} ".startswith(f"{enhanced} ") else line for line in lines
+    ]
     return Reply(code, enhanced, tuple(texts))

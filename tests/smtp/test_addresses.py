@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.smtp.addresses import AddressError, Mailbox, parse_mailbox, split_path
@@ -110,6 +110,7 @@ def test_a_mailbox_can_not_carry_a_command(localpart: str, domain: str) -> None:
         Mailbox(localpart, domain)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_localpart_that_is_taken_can_be_read_again(localpart: str) -> None:
     try:

@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.smtp.addresses import Mailbox
@@ -100,6 +100,7 @@ def test_errors(line: bytes, codes: str) -> None:
     assert f"{info.value.reply.code} {info.value.reply.enhanced}" == codes
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([b"", b"MAIL FROM:", b"MAIL FROM:<a@x>", b"RCPT TO:", b"EHLO "]), st.binary(max_size=60)
 )

@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.smtp.data import DataDecoder, DataEncoder, DataFault
@@ -146,6 +146,7 @@ MESSAGES = st.lists(st.sampled_from([b".", b"..", b"\r\n", b"a", b"\0", b"\xff",
 )
 
 
+@settings(deadline=None)
 @given(MESSAGES, st.data())
 def test_round_trip(message: bytes, data: st.DataObject) -> None:
     def cut(content: bytes) -> list[bytes]:
@@ -168,6 +169,7 @@ def test_encoder_refuses_bare_line_ends(message: bytes) -> None:
             encode(chunks)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b".", b"\r", b"\n", b"\r\n", b"a" * 12, b"b"]), max_size=20).map(b"".join))
 def test_decoder_agrees_with_a_plain_reading(content: bytes) -> None:
     """The same result as splitting the whole into lines, for any content and any cut."""

@@ -31,6 +31,7 @@ def parse(data: bytes) -> list[Reply]:
             Reply(550, "5.7.1", ("one", "two", "three")),
         ),
         (b"550-5.7.1 one\r\n550 two\r\n", Reply(550, "5.7.1", ("one", "two"))),
+        (b"550-5.7.1 one\r\n550 5.7.11 two\r\n", Reply(550, "5.7.1", ("one", "5.7.11 two"))),
         (b"550 5.7.11x\r\n", Reply(550, None, ("5.7.11x",))),
         (
             b"250 5.1.1 a class that is not the code's\r\n",
