@@ -8,7 +8,7 @@ in the database and aware UTC datetimes in Python. Domains are in Unicode form, 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
@@ -88,7 +88,7 @@ class MessageRow(SQLModel, table=True):
         _index("message_ready", "destination", "next_attempt", "id", where=MESSAGE_READY),
         _index("message_leased", "lease_expires", where="lease_owner IS NOT NULL"),
         # Lists and actions by filter, in either order, of everybody or of one account.
-        _index("message_next", "next_attempt", "id", where="state = 'queued'"),
+        sa.Index("message_next", "state", "next_attempt", "id"),
         sa.Index("message_queued", "state", "queued", "id"),
         sa.Index("message_account", "account", "state", "queued", "id"),
         _index("message_held", "account", "id", where="state = 'queued' AND hold"),
@@ -106,7 +106,7 @@ class MessageRow(SQLModel, table=True):
             "last_activity",
             where="state = 'retired'",
         ),
-        _index("message_keep", "keep_until", where="state = 'retired'"),
+        _index("message_keep", "keep_until", where="keep_until IS NOT NULL"),
     )
     id: int = _id()
     base_id: int = _ref()
@@ -206,10 +206,10 @@ class WebhookCallRow(SQLModel, table=True):
         _index("webhook_call_waiting", "queue_msg_id", "url", "id", where="state = 'queued'"),
         # An event stays as long as a call needs it.
         _index("webhook_call_event", "event_id", where="state = 'queued'"),
-        _index("webhook_call_next", "next_attempt", "id", where="state = 'queued'"),
+        sa.Index("webhook_call_next", "state", "next_attempt", "id"),
         sa.Index("webhook_call_submitted", "state", "submitted", "id"),
         sa.Index("webhook_call_account", "account", "state", "submitted", "id"),
-        _index("webhook_call_keep", "keep_until", where="state = 'retired'"),
+        _index("webhook_call_keep", "keep_until", where="keep_until IS NOT NULL"),
     )
     id: int = _id()
     account: str
@@ -368,6 +368,9 @@ class FactRow(SQLModel, table=True):
     __tablename__ = "fact"
     name: str = Field(primary_key=True)
     value: str
+
+
+AnyRow: TypeAlias = "sa.Row[*tuple[Any, ...]]"
 
 
 def table(row: type[SQLModel]) -> sa.Table:

@@ -1,0 +1,149 @@
+"""Looking into webhook calls, and acting on them by filter: `listing` and `actions` for calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import sqlalchemy as sa
+
+from gateway.store.changes import STEP, Call, Step
+from gateway.store.pages import State, in_state, next_window, read_page
+from gateway.store.tables import AnyRow, webhook_attempt, webhook_call
+from gateway.store.webhook_calls import call_from_row, retire, wake_next
+
+_c = webhook_call.c
+_queued = in_state(webhook_call, "queued")
+
+CallSort = Literal["next_attempt", "submitted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFilter:
+    """All conditions given must match."""
+
+    ids: tuple[int, ...] | None = None
+    account: str = ""
+    url: str = ""
+    event_name: str = ""
+    submitted_before: datetime | None = None
+    submitted_after: datetime | None = None
+    next_attempt_before: datetime | None = None
+    next_attempt_after: datetime | None = None
+    state: State | None = None  # None: both
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAttempt:
+    id: int
+    start: datetime
+    duration: float  # seconds
+    url: str
+    success: bool
+    code: int
+    error: str
+    response: str
+
+
+def page(
+    conn: sa.Connection,
+    wanted: CallFilter,
+    *,
+    sort: CallSort = "submitted",
+    ascending: bool = True,
+    cursor: str = "",
+    maximum: int = 100,
+) -> tuple[tuple[Call, ...], str]:
+    """The calls that match, and the cursor of the next page. Raises ValueError as `listing.page`."""
+    rows, following = read_page(
+        conn,
+        webhook_call,
+        _c[sort],
+        _conditions(wanted),
+        (wanted.state,) if wanted.state else ("queued", "retired"),
+        ascending=ascending,
+        cursor=cursor,
+        maximum=maximum,
+    )
+    return tuple(call_from_row(row) for row in rows), following
+
+
+def get(conn: sa.Connection, call_id: int, account: str = "") -> tuple[Call, tuple[CallAttempt, ...]] | None:
+    """A call with its attempts, oldest first; None if there is none, or it is not the given account's."""
+    row = conn.execute(
+        sa.select(webhook_call).where(*_conditions(CallFilter(ids=(call_id,), account=account)))
+    ).first()
+    if row is None:
+        return None
+    attempts = conn.execute(
+        sa.select(webhook_attempt).where(webhook_attempt.c.call_id == call_id).order_by(webhook_attempt.c.id)
+    )
+    return call_from_row(row), tuple(
+        CallAttempt(**{name: value for name, value in attempt._mapping.items() if name != "call_id"})
+        for attempt in attempts
+    )
+
+
+def cancel(
+    conn: sa.Connection,
+    wanted: CallFilter,
+    keep_until: Callable[[str], datetime | None],
+    now: datetime,
+    position: str = "",
+    error: str = "canceled by admin",
+) -> Step:
+    """Retires calls that match, those under way as well. `keep_until(account)`; None removes them."""
+    rows, following = _walk(conn, wanted, position)
+    for row in rows:
+        retire(conn, row.id, keep_until(row.account), now, success=False, error=error)
+        if row.queue_msg_id:
+            wake_next(conn, row.queue_msg_id, row.url, now)
+    return Step(len(rows), following)
+
+
+def schedule(conn: sa.Connection, wanted: CallFilter, at: datetime, position: str = "") -> Step:
+    """Sets the next attempt of calls that are not under way."""
+    rows, following = _walk(conn, wanted, position)
+    ids = [row.id for row in rows if row.lease_owner is None]
+    if ids:
+        conn.execute(sa.update(webhook_call).where(_c.id.in_(ids)).values(next_attempt=at))
+    return Step(len(ids), following)
+
+
+def _walk(conn: sa.Connection, wanted: CallFilter, position: str) -> tuple[Sequence[AnyRow], str | None]:
+    if wanted.state == "retired":
+        return [], None
+    mine = [_c.account == wanted.account] if wanted.account else []
+    window, following = next_window(conn, webhook_call, _c.submitted, wanted.ids, mine, position, STEP)
+    if not window:
+        return [], None
+    rows = conn.execute(
+        sa.select(_c.id, _c.account, _c.queue_msg_id, _c.url, _c.lease_owner)
+        .where(_c.id.in_(window), _queued, *_conditions(wanted, ids=False))
+        .with_for_update()
+    ).all()
+    return rows, following
+
+
+def _conditions(wanted: CallFilter, *, ids: bool = True) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if ids and wanted.ids is not None:
+        found.append(_c.id.in_(wanted.ids))
+    for column, text in (
+        (_c.account, wanted.account),
+        (_c.url, wanted.url),
+        (_c.event_name, wanted.event_name),
+    ):
+        if text:
+            found.append(column == text)
+    for column, before, after in (
+        (_c.submitted, wanted.submitted_before, wanted.submitted_after),
+        (_c.next_attempt, wanted.next_attempt_before, wanted.next_attempt_after),
+    ):
+        if before is not None:
+            found.append(column < before)
+        if after is not None:
+            found.append(column > after)
+    return found

@@ -1,0 +1,114 @@
+"""Events: written in commit order, read by whoever keeps a cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.model import Event
+from gateway.store import facts
+from gateway.store.tables import AnyRow, event
+
+_INSERT = sa.insert(event).returning(event.c.id)
+_ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(7236842)")  # any number, the same everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingReference:
+    """The event "incoming": the message itself is `received.get(account, received_id)`, if still there."""
+
+    id: int
+    time: datetime
+    account: str
+    received_id: int
+
+
+def insert(
+    conn: sa.Connection,
+    *,
+    time: datetime,
+    account: str,
+    name: str,
+    keep_until: datetime,
+    queue_msg_id: int = 0,
+    received_id: int = 0,
+    data: dict[str, Any] | None = None,
+) -> int:
+    """The event's ID."""
+    if conn.dialect.name == "postgresql":
+        # IDs are given out before the commit: without this, a reader could see 8 before 7 and miss 7.
+        conn.execute(_ORDER_LOCK)
+    row_id: int = conn.execute(
+        _INSERT,
+        {
+            "time": time,
+            "account": account,
+            "name": name,
+            "queue_msg_id": queue_msg_id,
+            "received_id": received_id,
+            "data": data or {},
+            "keep_until": keep_until,
+        },
+    ).scalar_one()
+    return row_id
+
+
+def after(
+    conn: sa.Connection,
+    cursor: int,
+    limit: int,
+    *,
+    account: str = "",
+    names: Sequence[str] = (),
+) -> tuple[Event | IncomingReference, ...]:
+    """The events whose ID is over `cursor`, in order: of all accounts and names, unless given."""
+    statement = sa.select(event).where(event.c.id > cursor).order_by(event.c.id).limit(limit)
+    if account:
+        statement = statement.where(event.c.account == account)
+    if names:
+        statement = statement.where(event.c.name.in_(names))
+    return tuple(_event(row) for row in conn.execute(statement))
+
+
+def get(conn: sa.Connection, event_id: int) -> Event | IncomingReference | None:
+    row = conn.execute(sa.select(event).where(event.c.id == event_id)).first()
+    return None if row is None else _event(row)
+
+
+def of_message(conn: sa.Connection, queue_msg_id: int, limit: int = 1000) -> tuple[Event, ...]:
+    """A message's events, oldest first."""
+    rows = conn.execute(
+        sa.select(event).where(event.c.queue_msg_id == queue_msg_id).order_by(event.c.id).limit(limit)
+    )
+    return tuple(found for row in rows if isinstance(found := _event(row), Event))
+
+
+def cursor(conn: sa.Connection, name: str) -> int:
+    """How far the reader `name` has come; 0 at first."""
+    return int(facts.read(conn, f"cursor:{name}") or 0)
+
+
+def set_cursor(conn: sa.Connection, name: str, event_id: int) -> None:
+    facts.write(conn, f"cursor:{name}", str(event_id))
+
+
+def newest(conn: sa.Connection) -> int:
+    """The newest event's ID, 0 if there is none: where a reader starts who wants only what comes."""
+    return conn.scalar(sa.select(sa.func.max(event.c.id))) or 0
+
+
+def _event(row: AnyRow) -> Event | IncomingReference:
+    if row.name == "incoming":
+        return IncomingReference(row.id, row.time, row.account, row.received_id)
+    return Event(
+        id=row.id,
+        time=row.time,
+        account=row.account,
+        name=row.name,
+        queue_msg_id=row.queue_msg_id,
+        **row.data,
+    )

@@ -1,0 +1,276 @@
+"""The queue's way in, and the leases under which its messages are attempted. The way out is `settle`.
+
+Each function is one step inside the caller's transaction; it may be run again after a rollback.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.errors import SubmissionRefused
+from gateway.store import holds, limits, received
+from gateway.store.changes import STEP, Claim, Claimed, Claims, NewMessages
+from gateway.store.content import insert_content
+from gateway.store.due import Due
+from gateway.store.rows import new_attempt, queued_message, read_contents
+from gateway.store.tables import MESSAGE_READY, AnyRow, attempt, message, webhook_call
+
+INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of an attempt that a crash cut off
+
+# --- Adding ---------------------------------------------------------------------------------------
+
+_INSERT = sa.insert(message).returning(message.c.id, sort_by_parameter_order=True)
+_FROM_IDS = sa.select(message.c.from_id).where(message.c.from_id.in_(sa.bindparam("ids", expanding=True)))
+
+
+def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]:
+    """Queues one message for each recipient, all or none; the IDs, in the order of the recipients.
+
+    Raises Stale (hold rules changed) and SubmissionRefused (a limit is reached, a FromID is in use).
+    """
+    if not new.recipients:
+        raise ValueError("a submission needs a recipient")
+    holds.check_generation(conn, new.hold_generation)
+    _check_from_ids(conn, [recipient.from_id for recipient in new.recipients if recipient.from_id])
+    limits.count(
+        conn,
+        new.account,
+        [recipient.address for recipient in new.recipients],
+        now,
+        max_messages=new.max_messages,
+        max_first_time=new.max_first_time,
+    )
+    content_id = insert_content(conn, new.content, now)
+    rows = _new_rows(new, content_id, now)
+    try:
+        ids = [conn.execute(_INSERT, rows[0]).scalar_one()]
+        if len(rows) > 1:
+            base_id = ids[0]
+            conn.execute(sa.update(message).where(message.c.id == base_id).values(base_id=base_id))
+            ids += conn.execute(_INSERT, [row | {"base_id": base_id} for row in rows[1:]]).scalars()
+    except sa.exc.IntegrityError as exc:
+        # Another machine's transaction took the FromID after the check.
+        raise SubmissionRefused("user", "a FromID of this submission is in use already") from exc
+    if new.sent_copy is not None:
+        received.add(conn, new.sent_copy, now)
+    return tuple(ids)
+
+
+def _check_from_ids(conn: sa.Connection, from_ids: list[str]) -> None:
+    if not from_ids:
+        return
+    seen: set[str] = set()
+    for from_id in from_ids:
+        if from_id in seen:
+            raise SubmissionRefused("user", f"FromID {from_id!r} is used for two recipients")
+        seen.add(from_id)
+    for start in range(0, len(from_ids), STEP):
+        used = conn.scalar(_FROM_IDS, {"ids": from_ids[start : start + STEP]})
+        if used is not None:
+            raise SubmissionRefused("user", f"FromID {used!r} is in use already")
+
+
+def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str, Any]]:
+    common: dict[str, Any] = {
+        "base_id": 0,
+        "submission_id": new.submission_id,
+        "state": "queued",
+        "account": new.account,
+        "queued": now,
+        "sender_localpart": new.sender.localpart if new.sender else "",
+        "sender_domain": new.sender.domain if new.sender else "",
+        "message_id": new.message_id,
+        "subject": new.subject,
+        "size": new.content.size,
+        "has_8bit": new.has_8bit,
+        "smtputf8": new.smtputf8,
+        "require_tls": new.require_tls,
+        "transport": new.transport,
+        "future_release": new.future_release,
+        "dsn_ret": new.dsn_ret,
+        "is_report": new.is_report,
+        "extra": dict(new.extra),
+        "content_id": content_id,
+        "attempts": 0,
+        "max_attempts": new.max_attempts,
+        "dialed_ips": {},
+        "next_attempt": now if new.not_before is None else max(now, new.not_before),
+        "lease_token": 0,
+        "retired_as": "",
+    }
+    return [
+        common
+        | {
+            "hold": recipient.hold,
+            "recipient_localpart": recipient.address.localpart,
+            "recipient_domain": recipient.address.domain,
+            "destination": recipient.destination,
+            "from_id": recipient.from_id,
+            "env_id": recipient.env_id,
+            "dsn_notify": recipient.dsn_notify,
+            "dsn_orcpt": recipient.dsn_orcpt,
+        }
+        for recipient in new.recipients
+    ]
+
+
+# --- Claiming -------------------------------------------------------------------------------------
+
+_DUE = Due("message", "destination", MESSAGE_READY)
+_LOAD = (
+    sa.select(message)
+    .where(message.c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(MESSAGE_READY))
+    .with_for_update(skip_locked=True)  # PostgreSQL: another machine may be claiming them
+)
+_LEASE = (
+    sa.update(message)
+    .where(message.c.id == sa.bindparam("row"))
+    .values(
+        lease_owner=sa.bindparam("owner"),
+        lease_token=sa.bindparam("token"),
+        lease_expires=sa.bindparam("expires"),
+        attempts=sa.bindparam("number"),
+        last_attempt=sa.bindparam("now"),
+        next_attempt=sa.bindparam("fallback"),
+    )
+)
+_ATTEMPT = sa.insert(attempt).returning(attempt.c.id, sort_by_parameter_order=True)
+_HOLD = sa.update(message).where(message.c.id == sa.bindparam("row")).values(hold=True)
+
+
+def next_due(conn: sa.Connection) -> datetime | None:
+    """When the scheduler has to look again: the earliest message that is neither held nor leased.
+
+    In the past, if a message's destination has no room.
+    """
+    return _DUE.next(conn)
+
+
+def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime], datetime]) -> Claims:
+    """Takes leases on what is due, and records their attempts.
+
+    `fallback(attempts, now)` is the next attempt's time should this one's result bring no other; it must be
+    quick and must not raise.
+    """
+    now = wanted.now
+    picked = _DUE.pick(conn, now, wanted.room, wanted.per_destination, wanted.busy, wanted.position)
+    if not picked.ids:
+        return Claims((), picked.position, picked.more)
+    found = {row.id: row for row in conn.execute(_LOAD, {"ids": picked.ids})}
+    rows = [found[row_id] for row_id in picked.ids if row_id in found]
+    held = _held_meanwhile(conn, rows)
+    if held:
+        conn.execute(_HOLD, [{"row": row_id} for row_id in held])
+        rows = [row for row in rows if row.id not in held]
+    if not rows:
+        return Claims((), picked.position, more=True)
+
+    expires = now + timedelta(seconds=wanted.lease_seconds)
+    next_attempts = [fallback(row.attempts + 1, now) for row in rows]
+    conn.execute(
+        _LEASE,
+        [
+            {
+                "row": row.id,
+                "owner": wanted.owner,
+                "token": row.lease_token + 1,
+                "expires": expires,
+                "number": row.attempts + 1,
+                "now": now,
+                "fallback": next_attempt,
+            }
+            for row, next_attempt in zip(rows, next_attempts, strict=True)
+        ],
+    )
+    attempt_ids = conn.execute(
+        _ATTEMPT,
+        [
+            new_attempt(row.id, row.attempts + 1, "delivering", row.lease_token + 1, now, row.transport)
+            for row in rows
+        ],
+    ).scalars()
+    contents = read_contents(conn, {row.content_id for row in rows})
+    claimed = tuple(
+        Claimed(
+            message=queued_message(
+                row, attempts=row.attempts + 1, last_attempt=now, next_attempt=next_attempt
+            ),
+            token=row.lease_token + 1,
+            attempt_id=attempt_id,
+            lease_expires=expires,
+            destination=row.destination,
+            content=contents[row.content_id],
+            future_release=row.future_release,
+            dsn_ret=row.dsn_ret,
+            dsn_notify=row.dsn_notify,
+            dsn_orcpt=row.dsn_orcpt,
+            is_report=row.is_report,
+            dialed_ips=row.dialed_ips,
+        )
+        for row, next_attempt, attempt_id in zip(rows, next_attempts, attempt_ids, strict=True)
+    )
+    return Claims(claimed, picked.position, picked.more or bool(held))
+
+
+def _held_meanwhile(conn: sa.Connection, rows: list[AnyRow]) -> set[int]:
+    """Those that a rule matches whose holding of the whole queue is still under way: held when met."""
+    rules = holds.unapplied(conn)
+    return {
+        row.id
+        for row in rows
+        for rule in rules
+        if rule.matches(row.account, row.sender_domain, row.recipient_domain)
+    }
+
+
+# --- Leases of the dead ---------------------------------------------------------------------------
+
+_OWNERS = sa.union(
+    sa.select(message.c.lease_owner).where(message.c.lease_owner.is_not(None)),
+    sa.select(webhook_call.c.lease_owner).where(webhook_call.c.lease_owner.is_not(None)),
+)
+
+
+def lease_owners(conn: sa.Connection) -> frozenset[str]:
+    """Who holds leases, of messages or webhook calls."""
+    return frozenset(conn.scalars(_OWNERS))
+
+
+def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
+    """Ends the leases of `dead` owners and those that expired, at most 500; how many.
+
+    Their attempts become "interrupted" and count; the messages are due 30 s after the attempt's start.
+    """
+    lost = conn.execute(
+        sa.select(message.c.id, message.c.lease_token, message.c.last_attempt)
+        .where(
+            message.c.lease_owner.is_not(None),
+            sa.or_(message.c.lease_expires <= now, message.c.lease_owner.in_(list(dead))),
+        )
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    ).all()
+    by_due: defaultdict[datetime, list[int]] = defaultdict(list)
+    for row in lost:
+        by_due[row.last_attempt + INTERRUPTED_PAUSE].append(row.id)
+        conn.execute(
+            sa.update(attempt)
+            .where(
+                attempt.c.message_id == row.id,
+                attempt.c.lease_token == row.lease_token,
+                attempt.c.state == "delivering",
+            )
+            .values(state="interrupted", success=False, error="the gateway stopped during this attempt")
+        )
+    for due, ids in by_due.items():
+        conn.execute(
+            sa.update(message)
+            .where(message.c.id.in_(ids))
+            .values(lease_owner=None, lease_expires=None, next_attempt=due)
+        )
+    return len(lost)

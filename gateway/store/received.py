@@ -1,0 +1,177 @@
+"""Mail in mailboxes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+
+import sqlalchemy as sa
+
+from gateway.model import ReceivedMessage
+from gateway.store import events, webhook_calls
+from gateway.store.changes import ContentRef, NewCopy, NewReceived, Received
+from gateway.store.content import insert_content, release_content
+from gateway.store.tables import AnyRow, content, mailbox, received
+
+INBOX = "Inbox"
+
+_MAILBOX = sa.select(mailbox.c.id).where(
+    mailbox.c.account == sa.bindparam("account"), mailbox.c.name == sa.bindparam("name")
+)
+_NEW_MAILBOX = sa.text(
+    "INSERT INTO mailbox (account, name) VALUES (:account, :name) ON CONFLICT (account, name) DO NOTHING"
+)
+_INSERT = sa.insert(received).returning(received.c.id)
+
+
+def add(conn: sa.Connection, new: NewReceived, now: datetime) -> tuple[int, ...]:
+    """Stores the content once and a row for each copy, with its event and calls; the IDs, in order."""
+    if not new.copies:
+        raise ValueError("a received message needs a mailbox to go to")
+    content_id = insert_content(conn, new.content, now)
+    return tuple(_add_copy(conn, copy, content_id, new.content.size, now) for copy in new.copies)
+
+
+def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, now: datetime) -> int:
+    row_id: int = conn.execute(
+        _INSERT,
+        {
+            "account": copy.account,
+            "mailbox_id": _mailbox(conn, copy.account, copy.mailbox),
+            "content_id": content_id,
+            "received": now,
+            "size": size,
+            "flags": list(copy.flags),
+            "mail_from": copy.mail_from,
+            "mail_from_validated": copy.mail_from_validated,
+            "rcpt_to": copy.rcpt_to,
+            "msg_from": copy.msg_from,
+            "msg_from_validated": copy.msg_from_validated,
+            "dkim_verified_domains": list(copy.dkim_verified_domains),
+            "remote_ip": copy.remote_ip,
+            "dsn": copy.dsn,
+            "automated": copy.automated,
+            "message_id": copy.message_id,
+            "subject": copy.subject,
+        },
+    ).scalar_one()
+    if copy.event is not None:
+        event_id = events.insert(
+            conn,
+            time=now,
+            account=copy.account,
+            name="incoming",
+            keep_until=copy.event.keep_until,
+            received_id=row_id,
+        )
+        webhook_calls.add(conn, copy.event.calls, copy.account, event_id, "incoming", 0, now)
+    return row_id
+
+
+def _mailbox(conn: sa.Connection, account: str, name: str) -> int:
+    key = {"account": account, "name": name}
+    found = conn.scalar(_MAILBOX, key)
+    if found is None:
+        conn.execute(_NEW_MAILBOX, key)
+        found = conn.execute(_MAILBOX, key).scalar_one()
+    return cast(int, found)
+
+
+def get(conn: sa.Connection, account: str, message_id: int) -> Received | None:
+    """None if there is none of that ID, or it is another account's."""
+    row = conn.execute(
+        sa.select(
+            received,
+            mailbox.c.name.label("mailbox"),
+            content.c.data,
+            content.c.file,
+            content.c.size.label("bytes"),
+        )
+        .join(mailbox, mailbox.c.id == received.c.mailbox_id)
+        .join(content, content.c.id == received.c.content_id)
+        .where(received.c.id == message_id, received.c.account == account)
+    ).first()
+    if row is None:
+        return None
+    return Received(
+        _message(row), ContentRef(id=row.content_id, size=row.bytes, data=row.data, file=row.file)
+    )
+
+
+def _message(row: AnyRow) -> ReceivedMessage:
+    return ReceivedMessage(
+        id=row.id,
+        account=row.account,
+        mailbox=row.mailbox,
+        received=row.received,
+        size=row.size,
+        flags=tuple(row.flags),
+        mail_from=row.mail_from,
+        mail_from_validated=row.mail_from_validated,
+        rcpt_to=row.rcpt_to,
+        msg_from=row.msg_from,
+        msg_from_validated=row.msg_from_validated,
+        dkim_verified_domains=tuple(row.dkim_verified_domains),
+        remote_ip=row.remote_ip,
+        dsn=row.dsn,
+        automated=row.automated,
+    )
+
+
+def page(
+    conn: sa.Connection, account: str, mailbox_name: str, *, before: int | None = None, maximum: int = 100
+) -> tuple[ReceivedMessage, ...]:
+    """The mailbox's messages, the newest first, with IDs under `before`."""
+    mailbox_id = conn.scalar(_MAILBOX, {"account": account, "name": mailbox_name})
+    if mailbox_id is None:
+        return ()
+    statement = (
+        sa.select(received, sa.literal(mailbox_name).label("mailbox"))
+        .where(received.c.account == account, received.c.mailbox_id == mailbox_id)
+        .order_by(received.c.id.desc())
+        .limit(maximum)
+    )
+    if before is not None:
+        statement = statement.where(received.c.id < before)
+    return tuple(_message(row) for row in conn.execute(statement))
+
+
+def mailboxes(conn: sa.Connection, account: str) -> tuple[str, ...]:
+    return tuple(
+        conn.scalars(sa.select(mailbox.c.name).where(mailbox.c.account == account).order_by(mailbox.c.name))
+    )
+
+
+def change_flags(
+    conn: sa.Connection, account: str, message_id: int, *, add: frozenset[str], remove: frozenset[str]
+) -> bool:
+    """False if the account has no such message. Flags come in their canonical form."""
+    mine = sa.and_(received.c.id == message_id, received.c.account == account)
+    flags = conn.scalar(sa.select(received.c.flags).where(mine).with_for_update())
+    if flags is None:
+        return False
+    conn.execute(sa.update(received).where(mine).values(flags=sorted((set(flags) | add) - remove)))
+    return True
+
+
+def move(conn: sa.Connection, account: str, message_id: int, mailbox_name: str) -> bool | None:
+    """False if the account has no such message, None if it has no such mailbox."""
+    mailbox_id = conn.scalar(_MAILBOX, {"account": account, "name": mailbox_name})
+    if mailbox_id is None:
+        return None
+    moved = conn.execute(
+        sa.update(received)
+        .where(received.c.id == message_id, received.c.account == account)
+        .values(mailbox_id=mailbox_id)
+    )
+    return moved.rowcount == 1
+
+
+def delete(conn: sa.Connection, account: str, message_id: int) -> list[str] | None:
+    """The files to unlink once this is committed; None if the account has no such message."""
+    content_id = conn.execute(
+        sa.delete(received)
+        .where(received.c.id == message_id, received.c.account == account)
+        .returning(received.c.content_id)
+    ).scalar()
+    return None if content_id is None else release_content(conn, [content_id])

@@ -1,0 +1,310 @@
+"""What became of a message, written in one go: history, queue, suppression, event, webhook calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from gateway.errors import Stale
+from gateway.mail.address import Address
+from gateway.model import Result
+from gateway.store import events, received, webhook_calls
+from gateway.store.changes import (
+    EventDraft,
+    NewReceived,
+    Report,
+    Reschedule,
+    Retire,
+    Settled,
+    Settlement,
+    Suppress,
+)
+from gateway.store.content import release_content
+from gateway.store.rows import new_attempt
+from gateway.store.tables import AnyRow, UtcTime, attempt, message
+
+_c = message.c
+_LOAD = (
+    sa.select(
+        _c.id, _c.state, _c.account, _c.recipient_localpart, _c.recipient_domain, _c.from_id, _c.message_id,
+        _c.subject, _c.extra, _c.attempts, _c.content_id, _c.lease_owner, _c.lease_token,
+    )
+    .where(_c.id == sa.bindparam("row"))
+    .with_for_update()
+)  # fmt: skip
+_FINISH_ATTEMPT = (
+    sa.update(attempt)
+    # A result that is in stays; one that comes twice changes nothing.
+    .where(attempt.c.id == sa.bindparam("row"), attempt.c.state != "done")
+    .values(
+        {
+            name: sa.bindparam(f"new_{name}")
+            for name in (
+                "state", "duration", "success", "code", "enhanced", "error",
+                "transport", "remote_mta", "remote_ip", "tls", "transcript",
+            )
+        }
+    )
+)  # fmt: skip
+_RESCHEDULE = (
+    sa.update(message)
+    .where(_c.id == sa.bindparam("row"))
+    .values(lease_owner=None, lease_expires=None, next_attempt=sa.bindparam("due"))
+)
+_DIALED = sa.update(message).where(_c.id == sa.bindparam("row")).values(dialed_ips=sa.bindparam("dialed"))
+_RETIRE = (
+    sa.update(message)
+    .where(_c.id == sa.bindparam("row"))
+    .values(
+        state="retired",
+        hold=False,
+        lease_owner=None,
+        lease_expires=None,
+        retired_as=sa.bindparam("as"),
+        success=sa.bindparam("succeeded"),
+        last_activity=sa.bindparam("now"),
+        keep_until=sa.bindparam("keep"),
+        content_id=sa.bindparam("content"),
+    )
+)
+# An entry that has expired is as good as none.
+_SUPPRESS = sa.text(
+    "INSERT INTO suppression"
+    " (created, account, base_address, original_address, list_name, manual, reason, expires)"
+    " VALUES (:now, :account, :base, :original, '', :manual, :reason, :expires)"
+    " ON CONFLICT (account, base_address, list_name) DO UPDATE SET created = excluded.created,"
+    " original_address = excluded.original_address, manual = excluded.manual, reason = excluded.reason,"
+    " expires = excluded.expires WHERE suppression.expires <= excluded.created RETURNING id"
+).bindparams(
+    sa.bindparam("now", type_=UtcTime()),
+    sa.bindparam("expires", type_=UtcTime()),
+    sa.bindparam("manual", type_=sa.Boolean()),
+)
+
+
+def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
+    """Applies an attempt's result: the message is rescheduled or retired, and everybody concerned is told.
+
+    If the lease is lost (expired and recovered, the message canceled, claimed again) only the attempt's row
+    is finished, as "late". Raises Stale if the suppression relied on a history that has grown.
+    """
+    row = conn.execute(_LOAD, {"row": change.message_id}).first()
+    mine = (
+        row is not None
+        and row.state == "queued"
+        and row.lease_owner is not None
+        and row.lease_token == change.token
+    )
+    _finish_attempt(conn, change, "done" if mine else "late")
+    if row is None or not mine:
+        return Settled(applied=False)
+    files: list[str] = []
+    suppressing = _suppress(conn, row, change.suppress, now)
+    if isinstance(change.then, Reschedule):
+        conn.execute(_RESCHEDULE, {"row": row.id, "due": change.then.next_attempt})
+        if change.then.dialed_ips is not None:
+            conn.execute(_DIALED, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
+    else:
+        files = retire(conn, row, change.then, now)
+    return _announce(conn, row, change.event, change.notice, suppressing, files, now)
+
+
+def settle_many(conn: sa.Connection, changes: Sequence[Settlement], now: datetime) -> tuple[Settled, ...]:
+    """Settles the recipients of one transaction. Events are in the order given."""
+    return tuple(settle(conn, change, now) for change in changes)
+
+
+def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
+    """Adds to a message's history what came to be known of it; not applied if it is gone.
+
+    Raises Stale if it was to be retired but is no longer queued, or as `settle` does.
+    """
+    row = conn.execute(_LOAD, {"row": change.message_id}).first()
+    if row is None:
+        return Settled(applied=False)
+    if change.retire is not None and row.state != "queued":
+        raise Stale(f"message {row.id} is no longer queued")
+    record(conn, row.id, now, change)
+    files: list[str] = []
+    suppressing = _suppress(conn, row, change.suppress, now)
+    if change.retire is not None:
+        files = retire(conn, row, change.retire, now)
+    elif row.state == "retired":
+        values: dict[str, Any] = {"last_activity": now}
+        if change.success is not None:
+            values["success"] = change.success
+        conn.execute(sa.update(message).where(_c.id == row.id).values(values))
+    return _announce(conn, row, change.event, change.notice, suppressing, files, now)
+
+
+class Before(NamedTuple):
+    """An earlier message to the same address."""
+
+    id: int
+    success: bool
+
+
+def latest_retired(
+    conn: sa.Connection, account: str, recipient: Address, *, excluding: int, limit: int = 2
+) -> tuple[Before, ...]:
+    """The account's latest delivered or failed messages to an address, the newest first.
+
+    Those that were canceled or suppressed say nothing of the address and do not count.
+    """
+    rows = conn.execute(
+        sa.select(_c.id, _c.success)
+        .where(
+            _c.state == sa.literal_column("'retired'"),
+            _c.account == account,
+            _c.recipient_domain == recipient.domain,
+            _c.recipient_localpart == recipient.localpart,
+            _c.retired_as.in_(("delivered", "failed")),
+            _c.id != excluding,
+        )
+        .order_by(_c.last_activity.desc(), _c.id.desc())
+        .limit(limit)
+    )
+    return tuple(Before(row.id, row.success) for row in rows)
+
+
+# --- The parts ------------------------------------------------------------------------------------
+
+
+def load(conn: sa.Connection, message_id: int) -> AnyRow | None:
+    """What the parts below need to know of a message."""
+    return conn.execute(_LOAD, {"row": message_id}).first()
+
+
+def record(conn: sa.Connection, message_id: int, now: datetime, change: Report) -> None:
+    """A line of history that was no attempt of ours."""
+    conn.execute(
+        sa.insert(attempt),
+        new_attempt(message_id, 0, "done", 0, now, "")
+        | {
+            "success": change.success,
+            "code": change.code,
+            "enhanced": change.enhanced,
+            "error": change.error,
+            "remote_mta": change.remote_mta,
+        },
+    )
+
+
+def retire(conn: sa.Connection, row: AnyRow, how: Retire, now: datetime) -> list[str]:
+    """Takes a message out of the queue, its lease with it; the files to unlink."""
+    if how.keep_until is None:
+        conn.execute(sa.delete(attempt).where(attempt.c.message_id == row.id))
+        conn.execute(sa.delete(message).where(_c.id == row.id))
+        return _release(conn, row.content_id)
+    keeps_content = how.keep_content and row.content_id is not None
+    conn.execute(
+        _RETIRE,
+        {
+            "row": row.id,
+            "as": how.retired_as,
+            "succeeded": how.success,
+            "now": now,
+            "keep": how.keep_until,
+            "content": row.content_id if keeps_content else None,
+        },
+    )
+    return [] if keeps_content else _release(conn, row.content_id)
+
+
+def announce(
+    conn: sa.Connection, row: AnyRow, draft: EventDraft, suppressing: bool, now: datetime
+) -> tuple[int, tuple[int, ...]]:
+    """Writes the event and its calls; their IDs."""
+    event_id = events.insert(
+        conn,
+        time=now,
+        account=row.account,
+        name=draft.name,
+        keep_until=draft.keep_until,
+        queue_msg_id=row.id,
+        data={
+            "from_id": row.from_id,
+            "message_id": row.message_id,
+            "subject": row.subject,
+            "recipient": str(Address(row.recipient_localpart, row.recipient_domain)),
+            "attempt": row.attempts,
+            "dsn": draft.dsn,
+            "suppressing": suppressing,
+            "code": draft.code,
+            "enhanced": draft.enhanced,
+            "error": draft.error,
+            "remote_mta": draft.remote_mta,
+            "matched_by": draft.matched_by,
+            "extra": row.extra,
+        },
+    )
+    return event_id, webhook_calls.add(conn, draft.calls, row.account, event_id, draft.name, row.id, now)
+
+
+def _release(conn: sa.Connection, content_id: int | None) -> list[str]:
+    return [] if content_id is None else release_content(conn, [content_id])
+
+
+def _finish_attempt(conn: sa.Connection, change: Settlement, state: str) -> None:
+    outcome = change.outcome
+    conn.execute(
+        _FINISH_ATTEMPT,
+        {
+            "row": change.attempt_id,
+            "new_state": state,
+            "new_duration": change.duration,
+            "new_success": outcome.result is Result.DELIVERED,
+            "new_code": outcome.code,
+            "new_enhanced": outcome.enhanced,
+            "new_error": outcome.error,
+            "new_transport": change.transport,
+            "new_remote_mta": outcome.remote_mta,
+            "new_remote_ip": outcome.remote_ip,
+            "new_tls": outcome.tls,
+            "new_transcript": outcome.transcript,
+        },
+    )
+
+
+def _suppress(conn: sa.Connection, row: AnyRow, entry: Suppress | None, now: datetime) -> bool:
+    """Whether this put the address on the list."""
+    if entry is None:
+        return False
+    if entry.history is not None:
+        recipient = Address(row.recipient_localpart, row.recipient_domain)
+        before = latest_retired(conn, row.account, recipient, excluding=row.id)
+        if tuple(earlier.id for earlier in before) != entry.history:
+            raise Stale(f"message {row.id}: other messages to {recipient} were retired meanwhile")
+    added = conn.execute(
+        _SUPPRESS,
+        {
+            "now": now,
+            "account": row.account,
+            "base": entry.base_address,
+            "original": entry.original_address,
+            "manual": False,
+            "reason": entry.reason,
+            "expires": entry.expires,
+        },
+    ).first()
+    return added is not None
+
+
+def _announce(
+    conn: sa.Connection,
+    row: AnyRow,
+    draft: EventDraft | None,
+    notice: NewReceived | None,
+    suppressing: bool,
+    files: list[str],
+    now: datetime,
+) -> Settled:
+    if notice is not None:
+        received.add(conn, notice, now)
+    event_id, call_ids = (0, ()) if draft is None else announce(conn, row, draft, suppressing, now)
+    return Settled(
+        applied=True, event_id=event_id, call_ids=call_ids, suppressing=suppressing, files=tuple(files)
+    )

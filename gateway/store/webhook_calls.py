@@ -1,0 +1,322 @@
+"""Webhook calls: one event on its way to one URL. Leased, retried and retired as messages are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.store.changes import STEP, Call, CallClaims, CallDraft, CallResult, ClaimCalls
+from gateway.store.due import Due
+from gateway.store.pages import in_state
+from gateway.store.tables import CALL_READY, AnyRow, webhook_attempt, webhook_call
+
+INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of a call that a crash cut off
+_BLOCKED_PAUSE = timedelta(seconds=1)
+
+_c = webhook_call.c
+_queued = in_state(webhook_call, "queued")
+
+# --- Adding ---------------------------------------------------------------------------------------
+
+_INSERT = sa.insert(webhook_call).returning(_c.id)
+_OLDER = (
+    sa.select(_c.id, _c.next_attempt)
+    .where(
+        _queued,
+        _c.queue_msg_id == sa.bindparam("message"),
+        _c.url == sa.bindparam("to"),
+        _c.id < sa.bindparam("new"),
+    )
+    .order_by(_c.id)
+)
+_OLDER_BUT_FAILURES = _OLDER.where(_c.event_name.not_in(("failed", "suppressed")))
+
+
+def add(
+    conn: sa.Connection,
+    drafts: Sequence[CallDraft],
+    account: str,
+    event_id: int,
+    event_name: str,
+    queue_msg_id: int,
+    now: datetime,
+) -> tuple[int, ...]:
+    """Queues an event's calls; their IDs. For outgoing events, retires those that they supersede.
+
+    A superseded call under way is not interrupted, but it is not tried again, and its result goes to its
+    history only. `unrecognized` (an out-of-office reply, say) supersedes neither failed nor suppressed.
+    """
+    ids: list[int] = []
+    for draft in drafts:
+        call_id: int = conn.execute(
+            _INSERT,
+            {
+                "account": account,
+                "event_id": event_id,
+                "event_name": event_name,
+                "queue_msg_id": queue_msg_id,
+                "url": draft.url,
+                "authorization": draft.authorization,
+                "state": "queued",
+                "submitted": now,
+                "content_type": "",
+                "attempts": 0,
+                "next_attempt": now,
+                "lease_token": 0,
+                "superseded_by": 0,
+                "error": "",
+            },
+        ).scalar_one()
+        ids.append(call_id)
+        if queue_msg_id and draft.supersede:
+            older = _OLDER_BUT_FAILURES if event_name == "unrecognized" else _OLDER
+            found = conn.scalars(older, {"message": queue_msg_id, "to": draft.url, "new": call_id}).all()
+            for old in found:
+                retire(
+                    conn,
+                    old,
+                    draft.superseded_keep_until,
+                    now,
+                    superseded_by=call_id,
+                    error="superseded by a newer event",
+                )
+    return tuple(ids)
+
+
+# --- Claiming -------------------------------------------------------------------------------------
+
+_DUE = Due("webhook_call", "url", CALL_READY)
+_LOAD = (
+    sa.select(webhook_call)
+    .where(_c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(CALL_READY))
+    .with_for_update(skip_locked=True)
+)
+_BLOCKER = _OLDER.limit(1)
+_POSTPONE = (
+    sa.update(webhook_call).where(_c.id == sa.bindparam("row")).values(next_attempt=sa.bindparam("due"))
+)
+_LEASE = (
+    sa.update(webhook_call)
+    .where(_c.id == sa.bindparam("row"))
+    .values(
+        lease_owner=sa.bindparam("owner"),
+        lease_token=sa.bindparam("token"),
+        lease_expires=sa.bindparam("expires"),
+        attempts=sa.bindparam("number"),
+        last_activity=sa.bindparam("now"),
+        next_attempt=sa.bindparam("fallback"),
+    )
+)
+
+
+def next_due(conn: sa.Connection) -> datetime | None:
+    """When the earliest call that waits is due; in the past, if its URL has no room."""
+    return _DUE.next(conn)
+
+
+def claim(
+    conn: sa.Connection, wanted: ClaimCalls, fallback: Callable[[int, datetime], datetime]
+) -> CallClaims:
+    """Takes leases on calls that are due. `fallback` as for `queue.claim`.
+
+    A call whose message has an older one that still waits for the same URL (superseding is off) waits until
+    that one is over: events of a message come in order.
+    """
+    now = wanted.now
+    picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, wanted.busy, wanted.position)
+    if not picked.ids:
+        return CallClaims((), picked.position, picked.more)
+    found = {row.id: row for row in conn.execute(_LOAD, {"ids": picked.ids})}
+    calls: list[Call] = []
+    leases: list[dict[str, Any]] = []
+    blocked: list[dict[str, Any]] = []
+    expires = now + timedelta(seconds=wanted.lease_seconds)
+    for row in (found[row_id] for row_id in picked.ids if row_id in found):
+        if row.queue_msg_id:
+            earlier = conn.execute(
+                _BLOCKER, {"message": row.queue_msg_id, "to": row.url, "new": row.id}
+            ).first()
+            if earlier is not None:
+                # It comes back then, or as soon as the older one is over.
+                blocked.append({"row": row.id, "due": max(earlier.next_attempt, now + _BLOCKED_PAUSE)})
+                continue
+        number, token, next_attempt = row.attempts + 1, row.lease_token + 1, fallback(row.attempts + 1, now)
+        leases.append(
+            {
+                "row": row.id,
+                "owner": wanted.owner,
+                "token": token,
+                "expires": expires,
+                "number": number,
+                "now": now,
+                "fallback": next_attempt,
+            }
+        )
+        calls.append(
+            call_from_row(row, attempts=number, token=token, next_attempt=next_attempt, last_activity=now)
+        )
+    if blocked:
+        conn.execute(_POSTPONE, blocked)
+    if leases:
+        conn.execute(_LEASE, leases)
+    return CallClaims(tuple(calls), picked.position, picked.more or bool(blocked))
+
+
+# --- Results --------------------------------------------------------------------------------------
+
+_FINISH_LOAD = (
+    sa.select(_c.state, _c.lease_owner, _c.lease_token, _c.queue_msg_id)
+    .where(_c.id == sa.bindparam("row"))
+    .with_for_update()
+)
+_RESCHEDULE = (
+    sa.update(webhook_call)
+    .where(_c.id == sa.bindparam("row"))
+    .values(
+        lease_owner=None,
+        lease_expires=None,
+        next_attempt=sa.bindparam("due"),
+        payload=sa.bindparam("new_payload"),
+        content_type=sa.bindparam("new_type"),
+        error=sa.bindparam("new_error"),
+    )
+)
+
+
+def finish(conn: sa.Connection, result: CallResult, now: datetime) -> bool:
+    """Writes a call's result, and its payload for further attempts. False: the lease was lost, or the call is
+    over (superseded, canceled): then only its history grows, if it is still there."""
+    row = conn.execute(_FINISH_LOAD, {"row": result.call_id}).first()
+    if row is None:
+        return False
+    _add_attempt(
+        conn,
+        result.call_id,
+        start=result.start,
+        url=result.url,
+        duration=result.duration,
+        success=result.success,
+        code=result.code,
+        error=result.error,
+        response=result.response,
+    )
+    if row.state != "queued" or row.lease_owner is None or row.lease_token != result.token:
+        return False
+    if result.next_attempt is not None:
+        conn.execute(
+            _RESCHEDULE,
+            {
+                "row": result.call_id,
+                "due": result.next_attempt,
+                "new_payload": result.payload,
+                "new_type": result.content_type,
+                "new_error": result.error,
+            },
+        )
+        return True
+    retire(
+        conn,
+        result.call_id,
+        result.keep_until,
+        now,
+        success=result.success,
+        error=result.error,
+        payload=result.payload,
+        content_type=result.content_type,
+    )
+    if row.queue_msg_id:
+        wake_next(conn, row.queue_msg_id, result.url, now)
+    return True
+
+
+def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
+    """Ends the leases of `dead` owners and those that expired, at most 500; how many. As `queue.recover`."""
+    lost = conn.execute(
+        sa.select(_c.id, _c.url, _c.last_activity)
+        .where(
+            _c.lease_owner.is_not(None),
+            sa.or_(_c.lease_expires <= now, _c.lease_owner.in_(list(dead))),
+        )
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for row in lost:
+        _add_attempt(
+            conn, row.id, start=row.last_activity, url=row.url, error="the gateway stopped during this call"
+        )
+        conn.execute(
+            sa.update(webhook_call)
+            .where(_c.id == row.id)
+            .values(lease_owner=None, lease_expires=None, next_attempt=row.last_activity + INTERRUPTED_PAUSE)
+        )
+    return len(lost)
+
+
+def _add_attempt(
+    conn: sa.Connection,
+    call_id: int,
+    *,
+    start: datetime,
+    url: str,
+    duration: float = 0.0,
+    success: bool = False,
+    code: int = 0,
+    error: str = "",
+    response: str = "",
+) -> None:
+    conn.execute(
+        sa.insert(webhook_attempt),
+        {
+            "call_id": call_id,
+            "start": start,
+            "duration": duration,
+            "url": url,
+            "success": success,
+            "code": code,
+            "error": error,
+            "response": response,
+        },
+    )
+
+
+def retire(
+    conn: sa.Connection, call_id: int, keep_until: datetime | None, now: datetime, **values: Any
+) -> None:
+    """Ends a call, its lease with it."""
+    if keep_until is None:
+        conn.execute(sa.delete(webhook_attempt).where(webhook_attempt.c.call_id == call_id))
+        conn.execute(sa.delete(webhook_call).where(_c.id == call_id))
+        return
+    conn.execute(
+        sa.update(webhook_call)
+        .where(_c.id == call_id)
+        .values(
+            state="retired",
+            lease_owner=None,
+            lease_expires=None,
+            last_activity=now,
+            keep_until=keep_until,
+            **values,
+        )
+    )
+
+
+def wake_next(conn: sa.Connection, queue_msg_id: int, url: str, now: datetime) -> None:
+    """The oldest call that waited for its turn is due now; one that waits for its retry is left."""
+    first = sa.select(sa.func.min(_c.id)).where(_queued, _c.queue_msg_id == queue_msg_id, _c.url == url)
+    conn.execute(
+        sa.update(webhook_call)
+        .where(_c.id == first.scalar_subquery(), _c.attempts == 0, _c.next_attempt > now)
+        .values(next_attempt=now)
+    )
+
+
+def call_from_row(row: AnyRow, **changed: Any) -> Call:
+    fields = {name: value for name, value in row._mapping.items() if name not in _LEASE_COLUMNS}
+    return Call(**({"token": row.lease_token} | fields | changed))
+
+
+_LEASE_COLUMNS = frozenset({"lease_owner", "lease_token", "lease_expires"})
