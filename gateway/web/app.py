@@ -73,7 +73,7 @@ class WebApp:
                 form = await read_form(headers, receive, self._max_message_size, reservation)
                 if form.files and not method.takes_files:
                     raise protocol_error(f"form: {name} takes no files")
-                request = await parse_request(method.request, form.request)
+                request = await parse_request(method.request, form.request, self._services.offload)
                 call = Call(login=login, services=self._services, files=form.files)
                 del form  # of a large request, half the memory
                 answer = await method.handler(call, request)

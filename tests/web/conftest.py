@@ -38,9 +38,9 @@ class FakeAccounts:
         self.asked.append((login, password, remote_ip))
         if self.too_many:
             raise TooManyFailuresError(17)
-        address = login and Address.parse(login)
-        account = address and Directory(self._settings).owner(address)
-        if not account or password != "secret":
+        address = Address.parse(login)
+        account = Directory(self._settings).owner(address)
+        if account is None or password != "secret":
             raise BadCredentialsError("no such login, or another password")
         return Login(account, address, self._settings.accounts[account])
 

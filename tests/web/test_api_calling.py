@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus, unquote_to_bytes
 
@@ -24,11 +24,6 @@ GOOD = b'{"To":[{"Address":"bob@example.com"}],"Text":"x"}'
 
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def never() -> Iterator[bytes]:
-    raise AssertionError("the body was read")
-    yield b""
 
 
 # --- Who calls -----------------------------------------------------------------------------------

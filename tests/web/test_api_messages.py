@@ -67,7 +67,6 @@ async def _read(self: Any) -> bytes:
 async def test_message_get(api: Any, form: str) -> None:
     store(api, MESSAGE, flags=("\\seen", "$junk"))
     answer = await api.call("MessageGet", {"MsgID": 7}, form)
-    leaf = {"Parts": []}
     assert answer.json == {
         "Message": {
             "From": [{"Name": "Björn", "Address": "bjorn@example.com"}],
@@ -97,7 +96,7 @@ async def test_message_get(api: Any, form: str) -> None:
                     "ContentDisposition": "",
                     "Filename": "",
                     "DecodedSize": 5,
-                    **leaf,
+                    "Parts": [],
                 },
                 {
                     "ContentType": "application/pdf",
@@ -106,7 +105,7 @@ async def test_message_get(api: Any, form: str) -> None:
                     "ContentDisposition": "attachment",
                     "Filename": "ü.pdf",
                     "DecodedSize": 4,
-                    **leaf,
+                    "Parts": [],
                 },
             ],
         },

@@ -112,7 +112,7 @@ async def test_int_beyond_64_bits(api: Any) -> None:
 
 
 async def test_commas_in_a_text_are_free(api: Any) -> None:
-    for text in ("a,[{" * 100_000, ',"\\' * 100_000):
+    for text in ("a,[{" * 100_000, ',"\\' * 100_000, "a,[{" * 600_000):
         assert (await api.send(Text=text)).status == 200
 
 
@@ -314,8 +314,15 @@ def test_shapes_are_cached() -> None:
     assert jsontypes.shape_of(SendRequest) is jsontypes.shape_of(SendRequest)
 
 
-async def test_case_variants_parse_the_same() -> None:
-    plain = await parse_request(SendRequest, b'{"To":[{"Address":"a@b.c"}],"Date":"2026-01-31T08:00:00.25Z"}')
-    other = await parse_request(SendRequest, b'{"tO":[{"address":"a@b.c"}],"DATE":"2026-01-31T08:00:00.25Z"}')
-    assert plain == other
-    await trio.lowlevel.checkpoint()
+async def test_many_escapes_are_parsed_beside_the_loop(api: Any) -> None:
+    text = '{"To":[{"Address":"b@example.com"}],"%s":"' + "\\u00e4" * 600_000 + '"}'
+    assert (await api.text("Send", text % "Text")).status == 200
+    assert api.offload.runs == ["parse_beside"]
+    assert (await api.text("Send", text % "Nope")).error[0] == "protocol"
+
+
+async def test_case_variants_parse_the_same(api: Any) -> None:
+    plain = b'{"To":[{"Address":"a@b.c"}],"Date":"2026-01-31T08:00:00.25Z"}'
+    other = b'{"tO":[{"address":"a@b.c"}],"DATE":"2026-01-31T08:00:00.25Z"}'
+    first = await parse_request(SendRequest, plain, api.offload)
+    assert first == await parse_request(SendRequest, other, api.offload)

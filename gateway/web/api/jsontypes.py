@@ -27,10 +27,13 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema, from_json, to_json
 
 from gateway.web.api.errors import BadRequest, protocol_error
+from gateway.web.api.services import Offload
 
 # Commas and brackets in a request. Each value costs the parser far more memory than its bytes; 10,000
 # recipients with names have 40,000.
 MAX_JSON_ELEMENTS = 60_000
+ESCAPES_HERE = 500_000  # backslashes; more take the parser some 10 ms and are left to a worker process
+_PIECE = 1024 * 1024  # bytes looked at between two turns of the loop
 MAX_KEY_SHOWN = 40  # characters of a key in an error message
 INT64_MAX = 2**63 - 1
 
@@ -153,10 +156,39 @@ class Response(BaseModel):
 R = TypeVar("R", bound=Request)
 
 
-async def parse_request(model: type[R], data: bytes) -> R:
+async def parse_request(model: type[R], data: bytes, offload: Offload) -> R:
     """The request in `data`, or BadRequest `protocol` that names the field."""
-    if data.count(b",") + data.count(b"{") + data.count(b"[") > MAX_JSON_ELEMENTS:
+    if len(data) <= _PIECE:
+        if _structure(data) > MAX_JSON_ELEMENTS:
+            await _check_elements(data)
+        return _parsed(model, data)
+    # Large ones are looked at in pieces, so that the loop turns. What the parser does in one go, it does in
+    # 1 ms for each MiB, if there are few escapes.
+    structure = escapes = 0
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        structure += _structure(piece)
+        escapes += piece.count(b"\\")
+        await trio.lowlevel.checkpoint()
+    if structure > MAX_JSON_ELEMENTS:
         await _check_elements(data)
+    if escapes > ESCAPES_HERE:
+        parsed = await offload.run(parse_beside, model, data)
+        if isinstance(parsed, str):
+            raise protocol_error(parsed)
+        return parsed
+    return _parsed(model, data)
+
+
+def parse_beside(model: type[R], data: bytes) -> R | str:
+    """Parse in a worker process: what is wrong is answered as a text."""
+    try:
+        return _parsed(model, data)
+    except BadRequest as exc:
+        return str(exc)
+
+
+def _parsed(model: type[R], data: bytes) -> R:
     try:
         return model.__pydantic_validator__.validate_json(data)  # type: ignore[no-any-return]
     except ValidationError as exc:
@@ -164,14 +196,19 @@ async def parse_request(model: type[R], data: bytes) -> R:
             raise _explain(exc) from None
     value = _exact_keys(from_json(data), shape_of(model), "")
     try:
-        return model.__pydantic_validator__.validate_json(to_json(value, inf_nan_mode="constants"))  # type: ignore[no-any-return]
+        return model.__pydantic_validator__.validate_json(  # type: ignore[no-any-return]
+            to_json(value, inf_nan_mode="constants")
+        )
     except ValidationError as exc:
         raise _explain(exc) from None
 
 
+def _structure(data: bytes) -> int:
+    return data.count(b",") + data.count(b"{") + data.count(b"[")
+
+
 _STRING_OR_STRUCTURE = re.compile(rb'["{\[,]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-_PIECE = 1024 * 1024  # bytes looked at between two turns of the loop
 
 
 async def _check_elements(data: bytes) -> None:
