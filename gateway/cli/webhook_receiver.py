@@ -142,8 +142,9 @@ def _addresses(value: object) -> str:
 
 
 def _name(event: object) -> str:
-    colour = "green" if event in _GOOD else "red" if event in _BAD else "yellow"
-    return click.style(f"{_clean(event):<12}", fg=colour, bold=True)
+    name = _clean(event)
+    colour = "green" if name in _GOOD else "red" if name in _BAD else "yellow"
+    return click.style(f"{name:<12}", fg=colour, bold=True)
 
 
 def _quoted(subject: object) -> str:

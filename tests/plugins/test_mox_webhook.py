@@ -105,21 +105,8 @@ def test_an_outgoing_event() -> None:
         "RemoteMTA": "mx.example.org",
         "MatchedBy": "",
     }
-    assert list(found)[:13] == [
-        "Version",
-        "Event",
-        "DSN",
-        "Suppressing",
-        "QueueMsgID",
-        "FromID",
-        "MessageID",
-        "Subject",
-        "WebhookQueued",
-        "SMTPCode",
-        "SMTPEnhancedCode",
-        "Error",
-        "Extra",
-    ]
+    in_order = "Version Event DSN Suppressing QueueMsgID FromID MessageID Subject WebhookQueued"
+    assert " ".join(found).startswith(f"{in_order} SMTPCode SMTPEnhancedCode Error Extra")
 
 
 def test_a_delivery_by_the_queue_has_no_codes_but_one_that_a_dsn_reports_has() -> None:
@@ -132,10 +119,9 @@ def test_a_delivery_by_the_queue_has_no_codes_but_one_that_a_dsn_reports_has() -
 
 
 def test_an_empty_event_has_no_nulls() -> None:
-    empty = Event(
-        id=1, time=QUEUED, account="a", name="canceled", queue_msg_id=1, from_id="", message_id="", subject="",
-        recipient="", attempt=0,
-    )  # fmt: skip
+    empty = dataclasses.replace(
+        FAILED, time=QUEUED, from_id="", message_id="", subject="", recipient="", error="", extra={}
+    )
     found = payload(empty)
     assert None not in found.values()
     assert found["Extra"] == {}
