@@ -149,9 +149,9 @@ class ContentStore:
             except StoreError as exc:
                 log.warning("content file %s is left for the next sweep: %s", name, exc)
 
-    def open(self, where: Located) -> Content:
+    def open(self, where: Located) -> StoredContent:
         """A reader of stored bytes (a gateway.model.Content). Nothing is opened before it is read."""
-        return Content(self, where)
+        return StoredContent(self, where)
 
     async def unlink(self, files: Iterable[str]) -> None:
         """Removes files whose rows are gone. Does not raise: what cannot be removed now is swept later."""
@@ -251,7 +251,7 @@ class Spool:
         return self._file
 
 
-class Content:
+class StoredContent:
     """A stored message's bytes: see gateway.model.Content.
 
     Error handling: a file that is missing or was cut short is StoreUnavailable, never a shorter message.

@@ -7,7 +7,6 @@ them), handed to `read` or `write`. The event loop never waits for the disk.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -31,8 +30,6 @@ from gateway.store.writer import (
     unavailable,
     usable,
 )
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -59,8 +56,7 @@ class Store:
     database as StoreUnavailable, and StoreBusy at once when too many wait.
     """
 
-    def __init__(self, engine: sa.Engine, path: Path, clock: Clock, writer: Writer, readers: Readers) -> None:
-        self.engine = engine
+    def __init__(self, path: Path, clock: Clock, writer: Writer, readers: Readers) -> None:
         self.path = path
         self.clock = clock
         self.content = ContentStore(path.parent / CONTENT, self)
@@ -87,20 +83,21 @@ class Store:
         """
         path = (data_dir / FILE).absolute()
         engine = make_engine(path)
-        connections = await trio.to_thread.run_sync(_prepare, engine, path, readers)
-        pool = Readers(engine.connect, connections)
-        # The readers' connections are open as long as the writer works: it relies on that.
+        # Nobody uses this connection: it is open as long as the writer works, which relies on that.
+        anchor = await trio.to_thread.run_sync(_prepare, engine, path)
+        pool = Readers(engine.connect, readers)
         writer = Writer(engine.connect, max_waiting=max_waiting, fair=several_processes)
         give_way = GiveWay(lambda: writer.busy or pool.busy)
         trio.lowlevel.add_instrument(give_way)
         try:
-            yield cls(engine, path, clock, writer, pool)
+            yield cls(path, clock, writer, pool)
         finally:
             with trio.CancelScope(shield=True):
                 await writer.close()
                 await pool.close()
+                # The last connection that closes moves the log into the database.
+                await trio.to_thread.run_sync(anchor.close)
                 trio.lowlevel.remove_instrument(give_way)
-                await trio.to_thread.run_sync(_checkpoint, engine)
 
     async def write(self, work: Callable[[sa.Connection], T], *, size: int = 0) -> T:
         """Runs `work` in a transaction, and returns its answer once that is durable.
@@ -131,10 +128,10 @@ class Store:
 class Readers:
     """Connections that only read, and as many threads that use them."""
 
-    def __init__(self, connect: Callable[[], sa.Connection], connections: list[sa.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sa.Connection], number: int) -> None:
         self._connect = connect
-        self._idle: list[sa.Connection | None] = [*connections]  # None: one that failed, to be opened again
-        self._limiter = trio.CapacityLimiter(len(connections))
+        self._idle: list[sa.Connection | None] = [None] * number  # None: to be opened when it is needed
+        self._limiter = trio.CapacityLimiter(number)
         self._closed = False
 
     @property
@@ -213,14 +210,15 @@ def _refuse_commit(_conn: sa.Connection) -> None:
     raise RuntimeError("a write or read must not commit: the store does")
 
 
-def _prepare(engine: sa.Engine, path: Path, readers: int) -> list[sa.Connection]:
-    """Makes and migrates the database, and opens the readers' connections. Raises StartError."""
+def _prepare(engine: sa.Engine, path: Path) -> sa.Connection:
+    """Makes and migrates the database, and answers a connection to it. Raises StartError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path.parent / CONTENT).mkdir(mode=0o700, exist_ok=True)
         # The log and its index get the same permissions: messages and password hashes are nobody else's.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with engine.connect() as conn:
+        conn = engine.connect()
+        try:
             # Before the first table is made: so space can be given back later without copying the database.
             conn.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
             mode = conn.exec_driver_sql("PRAGMA journal_mode = WAL").scalar_one()
@@ -229,7 +227,10 @@ def _prepare(engine: sa.Engine, path: Path, readers: int) -> list[sa.Connection]
                     f"{path}: write-ahead logging does not work on this file system; use a local one"
                 )
             _migrate(conn, path)
-            return [open_reader(engine.connect) for _ in range(readers)]
+        except BaseException:
+            conn.close()
+            raise
+        return conn
     except (OSError, sa.exc.DBAPIError, sqlite3.Error) as exc:
         reason = unavailable(exc) or exc
         raise StartError(f"{path}: {reason}") from exc
@@ -243,12 +244,3 @@ def _migrate(conn: sa.Connection, path: Path) -> None:
             conn.exec_driver_sql("COMMIT")
     except migrations.NotOurs as exc:
         raise StartError(f"{path}: {exc}") from None
-
-
-def _checkpoint(engine: sa.Engine) -> None:
-    """Moves the log into the database, so that a copy of the one file is a copy of all."""
-    try:
-        with engine.connect() as conn:
-            conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    except (sa.exc.DBAPIError, sqlite3.Error) as exc:
-        log.warning("the database's log could not be checkpointed and is kept: %s", exc)

@@ -8,7 +8,7 @@ Three rules hold:
    Nobody is answered then: each write of the batch runs once more, alone, and its own commit answers.
 
 The third rule is why a write must be a function that can run again, without side effects. It relies on
-another connection to the database being open all the time (the store's readers are): so what a failed COMMIT
+another connection to the database being open all the time (Store.open keeps one): so what a failed COMMIT
 left in the write-ahead log stays invisible and is overwritten, instead of being recovered by the next open.
 """
 

@@ -334,6 +334,23 @@ async def test_database_in_use_by_another_program(tmp_path: Path, monkeypatch: p
         assert on_disk(store) == ["b"]
 
 
+async def test_several_processes_take_turns(tmp_path: Path) -> None:
+    async with (
+        Store.open(tmp_path, ManualClock(), several_processes=True) as one,
+        Store.open(tmp_path, ManualClock(), several_processes=True) as two,
+    ):
+
+        async def writes(store: Store, who: str) -> None:
+            async with trio.open_nursery() as nursery:
+                for i in range(400):
+                    nursery.start_soon(store.write, put(f"{who} {i:03}"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writes, one, "one")
+            nursery.start_soon(writes, two, "two")
+        assert len(on_disk(one)) == 800
+
+
 async def test_database_that_cannot_be_opened_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, slow_batches: None
 ) -> None:
