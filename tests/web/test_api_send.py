@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.mail.address import Address
+from gateway.outbound.submission import Submitted
 from gateway.web.api.jsontypes import format_time
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)  # the fake clock's
@@ -172,6 +173,15 @@ async def test_require_tls_false_adds_the_header(api: Any) -> None:
     await api.send(RequireTLS=False)
     assert api.last.require_tls is False
     assert parsed(api.last.data)["TLS-Required"] == "No"
+
+
+async def test_recipients_changed_by_a_plugin_are_not_named_wrongly(api: Any) -> None:
+    async def submit(new: object) -> Submitted:
+        return Submitted(((7, "f"),))
+
+    api.submitter.submit = submit
+    answer = await api.send(To=[{"Address": "a@b.example"}, {"Address": "c@d.example"}])
+    assert answer.json["Submissions"] == [{"Address": "", "QueueMsgID": 7, "FromID": "f"}]
 
 
 async def test_user_agent_is_the_clients_if_given(api: Any) -> None:

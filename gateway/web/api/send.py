@@ -104,7 +104,11 @@ async def send(call: Call, request: models.SendRequest) -> models.SendResult:
             sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
         )
     )
-    given = (entry.Address for entry in (*request.To, *request.CC, *request.BCC))
+    given = [entry.Address for entry in (*request.To, *request.CC, *request.BCC)]
+    if len(given) != len(submitted.recipients):
+        # A plugin took recipients away or added some. The message is queued, so this must not fail; but which
+        # of the IDs is whose is not known here.
+        given = [""] * len(submitted.recipients)
     return models.SendResult(
         MessageID=composed.message_id,
         Submissions=[
