@@ -25,7 +25,9 @@ INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of an attempt that 
 # --- Adding ---------------------------------------------------------------------------------------
 
 _INSERT = sa.insert(message).returning(message.c.id, sort_by_parameter_order=True)
-_FROM_IDS = sa.select(message.c.from_id).where(message.c.from_id.in_(sa.bindparam("ids", expanding=True)))
+_FROM_IDS = sa.select(message.c.from_id).where(
+    message.c.from_id.in_(sa.bindparam("ids", expanding=True)), sa.text("from_id <> ''")
+)
 
 
 def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ class MessageRow(SQLModel, table=True):
         sa.Index("message_next", "state", "next_attempt", "id"),
         sa.Index("message_queued", "state", "queued", "id"),
         sa.Index("message_account", "account", "state", "queued", "id"),
-        _index("message_held", "account", "id", where="state = 'queued' AND hold"),
+        _index("message_held", "account", "id", where="hold"),
         _index("message_content", "content_id", where="content_id IS NOT NULL"),
         # FromIDs are unique over queued and retired messages.
         _index("message_from_id", "from_id", where="from_id <> ''", unique=True),

@@ -1,0 +1,146 @@
+"""What the tests of the store's queries share: a database of its own, and drafts with defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.mail.address import Address
+from gateway.model import Outcome, Result
+from gateway.store import queue, tables
+from gateway.store.changes import (
+    CallDraft,
+    Claim,
+    Claimed,
+    EventDraft,
+    NewMessages,
+    NewRecipient,
+    Reschedule,
+    Retire,
+    Settlement,
+)
+from gateway.store.content import StoredBytes
+
+NOW = datetime(2030, 5, 1, 12, 0, tzinfo=UTC)
+KEEP = NOW + timedelta(days=7)
+HOOK = "https://app.example.org/hook"
+CALLS = (CallDraft(url=HOOK, superseded_keep_until=KEEP),)
+DATA = b"Subject: hi\r\n\r\nhello\r\n"
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def later(attempts: int, now: datetime) -> datetime:
+    return now + timedelta(seconds=450 * 2 ** min(attempts - 1, 10))
+
+
+@contextmanager
+def database() -> Iterator[sa.Connection]:
+    """A connection in a transaction, on an empty database in memory."""
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    tables.metadata.create_all(engine)
+    try:
+        with engine.connect() as conn:
+            yield conn
+    finally:
+        engine.dispose()
+
+
+def recipient(address: str = "jo@example.net", **fields: Any) -> NewRecipient:
+    parsed = Address.parse(address)
+    return replace(NewRecipient(address=parsed, destination=parsed.domain), **fields)
+
+
+def submission(*recipients: NewRecipient | str, **fields: Any) -> NewMessages:
+    given = tuple(r if isinstance(r, NewRecipient) else recipient(r) for r in recipients) or (recipient(),)
+    defaults: dict[str, Any] = {
+        "account": "shop",
+        "submission_id": "sub1",
+        "sender": Address("shop", "example.org"),
+        "recipients": given,
+        "content": StoredBytes(len(DATA), data=DATA),
+        "message_id": "<m1@example.org>",
+        "subject": "hi",
+        "hold_generation": 0,
+    }
+    return NewMessages(**(defaults | fields))
+
+
+def add(conn: sa.Connection, *recipients: NewRecipient | str, **fields: Any) -> tuple[int, ...]:
+    now = fields.pop("now", NOW)
+    return queue.add(conn, submission(*recipients, **fields), now)
+
+
+def claim(conn: sa.Connection, now: datetime = NOW, **fields: Any) -> tuple[Claimed, ...]:
+    defaults: dict[str, Any] = {"owner": "me", "lease_seconds": 60, "room": 100, "per_destination": 100}
+    return queue.claim(conn, Claim(now=now, **(defaults | fields)), later).messages
+
+
+def delivered(claimed: Claimed, **fields: Any) -> Settlement:
+    draft = settlement(
+        claimed,
+        Outcome(result=Result.DELIVERED, code=250, remote_mta="mx.example.net"),
+        Retire(retired_as="delivered", success=True, keep_until=KEEP),
+        EventDraft(name="delivered", keep_until=KEEP, calls=CALLS),
+    )
+    return replace(draft, **fields)
+
+
+def failed(claimed: Claimed, **fields: Any) -> Settlement:
+    draft = settlement(
+        claimed,
+        Outcome.permanent("no such user", code=550, enhanced="5.1.1"),
+        Retire(retired_as="failed", success=False, keep_until=KEEP),
+        EventDraft(
+            name="failed",
+            code=550,
+            enhanced="5.1.1",
+            error="no such user",
+            keep_until=KEEP,
+            calls=CALLS,
+        ),
+    )
+    return replace(draft, **fields)
+
+
+def delayed(claimed: Claimed, due: datetime, **fields: Any) -> Settlement:
+    draft = settlement(
+        claimed,
+        Outcome.temporary("try later", code=451, enhanced="4.7.1"),
+        Reschedule(next_attempt=due),
+        EventDraft(
+            name="delayed",
+            code=451,
+            enhanced="4.7.1",
+            error="try later",
+            keep_until=KEEP,
+            calls=CALLS,
+        ),
+    )
+    return replace(draft, **fields)
+
+
+def settlement(
+    claimed: Claimed, outcome: Outcome, then: Reschedule | Retire, event: EventDraft
+) -> Settlement:
+    return Settlement(
+        message_id=claimed.message.id,
+        token=claimed.token,
+        attempt_id=claimed.attempt_id,
+        outcome=outcome,
+        duration=1.5,
+        transport="direct",
+        then=then,
+        event=event,
+    )
+
+
+def count(conn: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+    return conn.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one()

@@ -1,0 +1,636 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.errors import Stale, SubmissionRefused
+from gateway.mail.address import Address
+from gateway.model import Event
+from gateway.store import actions, cleanup, events, holds, listing, queue, received, settle, tables
+from gateway.store.changes import Claim, Ending, NewCopy, NewReceived, Report, Retire, Suppress
+from gateway.store.content import StoredBytes, release_content
+from gateway.store.listing import Filter
+from tests.store.sample import (
+    DATA,
+    HOOK,
+    KEEP,
+    NOW,
+    add,
+    at,
+    claim,
+    count,
+    database,
+    delayed,
+    delivered,
+    failed,
+    later,
+    recipient,
+    submission,
+)
+
+GONE = Retire(retired_as="delivered", success=True, keep_until=None)
+
+
+@pytest.fixture
+def conn() -> Iterator[sa.Connection]:
+    with database() as conn:
+        yield conn
+
+
+def item(conn: sa.Connection, message_id: int) -> listing.Item:
+    found = listing.get(conn, message_id)
+    assert found is not None
+    return found[0]
+
+
+def attempts(conn: sa.Connection, message_id: int) -> list[tuple[int, str, str]]:
+    found = listing.get(conn, message_id)
+    assert found is not None
+    return [(a.number, a.state, a.error) for a in found[1]]
+
+
+# --- add ------------------------------------------------------------------------------------------
+
+
+def test_recipients_share_content_and_base_id_in_order(conn: sa.Connection) -> None:
+    first, second, third = add(conn, "b@b.example", "a@a.example", "c@b.example", extra={"k": "v"})
+    assert first < second < third
+    messages = [item(conn, i).message for i in (first, second, third)]
+    assert [str(m.recipient) for m in messages] == ["b@b.example", "a@a.example", "c@b.example"]
+    assert {m.base_id for m in messages} == {first}
+    assert messages[0].extra == {"k": "v"}
+    assert messages[0].sender == Address("shop", "example.org")
+    assert count(conn, tables.content) == 1
+    content = listing.content_of(conn, second)
+    assert content is not None
+    assert (content.size, content.data) == (len(DATA), DATA)
+
+
+def test_many_recipients_keep_their_order(conn: sa.Connection) -> None:
+    names = [f"u{(i * 7919) % 1000}@example.net" for i in range(1000)]
+    ids = add(conn, *names)
+    assert len(set(ids)) == 1000
+    stored = {row.id: row.recipient_localpart for row in conn.execute(sa.select(tables.message))}
+    assert [f"{stored[i]}@example.net" for i in ids] == names
+
+
+def test_one_recipient_has_no_base_id_and_the_null_sender_is_none(conn: sa.Connection) -> None:
+    (only,) = add(conn, sender=None, not_before=at(3600))
+    message = item(conn, only).message
+    assert message.base_id == 0
+    assert message.sender is None
+    assert message.next_attempt == at(3600)
+    assert claim(conn, at(3599)) == ()
+    assert [c.message.id for c in claim(conn, at(3600))] == [only]
+
+
+def test_ids_never_come_back(conn: sa.Connection) -> None:
+    (first,) = add(conn)
+    settle.settle(
+        conn,
+        delivered(claim(conn)[0], then=GONE),
+        NOW,
+    )
+    assert listing.get(conn, first) is None
+    assert add(conn)[0] > first
+
+
+def test_from_ids_are_unique_over_queued_and_retired(conn: sa.Connection) -> None:
+    add(conn, recipient(from_id="f1"))
+    with pytest.raises(SubmissionRefused, match="'f1' is in use") as refused:
+        add(conn, recipient(from_id="f2"), recipient("x@example.net", from_id="f1"))
+    assert refused.value.code == "user"
+    settle.settle(conn, delivered(claim(conn)[0]), NOW)
+    with pytest.raises(SubmissionRefused, match="in use"):
+        add(conn, recipient(from_id="f1"))
+    with pytest.raises(SubmissionRefused, match="two recipients"):
+        add(conn, recipient(from_id="f3"), recipient("x@example.net", from_id="f3"))
+    assert count(conn, tables.message) == 1
+
+
+def test_the_unique_index_has_the_last_word_on_from_ids(
+    conn: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(conn, recipient(from_id="f1"))
+    monkeypatch.setattr(queue, "_check_from_ids", lambda conn, from_ids: None)
+    with pytest.raises(SubmissionRefused, match="FromID"):
+        add(conn, recipient(from_id="f1"))
+
+
+def test_a_decision_on_older_hold_rules_is_stale(conn: sa.Connection) -> None:
+    rule = holds.add_rule(conn, NOW, account="shop")
+    with pytest.raises(Stale, match="generation 1"):
+        add(conn)
+    assert holds.snapshot(conn) == ((rule,), 1)
+    add(conn, recipient(hold=True), hold_generation=1)
+    assert holds.remove_rule(conn, rule.id)
+    with pytest.raises(Stale):
+        add(conn, hold_generation=1)
+    assert not holds.remove_rule(conn, rule.id)
+
+
+def test_a_sent_copy_comes_with_the_submission(conn: sa.Connection) -> None:
+    copy = NewReceived(content=StoredBytes(3, data=b"bcc"), copies=(NewCopy(account="shop", mailbox="Sent"),))
+    add(conn, sent_copy=copy)
+    (sent,) = received.page(conn, "shop", "Sent")
+    found = received.get(conn, "shop", sent.id)
+    assert found is not None
+    assert found.content.data == b"bcc"
+    assert events.newest(conn) == 0
+
+
+# --- claim ----------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_a_lease_and_an_attempt(conn: sa.Connection) -> None:
+    (only,) = add(conn, dsn_ret="FULL", transport="smarthost")
+    (claimed,) = claim(conn, at(5))
+    assert (claimed.token, claimed.lease_expires, claimed.dsn_ret) == (1, at(65), "FULL")
+    assert claimed.content.data == DATA
+    message = claimed.message
+    assert (message.attempts, message.last_attempt, message.next_attempt) == (1, at(5), at(455))
+    assert message == item(conn, only).message
+    assert item(conn, only).leased
+    assert attempts(conn, only) == [(1, "delivering", "")]
+    assert claim(conn, at(10_000)) == ()  # not even past its expiry: recover decides
+    assert queue.next_due(conn) is None
+
+
+def test_the_earliest_are_claimed_first_within_the_limits(conn: sa.Connection) -> None:
+    a = [add(conn, f"u{i}@a.example", now=at(i))[0] for i in range(4)]
+    b = [add(conn, f"u{i}@b.example", now=at(i + 0.5))[0] for i in range(4)]
+    first = claim(conn, at(60), room=5, per_destination=3, busy={"a.example": 1})
+    assert [c.message.id for c in first] == [a[0], b[0], a[1], b[1], b[2]]
+    second = claim(conn, at(60), room=5, per_destination=3, busy={"a.example": 3, "b.example": 3})
+    assert second == ()
+    third = claim(conn, at(60), room=5, per_destination=3, busy={"a.example": 2})
+    assert [c.message.id for c in third] == [a[2], b[3]]
+    assert claim(conn, at(60), room=0) == ()
+
+
+def test_what_is_due_is_found_behind_a_busy_destination(conn: sa.Connection) -> None:
+    add(conn, *(f"u{i}@busy.example" for i in range(300)))
+    add(conn, *(f"u@d{i:03}.example" for i in range(10)), now=at(2))
+    add(conn, *(f"u@e{i:03}.example" for i in range(10)), not_before=at(500))
+    wanted = {"room": 4, "per_destination": 2, "busy": {"busy.example": 1, "d000.example": 2}}
+    got = [c.destination for c in claim(conn, at(10), **wanted)]
+    assert got == ["busy.example", "d001.example", "d002.example", "d003.example"]
+
+
+def test_a_long_skip_scan_goes_on_where_it_stopped(conn: sa.Connection) -> None:
+    add(conn, *(f"u{i}@busy.example" for i in range(300)))
+    add(conn, *(f"u@late{i:03}.example" for i in range(450)), not_before=at(9999))
+    (last,) = add(conn, "u@zz.example", now=at(1))
+    wanted = Claim(
+        owner="me", now=at(5), lease_seconds=60, room=3, per_destination=1, busy={"busy.example": 1}
+    )
+    rounds = 0
+    found: list[int] = []
+    while True:
+        claims = queue.claim(conn, wanted, later)
+        found += [c.message.id for c in claims.messages]
+        rounds += 1
+        if not claims.more:
+            break
+        wanted = replace(wanted, position=claims.position)
+    assert found == [last]
+    assert rounds == 3
+
+
+def test_held_messages_are_never_claimed(conn: sa.Connection) -> None:
+    (held,) = add(conn, recipient(hold=True))
+    assert claim(conn) == ()
+    assert queue.next_due(conn) is None
+    assert actions.release(conn, Filter(ids=(held,))).affected == 1
+    assert queue.next_due(conn) == NOW
+    assert [c.message.id for c in claim(conn)] == [held]
+
+
+def test_next_due(conn: sa.Connection) -> None:
+    assert queue.next_due(conn) is None
+    add(conn, not_before=at(100))
+    add(conn, not_before=at(50))
+    assert queue.next_due(conn) == at(50)
+
+
+# --- settle ---------------------------------------------------------------------------------------
+
+
+def test_delivered_is_one_transaction(conn: sa.Connection) -> None:
+    (only,) = add(conn, extra={"order": "1"})
+    settled = settle.settle(conn, delivered(claim(conn)[0]), at(2))
+    assert settled.applied
+    assert settled.files == ()
+    found = item(conn, only)
+    assert (found.state, found.retired_as, found.success) == ("retired", "delivered", True)
+    assert (found.last_activity, found.keep_until, found.leased) == (at(2), KEEP, False)
+    assert attempts(conn, only) == [(1, "done", "")]
+    assert count(conn, tables.content) == 0
+    (event,) = events.after(conn, 0, 10)
+    assert isinstance(event, Event)
+    assert (event.id, event.name, event.queue_msg_id) == (settled.event_id, "delivered", only)
+    assert (event.recipient, event.attempt, event.extra) == ("jo@example.net", 1, {"order": "1"})
+    (call,) = conn.execute(sa.select(tables.webhook_call)).all()
+    assert (call.id, call.event_id, call.url, call.queue_msg_id) == (
+        settled.call_ids[0],
+        settled.event_id,
+        HOOK,
+        only,
+    )
+
+
+def test_temporary_is_rescheduled_and_keeps_its_content(conn: sa.Connection) -> None:
+    (only,) = add(conn)
+    assert settle.settle(conn, delayed(claim(conn)[0], at(900)), at(1)).applied
+    found = item(conn, only)
+    assert (found.state, found.leased, found.message.next_attempt) == ("queued", False, at(900))
+    assert claim(conn, at(899)) == ()
+    (again,) = claim(conn, at(900))
+    assert (again.message.attempts, again.token, again.content.data) == (2, 2, DATA)
+
+
+def test_content_goes_with_its_last_reference(conn: sa.Connection) -> None:
+    add(conn, "a@example.net", "b@example.net", content=StoredBytes(9, file="f1"))
+    first, second = claim(conn)
+    assert settle.settle(conn, delivered(first), NOW).files == ()
+    assert settle.settle(conn, failed(second), NOW).files == ("f1",)
+    assert count(conn, tables.content) == 0
+
+
+def test_content_may_be_kept_with_the_history(conn: sa.Connection) -> None:
+    (only,) = add(conn)
+    keep = Retire(retired_as="delivered", success=True, keep_until=KEEP, keep_content=True)
+    settle.settle(conn, delivered(claim(conn)[0], then=keep), NOW)
+    assert listing.content_of(conn, only) is not None
+    assert release_content(conn, [1]) == []
+    assert cleanup.messages(conn, KEEP).count == 1
+    assert count(conn, tables.content) == 0
+
+
+def test_a_message_that_nobody_keeps_leaves_only_its_event(conn: sa.Connection) -> None:
+    add(conn)
+    settled = settle.settle(conn, delivered(claim(conn)[0], then=GONE), NOW)
+    assert settled.applied
+    assert count(conn, tables.message) == count(conn, tables.attempt) == 0
+    assert count(conn, tables.event) == 1
+
+
+def test_a_late_result_changes_nothing(conn: sa.Connection) -> None:
+    (only,) = add(conn)
+    (old,) = claim(conn)
+    assert queue.recover(conn, [], at(60)) == 1
+    late = settle.settle(conn, delivered(old), at(61))
+    assert late == replace(late, applied=False, event_id=0, call_ids=(), files=())
+    assert attempts(conn, only) == [(1, "late", "")]
+    (new,) = claim(conn, at(100))
+    assert not settle.settle(conn, failed(old), at(101)).applied
+    assert item(conn, only).leased
+    assert settle.settle(conn, delivered(new), at(102)).applied
+    assert not settle.settle(conn, failed(new), at(103)).applied  # twice
+    assert attempts(conn, only) == [(1, "late", "no such user"), (2, "done", "")]
+    assert [e.name for e in events.of_message(conn, only)] == ["delivered"]
+
+
+def test_recipients_of_a_transaction_are_settled_together(conn: sa.Connection) -> None:
+    add(conn, "a@example.net", "b@example.net", "c@example.net")
+    a, b, c = claim(conn)
+    settled = settle.settle_many(conn, [delivered(a), failed(b), delayed(c, at(900))], at(1))
+    assert [s.applied for s in settled] == [True] * 3
+    assert [e.name for e in events.after(conn, 0, 10) if isinstance(e, Event)] == [
+        "delivered",
+        "failed",
+        "delayed",
+    ]
+    assert listing.counts(conn) == {"queued": 1, "retired": 2}
+
+
+def test_our_dsn_is_stored_in_the_same_transaction(conn: sa.Connection) -> None:
+    add(conn)
+    notice = NewReceived(
+        content=StoredBytes(3, data=b"dsn"), copies=(NewCopy(account="shop", mailbox="Inbox", dsn=True),)
+    )
+    settle.settle(conn, failed(claim(conn)[0], notice=notice), NOW)
+    (dsn,) = received.page(conn, "shop", "Inbox")
+    assert dsn.dsn
+    assert [e.name for e in events.after(conn, 0, 9) if isinstance(e, Event)] == ["failed"]
+
+
+def test_suppressing_is_what_the_transaction_did(conn: sa.Connection) -> None:
+    entry = Suppress(base_address="jo@example.net", original_address="jo@example.net", reason="550 5.1.1")
+    for expected in (True, False):
+        add(conn)
+        assert settle.settle(conn, failed(claim(conn)[0], suppress=entry), NOW).suppressing is expected
+    assert [e.suppressing for e in events.after(conn, 0, 9) if isinstance(e, Event)] == [True, False]
+    conn.execute(sa.update(tables.suppression).values(expires=at(10)))
+    add(conn)
+    assert settle.settle(conn, failed(claim(conn)[0], suppress=entry), at(10)).suppressing
+    assert count(conn, tables.suppression) == 1
+
+
+def test_the_rule_of_three_relies_on_its_history(conn: sa.Connection) -> None:
+    jo = Address.parse("jo@example.net")
+    ids: list[int] = []
+    for _ in range(3):
+        ids += add(conn)
+        settle.settle(conn, failed(claim(conn)[0]), NOW)
+    (canceled,) = add(conn)
+    actions.cancel(
+        conn, Filter(ids=(canceled,)), lambda _: Ending(keep_until=KEEP, event_keep_until=KEEP), "", NOW
+    )
+    (current,) = add(conn)
+    before = settle.latest_retired(conn, "shop", jo, excluding=current)
+    assert [b.id for b in before] == [ids[2], ids[1]]
+    assert not any(b.success for b in before)
+    (claimed,) = claim(conn)
+    stale = Suppress(
+        base_address=str(jo), original_address=str(jo), reason="three in a row", history=(ids[1], ids[0])
+    )
+    with pytest.raises(Stale, match="retired meanwhile"):
+        settle.settle(conn, failed(claimed, suppress=stale), NOW)
+
+
+def test_a_report_is_added_to_the_history(conn: sa.Connection) -> None:
+    (only,) = add(conn)
+    (claimed,) = claim(conn)
+    settle.settle(conn, delivered(claimed), NOW)
+    event = failed(claimed).event
+    assert event is not None
+    change = Report(
+        message_id=only, code=550, error="box full", success=False, event=replace(event, dsn=True)
+    )
+    assert settle.report(conn, change, at(9)).applied
+    found = item(conn, only)
+    assert (found.success, found.last_activity, found.retired_as) == (False, at(9), "delivered")
+    assert attempts(conn, only)[-1] == (0, "done", "box full")
+    assert [(e.name, e.dsn) for e in events.of_message(conn, only)] == [
+        ("delivered", False),
+        ("failed", True),
+    ]
+    assert not settle.report(conn, replace(change, message_id=99), NOW).applied
+    with pytest.raises(Stale):
+        settle.report(
+            conn, replace(change, retire=Retire(retired_as="failed", success=False, keep_until=KEEP)), NOW
+        )
+
+
+def test_a_report_may_end_a_queued_message(conn: sa.Connection) -> None:
+    (only,) = add(conn)
+    (claimed,) = claim(conn)
+    retire = Retire(retired_as="failed", success=False, keep_until=KEEP)
+    assert settle.report(conn, Report(message_id=only, error="failed by admin", retire=retire), NOW).applied
+    assert item(conn, only).state == "retired"
+    assert not settle.settle(conn, delivered(claimed), NOW).applied
+
+
+# --- recover --------------------------------------------------------------------------------------
+
+
+def test_leases_of_the_dead_and_expired_ones_are_taken_over(conn: sa.Connection) -> None:
+    (one,) = add(conn, "a@a.example")
+    claim(conn, at(0), owner="old")
+    (two,) = add(conn, "a@b.example", now=at(1))
+    claim(conn, at(1), owner="other", lease_seconds=600)
+    assert queue.lease_owners(conn) == {"old", "other"}
+    assert queue.recover(conn, ["old"], at(2)) == 1
+    assert queue.lease_owners(conn) == {"other"}
+    assert attempts(conn, one) == [(1, "interrupted", "the gateway stopped during this attempt")]
+    assert item(conn, one).message.attempts == 1
+    assert item(conn, one).message.next_attempt == at(30)
+    assert queue.recover(conn, [], at(600)) == 0
+    assert queue.recover(conn, [], at(601)) == 1
+    assert item(conn, two).message.next_attempt == at(31)
+
+
+# --- listing --------------------------------------------------------------------------------------
+
+
+def test_pages_are_stable_in_both_directions(conn: sa.Connection) -> None:
+    ids = [add(conn, now=at(i // 3), not_before=at(100 - i))[0] for i in range(10)]
+    orders: tuple[tuple[listing.Sort, list[int]], ...] = (("queued", ids), ("next_attempt", ids[::-1]))
+    for sort, order in orders:
+        for ascending in (True, False):
+            seen: list[int] = []
+            cursor = ""
+            while True:
+                page = listing.page(
+                    conn,
+                    Filter(),
+                    sort=sort,
+                    ascending=ascending,
+                    cursor=cursor,
+                    maximum=3,
+                )
+                seen += [i.message.id for i in page.items]
+                cursor = page.cursor
+                if not cursor:
+                    break
+            assert seen == (order if ascending else order[::-1])
+
+
+def test_what_goes_meanwhile_moves_no_page(conn: sa.Connection) -> None:
+    ids = [add(conn)[0] for _ in range(6)]
+    first = listing.page(conn, Filter(), maximum=3)
+    settle.settle(conn, delivered(claim(conn, room=1)[0], then=GONE), NOW)
+    (new,) = add(conn)
+    second = listing.page(conn, Filter(), maximum=3, cursor=first.cursor)
+    assert [i.message.id for i in second.items] == ids[3:]
+    third = listing.page(conn, Filter(), maximum=3, cursor=second.cursor)
+    assert [i.message.id for i in third.items] == [new]
+
+
+def test_pages_hold_both_states(conn: sa.Connection) -> None:
+    ids = [add(conn, now=at(i))[0] for i in range(6)]
+    for claimed in claim(conn, at(9), room=3):
+        settle.settle(conn, delivered(claimed), NOW)
+    page = listing.page(conn, Filter(), maximum=4)
+    assert [i.message.id for i in page.items] == ids[:4]
+    assert [i.message.id for i in listing.page(conn, Filter(), cursor=page.cursor).items] == ids[4:]
+    assert [i.state for i in listing.page(conn, Filter(state="retired")).items] == ["retired"] * 3
+
+
+@pytest.mark.parametrize("cursor", ["!", "AAAA", "MS4", "a" * 200, "MS41LjU", "\u00e9"])
+def test_a_wrong_cursor_is_said_to_be_one(conn: sa.Connection, cursor: str) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        listing.page(conn, Filter(), cursor=cursor)
+
+
+def test_filters(conn: sa.Connection) -> None:
+    (a,) = add(conn, recipient("Jo%e@a.example", from_id="f", env_id="e"), transport="t1")
+    (b,) = add(conn, recipient("jim@b.example", hold=True), account="other", message_id="<b@x>", now=at(10))
+    (c,) = add(conn, "joe@a.example", sender=None, not_before=at(99), now=at(20))
+
+    def found(**fields: object) -> list[int]:
+        wanted = Filter(**fields)  # type: ignore[arg-type]
+        return [i.message.id for i in listing.page(conn, wanted).items]
+
+    assert found() == [a, b, c]
+    assert found(ids=(c, a, 77)) == [a, c]
+    assert found(account="other") == [b]
+    assert found(to="O%E@A") == [a]
+    assert found(to="a.ex") == [a, c]
+    assert found(from_="shop@example") == [a, b]
+    assert found(sender_domain="example.org", recipient_domain="b.example") == [b]
+    assert found(hold=True) == [b]
+    assert found(submitted_after=at(5), submitted_before=at(15)) == [b]
+    assert found(next_attempt_after=at(50)) == [c]
+    assert found(next_attempt_before=at(5)) == [a]
+    assert found(transport="t1") == [a]
+    assert found(message_id="<b@x>") == [b]
+    assert found(from_id="f") == [a]
+    assert found(state="retired") == []
+    assert found(ids=()) == []
+    settle.settle(conn, failed(claim(conn)[0]), at(30))
+    assert found(success=False) == [a]
+    assert found(last_activity_after=at(29)) == [a]
+    assert listing.get(conn, b, "shop") is None
+    assert [i.message.id for i in listing.find(conn, env_id="e")] == [a]
+    assert [i.message.id for i in listing.find(conn, from_id="f")] == [a]
+    assert [i.message.id for i in listing.find(conn, message_id="<m1@example.org>", account="shop")] == [c, a]
+    assert listing.find(conn) == ()
+    assert listing.count_held(conn) == 1
+    assert Filter(account="x", state="queued").empty
+    assert not Filter(hold=False).empty
+    with pytest.raises(ValueError, match="10000 IDs"):
+        Filter(ids=tuple(range(10_001)))
+
+
+# --- actions --------------------------------------------------------------------------------------
+
+
+def test_actions_go_in_steps(conn: sa.Connection) -> None:
+    add(conn, *(f"u{i}@{'ab'[i % 2]}.example" for i in range(1000)))
+    add(conn, *(f"v{i}@a.example" for i in range(100)), now=at(1))
+    total, position, steps = 0, "", 0
+    while True:
+        step = actions.hold(conn, Filter(recipient_domain="a.example"), position)
+        total, steps = total + step.affected, steps + 1
+        if step.position is None:
+            break
+        position = step.position
+    assert (total, steps) == (600, 3)
+    assert listing.count_held(conn) == 600
+    ids = tuple(range(1, 1101))
+    step = actions.release(conn, Filter(ids=ids))
+    assert step.position is not None
+    assert step.affected + actions.release(conn, Filter(ids=ids), step.position).affected < 600
+
+
+def test_schedule_transport_and_tls(conn: sa.Connection) -> None:
+    a, b = add(conn, "a@a.example", "b@b.example")
+    assert actions.schedule(conn, Filter(ids=(a,)), at=at(77)).affected == 1
+    assert actions.schedule(conn, Filter(account="shop"), plus=timedelta(hours=1)).affected == 2
+    assert item(conn, a).message.next_attempt == at(3677)
+    assert item(conn, b).message.next_attempt == at(3600)
+    assert actions.set_transport(conn, Filter(to="b@"), "smarthost").affected == 1
+    assert item(conn, b).message.transport == "smarthost"
+    assert actions.set_require_tls(conn, Filter(), True).affected == 2
+    assert actions.set_require_tls(conn, Filter(), True).affected == 0
+    assert actions.set_require_tls(conn, Filter(ids=(a,)), None).affected == 1
+    assert [item(conn, i).message.require_tls for i in (a, b)] == [None, True]
+    claim(conn, at(9999))
+    assert actions.schedule(conn, Filter(), at=NOW).affected == 0  # under way
+    with pytest.raises(ValueError, match="either"):
+        actions.schedule(conn, Filter())
+
+
+def test_cancel(conn: sa.Connection) -> None:
+    a, b = add(conn, "a@a.example", "b@b.example", content=StoredBytes(9, file="f1"))
+    (claimed,) = claim(conn, room=1)
+    endings = {"shop": Ending(keep_until=KEEP, event_keep_until=KEEP)}
+    step = actions.cancel(conn, Filter(account="shop"), endings.__getitem__, "canceled by shop", at(3))
+    assert (step.affected, step.position, step.files) == (2, None, ("f1",))
+    assert [item(conn, i).retired_as for i in (a, b)] == ["canceled", "canceled"]
+    errors = [events.of_message(conn, i)[0].error for i in (a, b)]
+    assert errors == [
+        "canceled by shop; an attempt was under way and may still deliver it",
+        "canceled by shop",
+    ]
+    assert not settle.settle(conn, delivered(claimed), at(4)).applied
+    assert attempts(conn, a)[0][1] == "late"
+    assert actions.cancel(conn, Filter(), endings.__getitem__, "", NOW).affected == 0
+
+
+def test_canceling_many_goes_in_steps(conn: sa.Connection) -> None:
+    add(conn, *(f"u{i}@a.example" for i in range(250)))
+    ending = Ending(keep_until=None, event_keep_until=KEEP)
+    position: str | None = ""
+    affected = []
+    while position is not None:
+        step = actions.cancel(conn, Filter(), lambda _: ending, "x", NOW, position)
+        affected.append(step.affected)
+        position = step.position
+    assert affected == [100, 100, 50]
+    assert count(conn, tables.message) == count(conn, tables.content) == count(conn, tables.attempt) == 0
+    assert count(conn, tables.event) == 250
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+def plans(conn: sa.Connection, work: object) -> str:
+    """The query plans of all that `work` runs on the database."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_conn: object, _cursor: object, sql: str, parameters: object, *_: object) -> None:
+        if not sql.startswith(("EXPLAIN", "INSERT")):
+            seen.append((sql, parameters))
+
+    sa.event.listen(conn, "before_cursor_execute", note)
+    work()  # type: ignore[operator]
+    sa.event.remove(conn, "before_cursor_execute", note)
+    assert seen
+    lines: list[str] = []
+    for sql, parameters in seen:
+        given = parameters[0] if isinstance(parameters, list) else parameters
+        lines += [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)]
+    return "\n".join(lines)
+
+
+def test_the_hot_path_scans_no_table(conn: sa.Connection) -> None:
+    add(conn, *(f"u{i}@busy.example" for i in range(60)), recipient("a@b.example", from_id="f", env_id="e"))
+    holds.add_rule(conn, NOW, account="nobody")
+    jo = Address.parse("jo@example.net")
+    works: dict[str, tuple[object, list[str]]] = {
+        "next_due": (lambda: queue.next_due(conn), ["message_due"]),
+        "claim": (
+            lambda: claim(conn, room=3, per_destination=1, busy={"busy.example": 1}),
+            ["message_due", "message_ready"],
+        ),
+        "settle": (lambda: settle.settle(conn, delivered(claim(conn, room=1)[0]), NOW), ["message_content"]),
+        "recover": (lambda: queue.recover(conn, ["me"], NOW), ["message_leased"]),
+        "history": (
+            lambda: settle.latest_retired(conn, "shop", jo, excluding=1),
+            ["message_history"],
+        ),
+        "add": (
+            lambda: queue.add(conn, submission(recipient(from_id="g"), hold_generation=1), NOW),
+            ["message_from_id", "sqlite_autoindex_known_recipient"],
+        ),
+        "by from_id": (lambda: listing.find(conn, from_id="f"), ["message_from_id"]),
+        "by env_id": (lambda: listing.find(conn, env_id="e"), ["message_env_id"]),
+        "by message_id": (lambda: listing.find(conn, message_id="<x>"), ["message_message_id"]),
+        "held": (lambda: listing.count_held(conn), ["message_held"]),
+        "by queued": (lambda: listing.page(conn, Filter()), ["message_queued"]),
+        "by next_attempt": (
+            lambda: listing.page(conn, Filter(), sort="next_attempt", ascending=False, cursor="MS4x"),
+            ["message_next"],
+        ),
+        "of an account": (lambda: listing.page(conn, Filter(account="shop")), ["message_account"]),
+        "hold": (lambda: actions.hold(conn, Filter(to="x")), ["message_queued"]),
+        "clean-up": (lambda: cleanup.messages(conn, NOW), ["message_keep"]),
+    }
+    for name, (work, indexes) in works.items():
+        plan = plans(conn, work)
+        for index in indexes:
+            assert index in plan, f"{name} does not use {index}:\n{plan}"
+        scans = re.findall(r"SCAN (?!head|\d|CONSTANT|hold_rule).*", plan)
+        # Along a partial index, or an index in the order that is wanted, is as good as a search.
+        bad = [s for s in scans if not re.search(r"USING (COVERING )?INDEX message_(due|leased|held)", s)]
+        assert not bad, f"{name} scans:\n{plan}"
+        assert "TEMP B-TREE FOR ORDER BY" not in plan, f"{name} sorts:\n{plan}"
