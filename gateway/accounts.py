@@ -102,6 +102,16 @@ class Directory:
         return settings is not None and settings.disabled
 
 
+def _unknown_password(hasher: argon2.PasswordHasher) -> str:
+    """A hash that no password has: random, so that only checking one against it takes its time."""
+    salt, digest = (
+        base64.b64encode(secrets.token_bytes(length)).decode().rstrip("=")
+        for length in (hasher.salt_len, hasher.hash_len)
+    )
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v=19${costs}${salt}${digest}"
+
+
 def _folded(address: Address) -> Address:
     return Address(address.localpart.casefold(), address.domain)
 
@@ -123,7 +133,7 @@ class Authenticator:
         self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         # What an unknown login is checked against, so that it takes as long as a known one.
-        self._nobody = self._hasher.hash(secrets.token_hex())
+        self._nobody = _unknown_password(self._hasher)
 
     async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
         """The login's account. Raises BadCredentialsError, TooManyFailuresError, StoreError."""
