@@ -90,10 +90,9 @@ def first_start(
     smtp_port, web_port = _ports(port_base)
     try:
         (directory / "dkim").mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        _write(directory / "dkim" / "localhost.pem", key)
+        key = directory / "dkim" / "localhost.pem"
+        if not key.exists():  # a configuration that was deleted is no reason for another key
+            _write(key, new_signing_key())
         text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
             smtp=_listen(ip, smtp_port),
             web=_listen(ip, web_port),
@@ -107,6 +106,12 @@ def first_start(
         raise StartError(
             f"{directory}: cannot be written ({exc.strerror}); give one that you may write to with --dir"
         ) from None
+
+
+def new_signing_key() -> bytes:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
