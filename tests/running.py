@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import smtplib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import argon2
 import httpx
 import trio
 
 from gateway import app
 from gateway.cli.common import CONFIG_FILE
-from gateway.cli.localserve import first_start
+from gateway.cli.localserve import first_start, new_signing_key
 from gateway.clock import Clock
 from gateway.config.load import parse, read_toml
+from gateway.store import listing
+from gateway.store.listing import Filter
 from gateway.web.server import HttpSettings, serve_http
 
 AUTH = ("mox@localhost", "moxmoxmox")
+T = TypeVar("T")
 PATIENCE = 20.0  # seconds: what takes longer has failed
 
 
@@ -122,6 +128,43 @@ class Running:
         answer: dict[str, Any] = await self.call("Send", request)
         return answer
 
+    async def raw(self, msg_id: int) -> bytes:
+        """A message of the account's mailboxes, as MessageRawGet answers it."""
+        response = await self.api.post("MessageRawGet", json={"MsgID": msg_id})
+        assert response.status_code == 200, response.text
+        return response.content
+
+    async def messages(self, **conditions: Any) -> tuple[listing.Item, ...]:
+        """Messages of the queue and its history, oldest first."""
+        page = await self.gateway.store.read(lambda conn: listing.page(conn, Filter(**conditions)))
+        return page.items
+
+    async def message(self, message_id: int) -> tuple[listing.Item, tuple[listing.Attempt, ...]]:
+        found = await self.gateway.store.read(lambda conn: listing.get(conn, message_id))
+        assert found is not None, f"there is no message {message_id}"
+        return found
+
+    async def nudge(self) -> None:
+        """Have the gateway look for what is due: it does not know that a test moved its clock."""
+        nothing = Filter(account="nobody")
+        await self.gateway.operations.release(nothing)
+        await self.gateway.operations.drop(nothing, "")
+
+    async def until(self, ask: Callable[[], Awaitable[T]], wanted: T) -> None:
+        """Ask until the answer is as wanted."""
+        with trio.fail_after(PATIENCE):
+            while await ask() != wanted:  # noqa: ASYNC110 - another's change sets no event of ours
+                await trio.sleep(0.01)
+
+    async def mail(self, data: bytes, to: str = "mox@localhost", sender: str = "remote@example.org") -> None:
+        """Hand a message in over SMTP, as another server does."""
+
+        def deliver() -> None:
+            with smtplib.SMTP(*self.smtp, timeout=PATIENCE) as client:
+                client.sendmail(sender, [to], data)
+
+        await trio.to_thread.run_sync(deliver)
+
     @property
     def smtp(self) -> tuple[str, int]:
         address = self.gateway.smtp_addresses[0]
@@ -143,6 +186,9 @@ async def running(
     """
     config = directory / CONFIG_FILE
     if not config.exists():
+        key = directory / "dkim" / "localhost.pem"
+        key.parent.mkdir(mode=0o700)
+        key.write_bytes(_signing_key())
         first_start(directory, "127.0.0.1", free_port_base(), webhooks.url, webhooks.url)
     raw = read_toml(config)
     if change is not None:
@@ -157,7 +203,15 @@ async def running(
             yield Running(gateway, api, webhooks, directory)
 
 
+@cache
+def _signing_key() -> bytes:
+    """One for all tests: making one takes a tenth of a second."""
+    return new_signing_key()
+
+
 async def _set_password(authenticator: Any) -> None:
+    # A strong hash takes as long as all of the rest of a test.
+    authenticator._hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     if not await authenticator.has_password("mox"):
         await authenticator.set_password("mox", AUTH[1])
 
