@@ -133,7 +133,7 @@ def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: P
     raise RuntimeError(f"nothing listens on {address}")
 
 
-def send_request(number: int, to: str = "user{number}@example.org", **fields: object) -> bytes:
+def send_request(number: int, to: str = "u{number}x@example.org", **fields: object) -> bytes:
     """A Send as an application makes it: a form, 1 kB of text."""
     request = {
         "To": [{"Address": to.format(number=number)}],

@@ -44,6 +44,7 @@ from gateway.events import EventTeller
 from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
+from gateway.model import ServingTransport
 from gateway.net.listeners import bound, open_tcp, open_unix
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.offload import Offload
@@ -145,6 +146,19 @@ async def serving(
             ),
             example_login=example_login,
         )
+        running = Gateway(
+            settings=settings,
+            clock=clock,
+            store=store,
+            hooks=hooks,
+            authenticator=authenticator,
+            submitter=submitter,
+            mailboxes=mailboxes,
+            holding=holding,
+            operations=operations,
+            smtp_addresses=bound(smtp_listeners),
+            web_addresses=bound(web_listeners),
+        )
         control = ControlApp(settings, store, clock, holding, operations, authenticator)
 
         await scheduler.recover_dead()
@@ -154,41 +168,33 @@ async def serving(
         await resources.enter_async_context(lifespan(web))
 
         stopping = trio.Event()
-        async with trio.open_nursery() as background, trio.open_nursery() as services:
+        async with trio.open_nursery() as background:
             background.start_soon(clock.serve)
             background.start_soon(clean_up, store, clock)
             background.start_soon(scheduler.recover_expired)
             background.start_soon(holding.finish)
+            for transport in transports.values():
+                if isinstance(transport, ServingTransport):
+                    background.start_soon(transport.serve)
             http = _http_settings(settings)
-            for serve in (
-                sender.serve,
-                teller.serve,
-                scheduler.serve,
-                partial(serve_smtp, smtp_listeners, _smtp_settings(settings), receiver),
-                partial(serve_http, web_listeners, web, http),
-                partial(serve_http, [control_listener], control, http),
-            ):
-                await services.start(partial(serve, stopping=stopping))
-            try:
-                yield Gateway(
-                    settings=settings,
-                    clock=clock,
-                    store=store,
-                    hooks=hooks,
-                    authenticator=authenticator,
-                    submitter=submitter,
-                    mailboxes=mailboxes,
-                    holding=holding,
-                    operations=operations,
-                    smtp_addresses=bound(smtp_listeners),
-                    web_addresses=bound(web_listeners),
-                )
-            finally:
-                stopping.set()
-                for wakeup in (queued, happened, called):
-                    wakeup.set()
-                services.cancel_scope.deadline = trio.current_time() + settings.grace
-                background.cancel_scope.cancel()
+            async with trio.open_nursery() as services:
+                for serve in (
+                    sender.serve,
+                    teller.serve,
+                    scheduler.serve,
+                    partial(serve_smtp, smtp_listeners, _smtp_settings(settings), receiver),
+                    partial(serve_http, web_listeners, web, http),
+                    partial(serve_http, [control_listener], control, http),
+                ):
+                    await services.start(partial(serve, stopping=stopping))
+                try:
+                    yield running
+                finally:
+                    stopping.set()
+                    for wakeup in (queued, happened, called):
+                        wakeup.set()
+                    services.cancel_scope.deadline = trio.current_time() + settings.grace
+            background.cancel_scope.cancel()
 
 
 async def _listening(

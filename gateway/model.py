@@ -10,7 +10,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -189,6 +189,14 @@ class Transport(Protocol):
         """One outcome for each of `delivery.messages`, in order. To raise is a temporary outcome for all."""
 
 
+@runtime_checkable
+class ServingTransport(Transport, Protocol):
+    """A transport with work between deliveries, such as connections to end."""
+
+    async def serve(self) -> None:
+        """Runs as long as the gateway does, and is cancelled after the last delivery."""
+
+
 @dataclass(frozen=True, slots=True)
 class TransportType:
     """What a plugin registers in the `transports` stage: `type = "..."` of `[transports.NAME]`."""
@@ -313,5 +321,3 @@ class Reception:
 @dataclass(frozen=True, slots=True)
 class Accept:
     """The `receive_policy` stage's "yes, and ask nobody else"."""
-
-

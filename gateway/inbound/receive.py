@@ -24,8 +24,8 @@ from gateway.model import Reception, Reject
 from gateway.net.smtp_handler import Session
 from gateway.outbound.settle import call_draft, keep_events_until
 from gateway.smtp.addresses import Mailbox
-from gateway.smtp.replies import Reply
 from gateway.smtp.events import Envelope
+from gateway.smtp.replies import Reply
 from gateway.store import received
 from gateway.store.changes import IncomingDraft, NewCopy, NewReceived
 from gateway.store.content import Spool, StoredBytes

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway import Address, Delivery, Outcome, Result, Transport, TransportType, hookimpl
+from gateway import Address, Delivery, Outcome, Result, TransportType, hookimpl
 from gateway.net.smtp_client import ClientSettings, SmtpConnection, connect_smtp
 from gateway.smtp import results
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.transaction import Transaction
+from gateway_smtp.connections import Connections, KeepSettings, Kept
 
 
 class SmtpSettings(BaseModel):
@@ -24,31 +25,51 @@ class SmtpSettings(BaseModel):
     # There is no default: to send without TLS is to be said aloud, and it is all that this transport can do.
     tls: Literal["none"]
     connect_timeout: Annotated[float, Field(gt=0)] = 30.0  # seconds
+    keep: KeepSettings = KeepSettings()
 
 
 class SmtpTransport:
-    """Delivers each transaction on a connection of its own."""
+    """Delivers to one next hop, on connections that are kept for a while."""
 
     def __init__(self, settings: SmtpSettings) -> None:
         self._settings = settings
+        self._hostname = ""
+        self._connections = Connections(settings.keep, self._open)
+
+    async def serve(self) -> None:
+        await self._connections.serve()
 
     async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
         first = delivery.messages[0]
         if first.require_tls:
             verified = Outcome.permanent(
-                "the message requires verified TLS, which this transport does not have", code=554, enhanced="5.7.30"
+                "the message requires verified TLS, which this transport does not have",
+                code=554,
+                enhanced="5.7.30",
             )
             return [verified] * len(delivery.messages)
-        settings = ClientSettings(delivery.hostname, connect_timeout=self._settings.connect_timeout)
-        async with await connect_smtp(self._settings.host, self._settings.port, settings) as connection:
-            if connection.failure is not None:
-                found: Sequence[results.Result] = [connection.failure] * len(delivery.messages)
-            else:
-                found = await connection.deliver(_transaction(delivery), delivery.content.chunks())
-            outcomes = [self._outcome(result, connection) for result in found]
-            if connection.failure is None:
-                await connection.quit()
+        self._hostname = delivery.hostname
+        kept = await self._connections.take()
+        outcomes = await self._deliver_on(kept, delivery)
+        if kept.reused and _closed_meanwhile(kept.connection):
+            # The server had ended the connection while it was idle: nothing was handed over.
+            await self._connections.give_back(kept)
+            kept = await self._connections.take(new=True)
+            outcomes = await self._deliver_on(kept, delivery)
+        await self._connections.give_back(kept)
         return outcomes
+
+    async def _open(self) -> SmtpConnection:
+        settings = ClientSettings(self._hostname, connect_timeout=self._settings.connect_timeout)
+        return await connect_smtp(self._settings.host, self._settings.port, settings)
+
+    async def _deliver_on(self, kept: Kept, delivery: Delivery) -> Sequence[Outcome]:
+        connection = kept.connection
+        if connection.failure is not None:
+            found: Sequence[results.Result] = [connection.failure] * len(delivery.messages)
+        else:
+            found = await connection.deliver(_transaction(delivery), delivery.content.chunks())
+        return [self._outcome(result, connection) for result in found]
 
     def _outcome(self, result: results.Result, connection: SmtpConnection) -> Outcome:
         if result.accepted:
@@ -65,11 +86,19 @@ class SmtpTransport:
         )
 
 
+def _closed_meanwhile(connection: SmtpConnection) -> bool:
+    """Whether the connection ended before the server took any of the transaction."""
+    failure = connection.failure
+    return failure is not None and failure.stage == "mail"
+
+
 def _error(result: results.Result) -> str:
     reply = result.reply
     if reply is None:
         return result.text
-    return f"remote answered {reply.code} {reply.enhanced + ' ' if reply.enhanced else ''}{reply.text}".rstrip()
+    return (
+        f"remote answered {reply.code} {reply.enhanced + ' ' if reply.enhanced else ''}{reply.text}".rstrip()
+    )
 
 
 def _transaction(delivery: Delivery) -> Transaction:
@@ -89,11 +118,7 @@ def _mailbox(address: Address) -> Mailbox:
     return Mailbox(address.localpart, address.ascii_domain if address.is_ascii else address.domain)
 
 
-def _make(name: str, settings: SmtpSettings) -> Transport:
-    return SmtpTransport(settings)
-
-
 class Smtp:
     @hookimpl
     def transports(self) -> dict[str, TransportType]:
-        return {"smtp": TransportType(SmtpSettings, _make)}
+        return {"smtp": TransportType(SmtpSettings, lambda name, settings: SmtpTransport(settings))}
