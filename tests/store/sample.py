@@ -44,10 +44,11 @@ def later(attempts: int, now: datetime) -> datetime:
 @contextmanager
 def database() -> Iterator[sa.Connection]:
     """A connection in a transaction, on an empty database in memory."""
-    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"isolation_level": None})
     tables.metadata.create_all(engine)
     try:
         with engine.connect() as conn:
+            conn.exec_driver_sql("BEGIN")
             yield conn
     finally:
         engine.dispose()
