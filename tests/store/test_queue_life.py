@@ -148,7 +148,8 @@ class QueueLife(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, result: str) -> None:
         lease = self.leases.pop(data.draw(st.sampled_from(sorted(self.leases))))
         message = self.messages[lease.message.id]
-        assert self.apply(lease, result, message) is (message.queued and message.lease == lease.token)
+        mine = message.queued and message.lease == lease.token
+        assert self.apply(lease, result, message) is mine
 
     @precondition(lambda self: self.lost)
     @rule(data=st.data(), result=st.sampled_from(("delivered", "failed", "delayed")))

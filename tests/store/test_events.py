@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.errors import Stale
+from gateway.model import Event
+from gateway.store import credentials, events, idempotency, settle
+from gateway.store.credentials import Credential
+from tests.store.sample import KEEP, NOW, add, at, claim, database, delayed, delivered
+
+
+@pytest.fixture
+def conn() -> Iterator[sa.Connection]:
+    with database() as conn:
+        yield conn
+
+
+def test_readers_keep_a_cursor(conn: sa.Connection) -> None:
+    assert events.newest(conn) == 0
+    add(conn)
+    settle.settle(conn, delayed(claim(conn)[0], at(9)), at(1))
+    add(conn, account="news")
+    for claimed in claim(conn, at(9)):
+        settle.settle(conn, delivered(claimed), at(10))
+    first, *rest = events.after(conn, 0, 10)
+    assert isinstance(first, Event)
+    assert (first.name, first.code, first.enhanced, first.error) == ("delayed", 451, "4.7.1", "try later")
+    assert (first.time, first.account, first.subject) == (at(1), "shop", "hi")
+    assert events.after(conn, first.id, 10) == tuple(rest)
+    assert len(events.after(conn, 0, 2)) == 2
+    assert [e.account for e in events.after(conn, 0, 9, account="news")] == ["news"]
+    assert events.after(conn, 0, 9, names=("delayed",)) == (first,)
+    assert events.get(conn, first.id) == first
+    assert events.get(conn, 99) is None
+    assert events.newest(conn) == rest[-1].id
+    assert not events.cursor(conn, "log")
+    events.set_cursor(conn, "log", first.id)
+    events.set_cursor(conn, "log", rest[-1].id)
+    assert events.cursor(conn, "log") == rest[-1].id
+    assert not events.cursor(conn, "other")
+
+
+def test_ids_are_in_commit_order_on_postgresql(conn: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, whoever writes events takes turns: the lock comes before the ID."""
+    seen: list[str] = []
+    monkeypatch.setattr(conn.dialect, "name", "postgresql")
+    monkeypatch.setattr(events, "_ORDER_LOCK", sa.text("SELECT 'lock'"))
+    sa.event.listen(conn, "before_cursor_execute", lambda *args: seen.append(args[2][:13]))
+    events.insert(conn, time=NOW, account="a", name="delivered", keep_until=KEEP)
+    assert seen == ["SELECT 'lock'", "INSERT INTO e"]
+
+
+def test_credentials_are_replaced(conn: sa.Connection) -> None:
+    first = Credential(
+        account="shop",
+        argon2="$argon2id$...",
+        scram_salt=b"s",
+        scram_iterations=4096,
+        scram_stored_key=b"k",
+        scram_server_key=b"v",
+    )
+    second = Credential(
+        account="shop",
+        argon2="$argon2id$2",
+        scram_salt=b"t",
+        scram_iterations=4096,
+        scram_stored_key=b"l",
+        scram_server_key=b"w",
+    )
+    assert credentials.get(conn, "shop") is None
+    credentials.put(conn, first, NOW)
+    assert credentials.get(conn, "shop") == first
+    credentials.put(conn, second, NOW)
+    assert credentials.get(conn, "shop") == second
+    assert "argon2" not in repr(second)
+    assert credentials.remove(conn, "shop")
+    assert not credentials.remove(conn, "shop")
+
+
+def test_idempotency_results_last_a_day(conn: sa.Connection) -> None:
+    kept = idempotency.Kept(b"digest", {"MessageID": "<x>"})
+    assert idempotency.get(conn, "shop", "k", NOW) is None
+    idempotency.put(conn, "shop", "k", kept, NOW)
+    assert idempotency.get(conn, "shop", "k", at(86399)) == kept
+    assert idempotency.get(conn, "news", "k", NOW) is None
+    with pytest.raises(Stale, match="'k'"):
+        idempotency.put(conn, "shop", "k", kept, at(86399))
+    assert idempotency.get(conn, "shop", "k", at(86400)) is None
+    idempotency.put(conn, "shop", "k", kept, at(86400))

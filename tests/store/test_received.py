@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.store import events, received, tables
+from gateway.store.changes import CallDraft, IncomingDraft, NewCopy, NewReceived
+from gateway.store.content import StoredBytes
+from gateway.store.events import IncomingReference
+from tests.store.sample import HOOK, KEEP, NOW, count, database
+
+
+@pytest.fixture
+def conn() -> Iterator[sa.Connection]:
+    with database() as conn:
+        yield conn
+
+
+def new(*accounts: str, file: str | None = None) -> NewReceived:
+    return NewReceived(
+        content=StoredBytes(4, data=None if file else b"mail", file=file),
+        copies=tuple(
+            NewCopy(
+                account=account,
+                mailbox="Inbox",
+                flags=("$junk",),
+                mail_from="jo@example.net",
+                mail_from_validated=True,
+                rcpt_to=f"{account}@example.org",
+                dkim_verified_domains=("example.net",),
+                remote_ip="192.0.2.1",
+                message_id="<in@example.net>",
+                event=IncomingDraft(keep_until=KEEP, calls=(CallDraft(url=HOOK),)),
+            )
+            for account in accounts
+        ),
+    )
+
+
+def test_copies_share_content_and_are_announced(conn: sa.Connection) -> None:
+    one, two = received.add(conn, new("shop", "news"), NOW)
+    assert count(conn, tables.content) == 1
+    found = received.get(conn, "shop", one)
+    assert found is not None
+    message = found.message
+    assert (message.mailbox, message.size, message.flags) == ("Inbox", 4, ("$junk",))
+    assert (message.rcpt_to, message.dkim_verified_domains) == ("shop@example.org", ("example.net",))
+    assert found.content.data == b"mail"
+    told = events.after(conn, 0, 10)
+    assert [(type(e), e.account) for e in told] == [(IncomingReference, "shop"), (IncomingReference, "news")]
+    assert [e.received_id for e in told if isinstance(e, IncomingReference)] == [one, two]
+    calls = conn.execute(sa.select(tables.webhook_call)).all()
+    assert [(c.event_name, c.queue_msg_id, c.state) for c in calls] == [("incoming", 0, "queued")] * 2
+
+
+def test_another_accounts_message_is_none(conn: sa.Connection) -> None:
+    (only,) = received.add(conn, new("shop"), NOW)
+    assert received.get(conn, "news", only) is None
+    assert received.get(conn, "shop", only + 1) is None
+    assert received.delete(conn, "news", only) is None
+    assert not received.change_flags(conn, "news", only, add=frozenset({"\\seen"}), remove=frozenset())
+    assert received.move(conn, "news", only, "Inbox") is None
+
+
+def test_mailboxes_are_made_once(conn: sa.Connection) -> None:
+    received.add(conn, new("shop"), NOW)
+    received.add(conn, new("shop"), NOW)
+    assert received.mailboxes(conn, "shop") == ("Inbox",)
+    assert count(conn, tables.mailbox) == 1
+
+
+def test_flags_move_and_pages(conn: sa.Connection) -> None:
+    ids = [received.add(conn, new("shop"), NOW)[0] for _ in range(3)]
+    assert received.change_flags(conn, "shop", ids[0], add=frozenset({"\\seen"}), remove=frozenset({"$junk"}))
+    assert [m.flags for m in received.page(conn, "shop", "Inbox")] == [("$junk",), ("$junk",), ("\\seen",)]
+    assert [m.id for m in received.page(conn, "shop", "Inbox", before=ids[2], maximum=1)] == [ids[1]]
+    assert received.move(conn, "shop", ids[0], "Archive") is None
+    received.add(
+        conn,
+        NewReceived(content=StoredBytes(1, data=b"x"), copies=(NewCopy(account="shop", mailbox="Archive"),)),
+        NOW,
+    )
+    assert received.move(conn, "shop", ids[0], "Archive")
+    assert received.move(conn, "shop", 999, "Archive") is False
+    assert len(received.page(conn, "shop", "Archive")) == 2
+    assert received.page(conn, "shop", "Nowhere") == ()
+
+
+def test_content_goes_with_the_last_copy(conn: sa.Connection) -> None:
+    one, two = received.add(conn, new("shop", "news", file="f1"), NOW)
+    assert received.delete(conn, "shop", one) == []
+    assert received.delete(conn, "news", two) == ["f1"]
+    assert count(conn, tables.content) == 0
