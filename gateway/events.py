@@ -7,7 +7,9 @@ twice, never not at all. While no plugin listens, nothing is read.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
+import sqlalchemy as sa
 import trio
 
 from gateway.config.settings import Settings
@@ -37,12 +39,17 @@ class EventTeller:
         self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Tell what happens until `stopping`."""
-        task_status.started()
         if not any(self._listens(account) for account in self._accounts):
+            task_status.started()
             return
-        cursor = await self._start()
+        cursor: int | None = None
+        with suppress(StoreError):  # tried again below
+            cursor = await self._start()
+        task_status.started()
         while not stopping.is_set():
             try:
+                if cursor is None:
+                    cursor = await self._start()
                 page = await self._store.read(lambda conn, after=cursor: events.after(conn, after, PAGE))  # type: ignore[misc]
                 for event in page:
                     await self._tell(event)
@@ -51,15 +58,15 @@ class EventTeller:
                     await self._store.write(lambda conn, at=cursor: events.set_cursor(conn, READER, at))  # type: ignore[misc]
             except (StoreError, PluginError) as exc:
                 log.warning("plugins will be told of events in %g s: %s", AGAIN_AFTER, exc)
-                await trio.sleep(AGAIN_AFTER)
+                with trio.move_on_after(AGAIN_AFTER):
+                    await stopping.wait()
                 continue
             if not page:
                 await self._happened.wait(POLL)
 
     async def _start(self) -> int:
-        """Where it left off; the first time, at what happens from now on."""
-        cursor = await self._store.read(lambda conn: events.cursor(conn, READER))
-        return cursor or await self._store.read(events.newest)
+        """Where it left off; the first time, at what happens from now on. Raises StoreError."""
+        return await self._store.write(_place)
 
     def _listens(self, account: str) -> bool:
         return self._hooks.for_account(account, self._accounts.get(account, "")).has("event")
@@ -75,6 +82,15 @@ class EventTeller:
             told = await read_incoming(self._store, event)
         if told is not None:  # else the message was deleted before it could be announced
             await stages.event(event=told)
+
+
+def _place(conn: sa.Connection) -> int:
+    """The reader's place, written down the first time: from then on no event is skipped."""
+    cursor = events.cursor(conn, READER)
+    if cursor is None:
+        cursor = events.newest(conn)
+        events.set_cursor(conn, READER, cursor)
+    return cursor
 
 
 async def read_incoming(store: Store, event: events.IncomingReference) -> IncomingEvent | None:

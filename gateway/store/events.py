@@ -87,9 +87,10 @@ def of_message(conn: sa.Connection, queue_msg_id: int, limit: int = 1000) -> tup
     return tuple(found for row in rows if isinstance(found := _event(row), Event))
 
 
-def cursor(conn: sa.Connection, name: str) -> int:
-    """How far the reader `name` has come; 0 at first."""
-    return int(facts.read(conn, f"cursor:{name}") or 0)
+def cursor(conn: sa.Connection, name: str) -> int | None:
+    """How far the reader `name` has come; None for one that there never was."""
+    found = facts.read(conn, f"cursor:{name}")
+    return None if found is None else int(found)
 
 
 def set_cursor(conn: sa.Connection, name: str, event_id: int) -> None:
