@@ -102,7 +102,7 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
                     in_thread, _picked(call, arguments), abandon_on_cancel=True, limiter=call.limiter
                 )
     except BaseException as exc:
-        await _contain(exc)
+        await contain(exc)
         raised = exc
     _count(call, started)
     if scope.cancelled_caught:
@@ -163,7 +163,7 @@ class _InThread:
         return (self.function(*arguments),)  # wrapped: trio has views of its own on coroutines
 
 
-async def _contain(exc: BaseException) -> None:
+async def contain(exc: BaseException) -> None:
     """Returns if `exc` is the plugin's failure; otherwise raises what has to pass.
 
     A Cancelled that a plugin kept from a cancel scope of its own belongs to nobody any more, and would
@@ -176,7 +176,8 @@ async def _contain(exc: BaseException) -> None:
         isinstance(exc, BaseExceptionGroup) and exc.split((trio.Cancelled, Exception))[1] is None
     ):
         raise exc
-    await trio.lowlevel.checkpoint_if_cancelled()
+    # Not checkpoint_if_cancelled, which fails when `around` shields its managers meanwhile.
+    await trio.lowlevel.checkpoint()
 
 
 def _checked(call: Call, arguments: tuple[Any, ...], answer: Any) -> Any:
@@ -228,13 +229,18 @@ def _failed(
 
 
 def _raised(exc: BaseException) -> str:
+    return f"raised {described(exc)}"
+
+
+def described(exc: BaseException) -> str:
+    """A plugin's exception in one short line: its text may be anything, and fail."""
     try:
         text = str(exc)[: 2 * MAX_REASON]
     except Exception:
         text = ""
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else "?" for c in text)[:MAX_REASON]
-    return f"raised {type(exc).__name__}" + (f": {text}" if text else "")
+    return type(exc).__name__ + (f": {text}" if text else "")
 
 
 def _about(arguments: tuple[Any, ...]) -> str:
@@ -384,7 +390,9 @@ class _Held:
         elif failure is None or (self._raised is not None and _is_only(failure, self._raised)):
             return
         else:
-            await _contain(failure)
+            await contain(failure)
+            if entering and self._leave.is_set():
+                return
             reason = f"{_raised(failure)} {where}"
         try:
             _failed(self._call, self._arguments, reason, failure, timeout=timeout, may_raise=entering)

@@ -401,7 +401,8 @@ def _limits(plugin: Plugin, given: object, where: str) -> dict[str, float]:
     for hook, value in _by_hook(plugin, given, where).items():
         if not _is_seconds(value):
             raise ConfigError(f"{where}.{hook}: must be a number of seconds above 0, not {value!r}")
-        if any(i.spec.name == hook and i.way is Way.PLAIN for i in plugin.implementations):
+        plain = [i for i in plugin.implementations if i.way is Way.PLAIN and i.spec.verb is not Verb.AROUND]
+        if any(i.spec.name == hook for i in plain):
             log.warning(
                 "%s.%s: has no effect, because the plugin's function is neither async nor threaded",
                 where,
