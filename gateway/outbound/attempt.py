@@ -7,6 +7,7 @@ the outcome temporary, so that the message waits and is tried again.
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,10 @@ from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import PluginError, StoreError
+from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
 from gateway.model import Delivery, Outcome, QueuedMessage, Result, RouteRule, Transport
+from gateway.outbound import outcomes
 from gateway.outbound.settle import decide
 from gateway.store import settle
 from gateway.store.changes import Claimed
@@ -58,15 +61,15 @@ class Attempts:
         started = trio.current_time()
         # Time is left to record the outcome before the lease runs out.
         left = (delivery.deadline - self.clock.now()).total_seconds() * 0.9
-        transport, outcomes = "", [Outcome.temporary("the attempt took longer than its lease")] * len(claims)
+        transport, found = "", [Outcome.temporary("the attempt took longer than its lease")] * len(claims)
         with trio.move_on_after(left):
-            async with stages.around_attempt(delivery=delivery):
-                try:
+            try:
+                async with stages.around_attempt(delivery=delivery):
                     transport = await self._route(stages, message)
-                    outcomes = await self._hand_over(transport, delivery)
-                except (NoTransport, PluginError) as exc:
-                    outcomes = [Outcome.temporary(str(exc))] * len(claims)
-        await self._settle(stages, claims, outcomes, transport, trio.current_time() - started)
+                    found = await self._hand_over(transport, delivery)
+            except (NoTransport, PluginError) as exc:
+                found = [Outcome.temporary(str(exc))] * len(claims)
+        await self._settle(stages, claims, found, transport, trio.current_time() - started)
 
     async def _route(self, stages: Stages, message: QueuedMessage) -> str:
         """The name of the transport to use. Raises NoTransport, PluginError."""
@@ -95,30 +98,35 @@ class Attempts:
 
     async def _hand_over(self, name: str, delivery: Delivery) -> list[Outcome]:
         """The transport's outcomes; temporary ones when it raises or answers nonsense."""
+        count = len(delivery.messages)
         try:
             answer = await self.transports[name].deliver(delivery)
-        except Exception as exc:
+        except BaseException as exc:
+            await contain(exc)
             log.exception("transport %s failed submission=%s", name, delivery.messages[0].submission_id)
-            failed = Outcome.temporary(f"transport {name!r} failed: {type(exc).__name__}: {exc}")
-            return [failed] * len(delivery.messages)
-        outcomes = list(answer) if isinstance(answer, (list, tuple)) else []
-        if len(outcomes) != len(delivery.messages) or not all(isinstance(o, Outcome) for o in outcomes):
-            log.error("transport %s answered %r instead of one Outcome for each message", name, answer)
-            wrong = Outcome.temporary(f"transport {name!r} did not answer one outcome for each message")
-            return [wrong] * len(delivery.messages)
-        return outcomes
+            return [outcomes.failure(name, f"failed: {described(exc)}")] * count
+        checked = outcomes.checked(answer, count)
+        if checked is None:
+            log.error(
+                "transport %s answered %s in place of one Outcome for each message submission=%s",
+                name,
+                reprlib.repr(answer),
+                delivery.messages[0].submission_id,
+            )
+            return [outcomes.failure(name, "did not answer one outcome for each message")] * count
+        return checked
 
     async def _settle(
         self,
         stages: Stages,
         claims: Sequence[Claimed],
-        outcomes: Sequence[Outcome],
+        found: Sequence[Outcome],
         transport: str,
         duration: float,
     ) -> None:
         now = self.clock.now()
         settlements = []
-        for claimed, outcome in zip(claims, outcomes, strict=True):
+        for claimed, outcome in zip(claims, found, strict=True):
             retry = None
             if outcome.result is Result.TEMPORARY:
                 retry = await stages.retry(message=claimed.message, outcome=outcome, now=now)
