@@ -105,7 +105,7 @@ async def serving(
     async with AsyncExitStack() as resources:
         resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)
-        transports = make_transports(settings.transports, hooks.transports)
+        transports = make_transports(settings.transports, hooks.transports, config_dir)
         smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from gateway.config.load import describe
 from gateway.errors import ConfigError
+from gateway.hookcalls import described
 from gateway.model import Transport, TransportType
 
 
 def make_transports(
-    configured: Mapping[str, Mapping[str, Any]], types: Mapping[str, TransportType]
+    configured: Mapping[str, Mapping[str, Any]], types: Mapping[str, TransportType], config_dir: Path
 ) -> dict[str, Transport]:
-    """One transport for each [transports.NAME]. Raises ConfigError."""
+    """One transport for each [transports.NAME], paths relative to `config_dir`. Raises ConfigError."""
     made: dict[str, Transport] = {}
     for name, table in configured.items():
         where = f"transports.{name}"
@@ -30,8 +32,24 @@ def make_transports(
             )
         model = types[kind].settings
         try:
-            settings = model.model_validate({key: value for key, value in table.items() if key != "type"})
+            settings = model.model_validate(
+                {key: value for key, value in table.items() if key != "type"},
+                context={"config_dir": config_dir},
+            )
         except ValidationError as exc:
             raise ConfigError(f"{where}: {describe(exc, model)}") from None
-        made[name] = types[kind].make(name, settings)
+        except Exception as exc:  # the model's own code
+            raise ConfigError(f"{where}: cannot be read: {described(exc)}") from exc
+        try:
+            made[name] = types[kind].make(name, settings)
+        except Exception as exc:
+            raise ConfigError(
+                f"{where}: the transport type {kind!r} cannot make it: {described(exc)};"
+                " repair its plugin, or remove it"
+            ) from exc
+        if not callable(getattr(made[name], "deliver", None)):
+            raise ConfigError(
+                f"{where}: the transport type {kind!r} makes {type(made[name]).__name__}, without a"
+                " method deliver; repair its plugin, or remove it"
+            )
     return made
