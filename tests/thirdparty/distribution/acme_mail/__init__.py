@@ -1,0 +1,1 @@
+"""Plugins of the Acme company for the mail gateway: one for each stage."""
