@@ -154,7 +154,11 @@ class QueueLife(RuleBasedStateMachine):
     @precondition(lambda self: self.lost)
     @rule(data=st.data(), result=st.sampled_from(("delivered", "failed", "delayed")))
     def settle_late(self, data: st.DataObject, result: str) -> None:
-        lease = self.lost[data.draw(st.integers(0, len(self.lost) - 1))]
+        # The worst case, if there is one: another owner is at it again.
+        again = [lease for lease in self.lost if self.messages[lease.message.id].lease]
+        self.late(data.draw(st.sampled_from(again or self.lost)), result)
+
+    def late(self, lease: Claimed, result: str) -> None:
         before = self.rows()
         assert not self.apply(lease, result, self.messages[lease.message.id])
         assert self.rows() == before, "a late result changed something"
@@ -180,8 +184,8 @@ class QueueLife(RuleBasedStateMachine):
     def time_goes_by(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
 
-    @rule()
-    def crash(self) -> None:
+    @rule(seconds=st.sampled_from((0, 31)))
+    def crash(self, seconds: int) -> None:
         """Another process takes over; what the old one still finishes comes late."""
         self.owner += 1
         self.lost += self.leases.values()
@@ -190,6 +194,17 @@ class QueueLife(RuleBasedStateMachine):
         self.recovered(
             queue.recover(self.conn, dead, self.now), {i for i, m in self.messages.items() if m.lease}
         )
+        self.now += timedelta(seconds=seconds)
+
+    @precondition(lambda self: self.leases)
+    @rule(result=st.sampled_from(("delivered", "failed", "delayed")))
+    def the_dead_comes_back(self, result: str) -> None:
+        """The one danger that chance finds too seldom: the old owner answers while a new one is at it."""
+        self.crash(31)
+        self.claim(5, 3)
+        for lease in self.lost:
+            if self.messages[lease.message.id].lease:
+                self.late(lease, result)
 
     @rule()
     def recover_expired(self) -> None:
@@ -204,12 +219,18 @@ class QueueLife(RuleBasedStateMachine):
             message.lease = 0
             message.due = message.started + timedelta(seconds=30)
 
-    @rule(account=st.sampled_from(("", *ACCOUNTS)), domain=st.sampled_from(("", *DOMAINS)))
-    def add_rule(self, account: str, domain: str) -> None:
-        if len(self.hold_rules) < 3:
+    @rule(
+        account=st.sampled_from(("", *ACCOUNTS)),
+        domain=st.sampled_from(("", *DOMAINS)),
+        at_once=st.booleans(),
+    )
+    def add_rule(self, account: str, domain: str, at_once: bool) -> None:
+        if len(self.hold_rules) < 2:
             new = holds.add_rule(self.conn, self.now, account=account, recipient_domain=domain)
             self.hold_rules.append(new)
             self.applying[new.id] = ""
+            if at_once:
+                self.claim(5, 3)
 
     @precondition(lambda self: self.applying)
     @rule(data=st.data())
