@@ -86,7 +86,9 @@ def test_idempotency_results_last_a_day(conn: sa.Connection) -> None:
     idempotency.put(conn, "shop", "k", kept, NOW)
     assert idempotency.get(conn, "shop", "k", at(86399)) == kept
     assert idempotency.get(conn, "news", "k", NOW) is None
+    conn.exec_driver_sql("SAVEPOINT attempt")
     with pytest.raises(Stale, match="'k'"):
         idempotency.put(conn, "shop", "k", kept, at(86399))
+    conn.exec_driver_sql("ROLLBACK TO attempt")
     assert idempotency.get(conn, "shop", "k", at(86400)) is None
     idempotency.put(conn, "shop", "k", kept, at(86400))
