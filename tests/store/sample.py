@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -145,3 +146,24 @@ def settlement(
 
 def count(conn: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
     return conn.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one()
+
+
+def statements(conn: sa.Connection, work: Callable[[], object]) -> list[str]:
+    """What `work` has SQLite run, with its parameters filled in."""
+    raw = cast(sqlite3.Connection, conn.connection.dbapi_connection)
+    seen: list[str] = []
+    raw.set_trace_callback(seen.append)
+    try:
+        work()
+    finally:
+        raw.set_trace_callback(None)
+    assert seen
+    return seen
+
+
+def plans(conn: sa.Connection, work: Callable[[], object]) -> str:
+    """The query plans of what `work` runs, inserts left out."""
+    raw = cast(sqlite3.Connection, conn.connection.dbapi_connection)
+    explained = ("SELECT", "WITH", "UPDATE", "DELETE")
+    planned = [sql for sql in statements(conn, work) if sql.lstrip().startswith(explained)]
+    return "\n".join(row[3] for sql in planned for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}"))

@@ -9,7 +9,7 @@ from gateway.errors import Stale
 from gateway.model import Event
 from gateway.store import credentials, events, idempotency, settle
 from gateway.store.credentials import Credential
-from tests.store.sample import KEEP, NOW, add, at, claim, database, delayed, delivered
+from tests.store.sample import KEEP, NOW, add, at, claim, database, delayed, delivered, statements
 
 
 @pytest.fixture
@@ -45,12 +45,12 @@ def test_readers_keep_a_cursor(conn: sa.Connection) -> None:
 
 def test_ids_are_in_commit_order_on_postgresql(conn: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """There, whoever writes events takes turns: the lock comes before the ID."""
-    seen: list[str] = []
     monkeypatch.setattr(conn.dialect, "name", "postgresql")
     monkeypatch.setattr(events, "_ORDER_LOCK", sa.text("SELECT 'lock'"))
-    sa.event.listen(conn, "before_cursor_execute", lambda *args: seen.append(args[2][:13]))
-    events.insert(conn, time=NOW, account="a", name="delivered", keep_until=KEEP)
-    assert seen == ["SELECT 'lock'", "INSERT INTO e"]
+    seen = statements(
+        conn, lambda: events.insert(conn, time=NOW, account="a", name="delivered", keep_until=KEEP)
+    )
+    assert [sql[:13] for sql in seen] == ["SELECT 'lock'", "INSERT INTO e"]
 
 
 def test_credentials_are_replaced(conn: sa.Connection) -> None:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -30,6 +29,7 @@ from tests.store.sample import (
     delivered,
     failed,
     later,
+    plans,
     recipient,
     submission,
 )
@@ -573,30 +573,11 @@ def test_canceling_many_goes_in_steps(conn: sa.Connection) -> None:
 # --- plans ----------------------------------------------------------------------------------------
 
 
-def plans(conn: sa.Connection, work: object) -> str:
-    """The query plans of all that `work` runs on the database."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_conn: object, _cursor: object, sql: str, parameters: object, *_: object) -> None:
-        if not sql.startswith(("EXPLAIN", "INSERT")):
-            seen.append((sql, parameters))
-
-    sa.event.listen(conn, "before_cursor_execute", note)
-    work()  # type: ignore[operator]
-    sa.event.remove(conn, "before_cursor_execute", note)
-    assert seen
-    lines: list[str] = []
-    for sql, parameters in seen:
-        given = parameters[0] if isinstance(parameters, list) else parameters
-        lines += [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)]
-    return "\n".join(lines)
-
-
 def test_the_hot_path_scans_no_table(conn: sa.Connection) -> None:
     add(conn, *(f"u{i}@busy.example" for i in range(60)), recipient("a@b.example", from_id="f", env_id="e"))
     holds.add_rule(conn, NOW, account="nobody")
     jo = Address.parse("jo@example.net")
-    works: dict[str, tuple[object, list[str]]] = {
+    works: dict[str, tuple[Callable[[], object], list[str]]] = {
         "next_due": (lambda: queue.next_due(conn), ["message_due"]),
         "claim": (
             lambda: claim(conn, room=3, per_destination=1, busy={"busy.example": 1}),

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from gateway.store import call_listing, cleanup, events, tables, webhook_calls
 from gateway.store.call_listing import CallFilter
 from gateway.store.changes import Call, CallClaims, CallDraft, CallResult, ClaimCalls
-from tests.store.sample import HOOK, KEEP, NOW, at, count, database, later
+from tests.store.sample import HOOK, KEEP, NOW, at, count, database, later, plans
 
 OTHER = "https://other.example.net/"
 
@@ -220,30 +219,20 @@ def test_list_cancel_and_schedule(conn: sa.Connection) -> None:
 
 
 def test_plans(conn: sa.Connection) -> None:
-    seen: list[tuple[str, Any]] = []
+    def work() -> None:
+        for i in range(1, 90):
+            add(conn, i)
+        add(conn, 1, "delivered")
+        (call,) = claims(conn, room=3).calls
+        webhook_calls.finish(conn, result(call), NOW)
+        webhook_calls.next_due(conn)
+        webhook_calls.recover(conn, ["me"], NOW)
+        call_listing.page(conn, CallFilter())
+        call_listing.page(conn, CallFilter(), sort="next_attempt")
+        cleanup.webhook_calls(conn, KEEP)
+        cleanup.events(conn, KEEP + timedelta(days=1))
 
-    def note(_conn: object, _cursor: object, sql: str, parameters: object, *_: object) -> None:
-        if not sql.startswith(("EXPLAIN", "INSERT")):
-            seen.append((sql, parameters[0] if isinstance(parameters, list) else parameters))
-
-    sa.event.listen(conn, "before_cursor_execute", note)
-    for i in range(1, 90):
-        add(conn, i)
-    add(conn, 1, "delivered")
-    (call,) = claims(conn, room=3).calls
-    webhook_calls.finish(conn, result(call), NOW)
-    webhook_calls.next_due(conn)
-    webhook_calls.recover(conn, ["me"], NOW)
-    call_listing.page(conn, CallFilter())
-    call_listing.page(conn, CallFilter(), sort="next_attempt")
-    cleanup.webhook_calls(conn, KEEP)
-    cleanup.events(conn, KEEP + timedelta(days=1))
-    sa.event.remove(conn, "before_cursor_execute", note)
-    plan = "\n".join(
-        row[3]
-        for sql, parameters in dict(seen).items()
-        for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)
-    )
+    plan = plans(conn, work)
     for index in ("due", "ready", "waiting", "leased", "submitted", "next", "keep", "event"):
         assert f"webhook_call_{index}" in plan, plan
     scans = re.findall(r"SCAN (?!head|\d|CONSTANT).*", plan)
