@@ -26,6 +26,7 @@ import trio
 
 from gateway.errors import StoreError, StoreUnavailable
 from gateway.store import tables
+from gateway.store.statements import Statement
 from gateway.store.writer import unavailable
 
 if TYPE_CHECKING:
@@ -68,13 +69,22 @@ class Located(Protocol):
 
 # --- In a transaction ---------------------------------------------------------------------------------
 
+_INSERT = Statement(sa.insert(tables.content).returning(tables.content.c.id))
+_DELETE_UNUSED = Statement(
+    sa.delete(tables.content)
+    .where(
+        tables.content.c.id.in_(sa.bindparam("ids", expanding=True)),
+        ~sa.exists().where(tables.message.c.content_id == tables.content.c.id),
+        ~sa.exists().where(tables.received.c.content_id == tables.content.c.id),
+    )
+    .returning(tables.content.c.file)
+)
+
 
 def insert_content(conn: sa.Connection, stored: StoredBytes, now: datetime) -> int:
     """Writes the row of stored bytes; answers its ID. Store.write is told `size=stored.size` for it."""
     values = {"size": stored.size, "data": stored.data, "file": stored.file, "created": now}
-    key = conn.execute(sa.insert(tables.content), values).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+    return int(_INSERT.scalar(conn, values))
 
 
 def release_content(conn: sa.Connection, content_ids: Iterable[int]) -> list[str]:
@@ -82,18 +92,10 @@ def release_content(conn: sa.Connection, content_ids: Iterable[int]) -> list[str
 
     Answers the files to hand to ContentStore.unlink after the commit.
     """
-    content = tables.content
-    unused = ~sa.or_(
-        *(
-            sa.exists().where(table.c.content_id == content.c.id)
-            for table in (tables.message, tables.received)
-        )
-    )
-    files = []
+    files: list[str] = []
     ids = iter(sorted(set(content_ids)))
     while some := list(islice(ids, BATCH)):
-        gone = sa.delete(content).where(content.c.id.in_(some), unused).returning(content.c.file)
-        files += [file for file in conn.scalars(gone) if file is not None]
+        files += [row.file for row in _DELETE_UNUSED.all(conn, {"ids": some}) if row.file is not None]
     return files
 
 

@@ -17,6 +17,7 @@ from typing import cast
 
 import sqlalchemy as sa
 
+from gateway.store.statements import Statement
 from gateway.store.tables import UtcTime
 
 _WINDOW = 50  # rows looked at beyond twice the room: enough to see past a few busy keys
@@ -45,7 +46,7 @@ class Due:
 
     def next(self, conn: sa.Connection) -> datetime | None:
         """When the earliest is due, also if that is in the past and its key is busy."""
-        return cast("datetime | None", conn.scalar(self._statements(conn).next))
+        return cast("datetime | None", self._statements(conn).next.scalar(conn))
 
     def pick(
         self,
@@ -63,7 +64,7 @@ class Due:
         taken = Counter(busy)
         ids: list[int] = []
         window = 2 * room + _WINDOW
-        seen = conn.execute(statements.earliest, {"now": now, "limit": window}).all()
+        seen = statements.earliest.all(conn, {"now": now, "limit": window})
         for row_id, key in seen:
             if len(ids) < room and taken[key] < per_key:
                 taken[key] += 1
@@ -71,7 +72,7 @@ class Due:
         if len(ids) == room or len(seen) < window:
             return Picked(tuple(ids), position, more=len(ids) == room)
 
-        heads = conn.execute(statements.keys, {"position": position, "steps": _KEYS}).all()
+        heads = statements.keys.all(conn, {"position": position, "steps": _KEYS})
         position = heads[-1][0] if len(heads) == _KEYS else ""
         got = set(ids)
         for key, _ in sorted((head for head in heads if head[1] <= now), key=lambda head: head[1]):
@@ -80,8 +81,8 @@ class Due:
                 continue
             # What the first step took of this key comes first here as well.
             limit = taken[key] - busy.get(key, 0) + wanted
-            rows = conn.scalars(statements.of_key, {"key": key, "now": now, "limit": limit})
-            added = [row_id for row_id in rows if row_id not in got][:wanted]
+            rows = statements.of_key.all(conn, {"key": key, "now": now, "limit": limit})
+            added = [row_id for (row_id,) in rows if row_id not in got][:wanted]
             ids += added
             taken[key] += len(added)
         return Picked(tuple(ids), position, more=len(ids) == room or position != "")
@@ -93,19 +94,29 @@ class Due:
 class _Statements:
     def __init__(self, key: str, by_time: str, by_key: str, ready: str) -> None:
         now = sa.bindparam("now", type_=UtcTime())
-        self.next = sa.text(
-            f"SELECT next_attempt FROM {by_time} WHERE {ready} ORDER BY next_attempt LIMIT 1"  # noqa: S608
-        ).columns(next_attempt=UtcTime())
-        self.earliest = sa.text(
-            f"SELECT id, {key} FROM {by_time} WHERE {ready} AND next_attempt <= :now"  # noqa: S608
-            " ORDER BY next_attempt, id LIMIT :limit"
-        ).bindparams(now)
-        self.of_key = sa.text(
-            f"SELECT id FROM {by_key} WHERE {ready} AND {key} = :key AND next_attempt <= :now"  # noqa: S608
-            " ORDER BY next_attempt, id LIMIT :limit"
-        ).bindparams(now)
-        self.keys = sa.text(
-            f"""
+        self.next = Statement(
+            sa.text(
+                f"SELECT next_attempt FROM {by_time} WHERE {ready} ORDER BY next_attempt LIMIT 1"  # noqa: S608
+            ).columns(next_attempt=UtcTime())
+        )
+
+        self.earliest = Statement(
+            sa.text(
+                f"SELECT id, {key} FROM {by_time} WHERE {ready} AND next_attempt <= :now"  # noqa: S608
+                " ORDER BY next_attempt, id LIMIT :limit"
+            ).bindparams(now)
+        )
+
+        self.of_key = Statement(
+            sa.text(
+                f"SELECT id FROM {by_key} WHERE {ready} AND {key} = :key AND next_attempt <= :now"  # noqa: S608
+                " ORDER BY next_attempt, id LIMIT :limit"
+            ).bindparams(now)
+        )
+
+        self.keys = Statement(
+            sa.text(
+                f"""
             WITH RECURSIVE head (name, step) AS (
                 SELECT (SELECT min({key}) FROM {by_key} WHERE {ready} AND {key} > :position), 1
                 UNION ALL
@@ -115,4 +126,5 @@ class _Statements:
             SELECT name, (SELECT min(next_attempt) FROM {by_key} WHERE {ready} AND {key} = head.name) AS due
             FROM head WHERE name IS NOT NULL
             """  # noqa: S608
-        ).columns(name=sa.String(), due=UtcTime())
+            ).columns(name=sa.String(), due=UtcTime())
+        )

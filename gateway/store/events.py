@@ -11,9 +11,11 @@ import sqlalchemy as sa
 
 from gateway.model import Event
 from gateway.store import facts
+from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, event
 
-_INSERT = sa.insert(event).returning(event.c.id)
+_INSERT = Statement(sa.insert(event).returning(event.c.id))
+_BY_ID = Statement(sa.select(event).where(event.c.id == sa.bindparam("row")))
 _ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(7236842)")  # any number, the same everywhere
 
 
@@ -42,8 +44,8 @@ def insert(
     if conn.dialect.name == "postgresql":
         # IDs are given out before the commit: without this, a reader could see 8 before 7 and miss 7.
         conn.execute(_ORDER_LOCK)
-    row_id: int = conn.execute(
-        _INSERT,
+    row_id: int = _INSERT.scalar(
+        conn,
         {
             "time": time,
             "account": account,
@@ -53,7 +55,7 @@ def insert(
             "data": data or {},
             "keep_until": keep_until,
         },
-    ).scalar_one()
+    )
     return row_id
 
 
@@ -75,7 +77,7 @@ def after(
 
 
 def get(conn: sa.Connection, event_id: int) -> Event | IncomingReference | None:
-    row = conn.execute(sa.select(event).where(event.c.id == event_id)).first()
+    row = _BY_ID.first(conn, {"row": event_id})
     return None if row is None else _event(row)
 
 

@@ -7,8 +7,13 @@ from typing import cast
 import sqlalchemy as sa
 
 from gateway.store import tables
+from gateway.store.statements import Statement
 
-_GET = sa.select(tables.fact.c.value).where(tables.fact.c.name == sa.bindparam("name"))
+_BY_NAME = sa.select(tables.fact.c.value).where(tables.fact.c.name == sa.bindparam("name"))
+_GET = Statement(_BY_NAME)
+_GET_LOCKED = {
+    exclusive: Statement(_BY_NAME.with_for_update(read=not exclusive)) for exclusive in (True, False)
+}
 _SET = sa.text(
     "INSERT INTO fact (name, value) VALUES (:name, :value)"
     " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -17,7 +22,7 @@ _ENSURE = sa.text("INSERT INTO fact (name, value) VALUES (:name, :value) ON CONF
 
 
 def read(conn: sa.Connection, name: str) -> str | None:
-    return cast("str | None", conn.scalar(_GET, {"name": name}))
+    return cast("str | None", _GET.scalar(conn, {"name": name}))
 
 
 def write(conn: sa.Connection, name: str, value: str) -> None:
@@ -30,9 +35,9 @@ def read_locked(conn: sa.Connection, name: str, default: str, *, exclusive: bool
     A missing fact is written as `default` first, for there has to be a row to lock. SQLite has one writer and
     ignores the lock.
     """
-    locked = _GET.with_for_update(read=not exclusive)
-    value = conn.scalar(locked, {"name": name})
+    locked = _GET_LOCKED[exclusive]
+    value = locked.scalar(conn, {"name": name})
     if value is None:
         conn.execute(_ENSURE, {"name": name, "value": default})
-        value = conn.scalar(locked, {"name": name})
+        value = locked.scalar(conn, {"name": name})
     return cast(str, value)

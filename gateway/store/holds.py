@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,13 +11,15 @@ from gateway.model import HoldRule
 from gateway.store import actions, facts
 from gateway.store.changes import Step
 from gateway.store.listing import Filter
+from gateway.store.statements import Statement
 from gateway.store.tables import hold_rule
 
 _GENERATION = "hold_generation"
-_RULES = sa.select(
+_ALL = sa.select(
     hold_rule.c.id, hold_rule.c.account, hold_rule.c.sender_domain, hold_rule.c.recipient_domain
 ).order_by(hold_rule.c.id)
-_UNAPPLIED = _RULES.where(~hold_rule.c.applied)
+_RULES = Statement(_ALL)
+_UNAPPLIED = Statement(_ALL.where(~hold_rule.c.applied))
 
 
 def snapshot(conn: sa.Connection) -> tuple[tuple[HoldRule, ...], int]:
@@ -90,8 +91,8 @@ def _bump(conn: sa.Connection) -> None:
     facts.write(conn, _GENERATION, str(generation + 1))
 
 
-def _rules(conn: sa.Connection, statement: sa.Select[*tuple[Any, ...]]) -> tuple[HoldRule, ...]:
+def _rules(conn: sa.Connection, statement: Statement) -> tuple[HoldRule, ...]:
     return tuple(
         HoldRule(id=row[0], account=row[1], sender_domain=row[2], recipient_domain=row[3])
-        for row in conn.execute(statement)
+        for row in statement.all(conn)
     )

@@ -9,29 +9,38 @@ import sqlalchemy as sa
 
 from gateway.errors import SubmissionRefused
 from gateway.mail.address import Address
+from gateway.store.statements import Statement
 from gateway.store.tables import UtcTime, known_recipient, sent_hour
 
 _HOUR = 3600
 _CHUNK = 500  # addresses in one statement
 # Counted first and read afterwards: on PostgreSQL the row lock makes submissions of one account take turns.
-_COUNT = sa.text(
-    "INSERT INTO sent_hour (account, hour, recipients, first_time)"
-    " VALUES (:account, :hour, :recipients, :first_time)"
-    " ON CONFLICT (account, hour) DO UPDATE SET recipients = sent_hour.recipients + excluded.recipients,"
-    " first_time = sent_hour.first_time + excluded.first_time"
+_COUNT = Statement(
+    sa.text(
+        "INSERT INTO sent_hour (account, hour, recipients, first_time)"
+        " VALUES (:account, :hour, :recipients, :first_time)"
+        " ON CONFLICT (account, hour) DO UPDATE SET recipients = sent_hour.recipients + excluded.recipients,"
+        " first_time = sent_hour.first_time + excluded.first_time"
+    )
 )
-_LEARN = sa.text(
-    "INSERT INTO known_recipient (account, address, first) VALUES (:account, :address, :now)"
-    " ON CONFLICT (account, address) DO NOTHING"
-).bindparams(sa.bindparam("now", type_=UtcTime()))
-_KNOWN = sa.select(known_recipient.c.address).where(
-    known_recipient.c.account == sa.bindparam("account"),
-    known_recipient.c.address.in_(sa.bindparam("addresses", expanding=True)),
+_LEARN = Statement(
+    sa.text(
+        "INSERT INTO known_recipient (account, address, first) VALUES (:account, :address, :now)"
+        " ON CONFLICT (account, address) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcTime()))
 )
-_SUM = sa.select(
-    sa.func.coalesce(sa.func.sum(sent_hour.c.recipients), 0),
-    sa.func.coalesce(sa.func.sum(sent_hour.c.first_time), 0),
-).where(sent_hour.c.account == sa.bindparam("account"), sent_hour.c.hour >= sa.bindparam("since"))
+_KNOWN = Statement(
+    sa.select(known_recipient.c.address).where(
+        known_recipient.c.account == sa.bindparam("account"),
+        known_recipient.c.address.in_(sa.bindparam("addresses", expanding=True)),
+    )
+)
+_SUM = Statement(
+    sa.select(
+        sa.func.coalesce(sa.func.sum(sent_hour.c.recipients), 0),
+        sa.func.coalesce(sa.func.sum(sent_hour.c.first_time), 0),
+    ).where(sent_hour.c.account == sa.bindparam("account"), sent_hour.c.hour >= sa.bindparam("since"))
+)
 
 
 def hour_of(now: datetime) -> int:
@@ -57,15 +66,15 @@ def count(
     known: set[str] = set()
     for start in range(0, len(addresses), _CHUNK):
         chunk = addresses[start : start + _CHUNK]
-        known.update(conn.scalars(_KNOWN, {"account": account, "addresses": chunk}))
+        known.update(row[0] for row in _KNOWN.all(conn, {"account": account, "addresses": chunk}))
     new = [address for address in addresses if address not in known]
     hour = hour_of(now)
-    conn.execute(
-        _COUNT,
+    _COUNT.run(
+        conn,
         {"account": account, "hour": hour, "recipients": len(recipients), "first_time": len(new)},
     )
     if new:
-        conn.execute(_LEARN, [{"account": account, "address": address, "now": now} for address in new])
+        _LEARN.run_each(conn, [{"account": account, "address": address, "now": now} for address in new])
     if max_messages is None and max_first_time is None:
         return
     messages, first_time = sums(conn, account, now)
@@ -85,8 +94,8 @@ def count(
 
 def sums(conn: sa.Connection, account: str, now: datetime) -> tuple[int, int]:
     """Recipients and first-time recipients of the last 24 hours, the oldest hour counted whole."""
-    row = conn.execute(_SUM, {"account": account, "since": hour_of(now) - 24}).one()
-    return int(row[0]), int(row[1])
+    recipients, first_time = _SUM.all(conn, {"account": account, "since": hour_of(now) - 24})[0]
+    return int(recipients), int(first_time)
 
 
 def _known_as(address: Address) -> str:

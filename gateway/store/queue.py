@@ -18,13 +18,14 @@ from gateway.store.changes import STEP, Claim, Claimed, Claims, NewMessages
 from gateway.store.content import insert_content
 from gateway.store.due import Due
 from gateway.store.rows import new_attempt, queued_message, read_contents
+from gateway.store.statements import Statement
 from gateway.store.tables import MESSAGE_READY, AnyRow, attempt, message, webhook_call
 
 INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of an attempt that a crash cut off
 
 # --- Adding ---------------------------------------------------------------------------------------
 
-_INSERT = sa.insert(message).returning(message.c.id, sort_by_parameter_order=True)
+_INSERT = Statement(sa.insert(message).returning(message.c.id))
 _FROM_IDS = sa.select(message.c.from_id).where(
     message.c.from_id.in_(sa.bindparam("ids", expanding=True)), sa.text("from_id <> ''")
 )
@@ -50,11 +51,11 @@ def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]
     content_id = insert_content(conn, new.content, now)
     rows = _new_rows(new, content_id, now)
     try:
-        ids = [conn.execute(_INSERT, rows[0]).scalar_one()]
+        ids = [_INSERT.scalar(conn, rows[0])]
         if len(rows) > 1:
             base_id = ids[0]
             conn.execute(sa.update(message).where(message.c.id == base_id).values(base_id=base_id))
-            ids += conn.execute(_INSERT, [row | {"base_id": base_id} for row in rows[1:]]).scalars()
+            ids += [_INSERT.scalar(conn, row | {"base_id": base_id}) for row in rows[1:]]
     except sa.exc.IntegrityError as exc:
         # Another machine's transaction took the FromID after the check.
         raise SubmissionRefused("user", "a FromID of this submission is in use already") from exc
@@ -124,12 +125,12 @@ def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str
 # --- Claiming -------------------------------------------------------------------------------------
 
 _DUE = Due("message", "destination", MESSAGE_READY)
-_LOAD = (
+_LOAD = Statement(
     sa.select(message)
     .where(message.c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(MESSAGE_READY))
     .with_for_update(skip_locked=True)  # PostgreSQL: another machine may be claiming them
 )
-_LEASE = (
+_LEASE = Statement(
     sa.update(message)
     .where(message.c.id == sa.bindparam("row"))
     .values(
@@ -141,8 +142,8 @@ _LEASE = (
         next_attempt=sa.bindparam("fallback"),
     )
 )
-_ATTEMPT = sa.insert(attempt).returning(attempt.c.id, sort_by_parameter_order=True)
-_HOLD = sa.update(message).where(message.c.id == sa.bindparam("row")).values(hold=True)
+_ATTEMPT = Statement(sa.insert(attempt).returning(attempt.c.id))
+_HOLD = Statement(sa.update(message).where(message.c.id == sa.bindparam("row")).values(hold=True))
 
 
 def next_due(conn: sa.Connection) -> datetime | None:
@@ -163,19 +164,19 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
     picked = _DUE.pick(conn, now, wanted.room, wanted.per_destination, wanted.busy, wanted.position)
     if not picked.ids:
         return Claims((), picked.position, picked.more)
-    found = {row.id: row for row in conn.execute(_LOAD, {"ids": picked.ids})}
+    found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids})}
     rows = [found[row_id] for row_id in picked.ids if row_id in found]
     held = _held_meanwhile(conn, rows)
     if held:
-        conn.execute(_HOLD, [{"row": row_id} for row_id in held])
+        _HOLD.run_each(conn, [{"row": row_id} for row_id in held])
         rows = [row for row in rows if row.id not in held]
     if not rows:
         return Claims((), picked.position, more=True)
 
     expires = now + timedelta(seconds=wanted.lease_seconds)
     next_attempts = [fallback(row.attempts + 1, now) for row in rows]
-    conn.execute(
-        _LEASE,
+    _LEASE.run_each(
+        conn,
         [
             {
                 "row": row.id,
@@ -189,13 +190,13 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
             for row, next_attempt in zip(rows, next_attempts, strict=True)
         ],
     )
-    attempt_ids = conn.execute(
-        _ATTEMPT,
-        [
-            new_attempt(row.id, row.attempts + 1, "delivering", row.lease_token + 1, now, row.transport)
-            for row in rows
-        ],
-    ).scalars()
+    attempt_ids = [
+        _ATTEMPT.scalar(
+            conn,
+            new_attempt(row.id, row.attempts + 1, "delivering", row.lease_token + 1, now, row.transport),
+        )
+        for row in rows
+    ]
     contents = read_contents(conn, {row.content_id for row in rows})
     claimed = tuple(
         Claimed(

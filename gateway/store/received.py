@@ -11,17 +11,33 @@ from gateway.model import ReceivedMessage
 from gateway.store import events, webhook_calls
 from gateway.store.changes import ContentRef, NewCopy, NewReceived, Received
 from gateway.store.content import insert_content, release_content
+from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, content, mailbox, received
 
 INBOX = "Inbox"
 
-_MAILBOX = sa.select(mailbox.c.id).where(
-    mailbox.c.account == sa.bindparam("account"), mailbox.c.name == sa.bindparam("name")
+_MAILBOX = Statement(
+    sa.select(mailbox.c.id).where(
+        mailbox.c.account == sa.bindparam("account"), mailbox.c.name == sa.bindparam("name")
+    )
 )
 _NEW_MAILBOX = sa.text(
     "INSERT INTO mailbox (account, name) VALUES (:account, :name) ON CONFLICT (account, name) DO NOTHING"
 )
-_INSERT = sa.insert(received).returning(received.c.id)
+_INSERT = Statement(sa.insert(received).returning(received.c.id))
+
+_BY_ID = Statement(
+    sa.select(
+        received,
+        mailbox.c.name.label("mailbox"),
+        content.c.data,
+        content.c.file,
+        content.c.size.label("bytes"),
+    )
+    .join(mailbox, mailbox.c.id == received.c.mailbox_id)
+    .join(content, content.c.id == received.c.content_id)
+    .where(received.c.id == sa.bindparam("row"), received.c.account == sa.bindparam("account"))
+)
 
 
 def add(conn: sa.Connection, new: NewReceived, now: datetime) -> tuple[int, ...]:
@@ -33,8 +49,8 @@ def add(conn: sa.Connection, new: NewReceived, now: datetime) -> tuple[int, ...]
 
 
 def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, now: datetime) -> int:
-    row_id: int = conn.execute(
-        _INSERT,
+    row_id: int = _INSERT.scalar(
+        conn,
         {
             "account": copy.account,
             "mailbox_id": _mailbox(conn, copy.account, copy.mailbox),
@@ -54,7 +70,7 @@ def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, no
             "message_id": copy.message_id,
             "subject": copy.subject,
         },
-    ).scalar_one()
+    )
     if copy.event is not None:
         event_id = events.insert(
             conn,
@@ -70,27 +86,16 @@ def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, no
 
 def _mailbox(conn: sa.Connection, account: str, name: str) -> int:
     key = {"account": account, "name": name}
-    found = conn.scalar(_MAILBOX, key)
+    found = _MAILBOX.scalar(conn, key)
     if found is None:
         conn.execute(_NEW_MAILBOX, key)
-        found = conn.execute(_MAILBOX, key).scalar_one()
+        found = _MAILBOX.scalar(conn, key)
     return cast(int, found)
 
 
 def get(conn: sa.Connection, account: str, message_id: int) -> Received | None:
     """None if there is none of that ID, or it is another account's."""
-    row = conn.execute(
-        sa.select(
-            received,
-            mailbox.c.name.label("mailbox"),
-            content.c.data,
-            content.c.file,
-            content.c.size.label("bytes"),
-        )
-        .join(mailbox, mailbox.c.id == received.c.mailbox_id)
-        .join(content, content.c.id == received.c.content_id)
-        .where(received.c.id == message_id, received.c.account == account)
-    ).first()
+    row = _BY_ID.first(conn, {"row": message_id, "account": account})
     if row is None:
         return None
     return Received(
@@ -122,7 +127,7 @@ def page(
     conn: sa.Connection, account: str, mailbox_name: str, *, before: int | None = None, maximum: int = 100
 ) -> tuple[ReceivedMessage, ...]:
     """The mailbox's messages, the newest first, with IDs under `before`."""
-    mailbox_id = conn.scalar(_MAILBOX, {"account": account, "name": mailbox_name})
+    mailbox_id = _MAILBOX.scalar(conn, {"account": account, "name": mailbox_name})
     if mailbox_id is None:
         return ()
     statement = (
@@ -156,7 +161,7 @@ def change_flags(
 
 def move(conn: sa.Connection, account: str, message_id: int, mailbox_name: str) -> bool | None:
     """False if the account has no such message, None if it has no such mailbox."""
-    mailbox_id = conn.scalar(_MAILBOX, {"account": account, "name": mailbox_name})
+    mailbox_id = _MAILBOX.scalar(conn, {"account": account, "name": mailbox_name})
     if mailbox_id is None:
         return None
     moved = conn.execute(

@@ -11,10 +11,13 @@ import sqlalchemy as sa
 from gateway.mail.address import Address
 from gateway.model import QueuedMessage
 from gateway.store.changes import ContentRef
+from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, content
 
-_CONTENT = sa.select(content.c.id, content.c.size, content.c.data, content.c.file).where(
-    content.c.id.in_(sa.bindparam("ids", expanding=True))
+_CONTENT = Statement(
+    sa.select(content.c.id, content.c.size, content.c.data, content.c.file).where(
+        content.c.id.in_(sa.bindparam("ids", expanding=True))
+    )
 )
 
 
@@ -44,7 +47,7 @@ def new_attempt(
 def read_contents(conn: sa.Connection, ids: Collection[int]) -> dict[int, ContentRef]:
     return {
         row.id: ContentRef(id=row.id, size=row.size, data=row.data, file=row.file)
-        for row in conn.execute(_CONTENT, {"ids": list(ids)})
+        for row in _CONTENT.all(conn, {"ids": list(ids)})
     }
 
 

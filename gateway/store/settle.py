@@ -24,10 +24,11 @@ from gateway.store.changes import (
 )
 from gateway.store.content import release_content
 from gateway.store.rows import new_attempt
+from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, UtcTime, attempt, message
 
 _c = message.c
-_LOAD = (
+_LOAD = Statement(
     sa.select(
         _c.id, _c.state, _c.account, _c.recipient_localpart, _c.recipient_domain, _c.from_id, _c.message_id,
         _c.subject, _c.extra, _c.attempts, _c.content_id, _c.lease_owner, _c.lease_token,
@@ -35,7 +36,7 @@ _LOAD = (
     .where(_c.id == sa.bindparam("row"))
     .with_for_update()
 )  # fmt: skip
-_FINISH_ATTEMPT = (
+_FINISH_ATTEMPT = Statement(
     sa.update(attempt)
     # A result that is in stays; one that comes twice changes nothing.
     .where(attempt.c.id == sa.bindparam("row"), attempt.c.state != "done")
@@ -49,13 +50,16 @@ _FINISH_ATTEMPT = (
         }
     )
 )  # fmt: skip
-_RESCHEDULE = (
+_HISTORY = Statement(sa.insert(attempt))
+_RESCHEDULE = Statement(
     sa.update(message)
     .where(_c.id == sa.bindparam("row"))
     .values(lease_owner=None, lease_expires=None, next_attempt=sa.bindparam("due"))
 )
-_DIALED = sa.update(message).where(_c.id == sa.bindparam("row")).values(dialed_ips=sa.bindparam("dialed"))
-_RETIRE = (
+_DIALED = Statement(
+    sa.update(message).where(_c.id == sa.bindparam("row")).values(dialed_ips=sa.bindparam("dialed"))
+)
+_RETIRE = Statement(
     sa.update(message)
     .where(_c.id == sa.bindparam("row"))
     .values(
@@ -71,17 +75,19 @@ _RETIRE = (
     )
 )
 # An entry that has expired is as good as none.
-_SUPPRESS = sa.text(
-    "INSERT INTO suppression"
-    " (created, account, base_address, original_address, list_name, manual, reason, expires)"
-    " VALUES (:now, :account, :base, :original, '', :manual, :reason, :expires)"
-    " ON CONFLICT (account, base_address, list_name) DO UPDATE SET created = excluded.created,"
-    " original_address = excluded.original_address, manual = excluded.manual, reason = excluded.reason,"
-    " expires = excluded.expires WHERE suppression.expires <= excluded.created RETURNING id"
-).bindparams(
-    sa.bindparam("now", type_=UtcTime()),
-    sa.bindparam("expires", type_=UtcTime()),
-    sa.bindparam("manual", type_=sa.Boolean()),
+_SUPPRESS = Statement(
+    sa.text(
+        "INSERT INTO suppression"
+        " (created, account, base_address, original_address, list_name, manual, reason, expires)"
+        " VALUES (:now, :account, :base, :original, '', :manual, :reason, :expires)"
+        " ON CONFLICT (account, base_address, list_name) DO UPDATE SET created = excluded.created,"
+        " original_address = excluded.original_address, manual = excluded.manual, reason = excluded.reason,"
+        " expires = excluded.expires WHERE suppression.expires <= excluded.created RETURNING id"
+    ).bindparams(
+        sa.bindparam("now", type_=UtcTime()),
+        sa.bindparam("expires", type_=UtcTime()),
+        sa.bindparam("manual", type_=sa.Boolean()),
+    )
 )
 
 
@@ -91,7 +97,7 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
     If the lease is lost (expired and recovered, the message canceled, claimed again) only the attempt's row
     is finished, as "late". Raises Stale if the suppression relied on a history that has grown.
     """
-    row = conn.execute(_LOAD, {"row": change.message_id}).first()
+    row = _LOAD.first(conn, {"row": change.message_id})
     mine = (
         row is not None
         and row.state == "queued"
@@ -104,9 +110,9 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
     files: list[str] = []
     suppressing = _suppress(conn, row, change.suppress, now)
     if isinstance(change.then, Reschedule):
-        conn.execute(_RESCHEDULE, {"row": row.id, "due": change.then.next_attempt})
+        _RESCHEDULE.run(conn, {"row": row.id, "due": change.then.next_attempt})
         if change.then.dialed_ips is not None:
-            conn.execute(_DIALED, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
+            _DIALED.run(conn, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
     else:
         files = retire(conn, row, change.then, now)
     return _announce(conn, row, change.event, change.notice, suppressing, files, now)
@@ -122,7 +128,7 @@ def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
 
     Raises Stale if it was to be retired but is no longer queued, or as `settle` does.
     """
-    row = conn.execute(_LOAD, {"row": change.message_id}).first()
+    row = _LOAD.first(conn, {"row": change.message_id})
     if row is None:
         return Settled(applied=False)
     if change.retire is not None and row.state != "queued":
@@ -175,13 +181,13 @@ def latest_retired(
 
 def load(conn: sa.Connection, message_id: int) -> AnyRow | None:
     """What the parts below need to know of a message."""
-    return conn.execute(_LOAD, {"row": message_id}).first()
+    return _LOAD.first(conn, {"row": message_id})
 
 
 def record(conn: sa.Connection, message_id: int, now: datetime, change: Report) -> None:
     """A line of history that was no attempt of ours."""
-    conn.execute(
-        sa.insert(attempt),
+    _HISTORY.run(
+        conn,
         new_attempt(message_id, 0, "done", 0, now, "")
         | {
             "success": change.success,
@@ -200,8 +206,8 @@ def retire(conn: sa.Connection, row: AnyRow, how: Retire, now: datetime) -> list
         conn.execute(sa.delete(message).where(_c.id == row.id))
         return _release(conn, row.content_id)
     keeps_content = how.keep_content and row.content_id is not None
-    conn.execute(
-        _RETIRE,
+    _RETIRE.run(
+        conn,
         {
             "row": row.id,
             "as": how.retired_as,
@@ -250,8 +256,8 @@ def _release(conn: sa.Connection, content_id: int | None) -> list[str]:
 
 def _finish_attempt(conn: sa.Connection, change: Settlement, state: str) -> None:
     outcome = change.outcome
-    conn.execute(
-        _FINISH_ATTEMPT,
+    _FINISH_ATTEMPT.run(
+        conn,
         {
             "row": change.attempt_id,
             "new_state": state,
@@ -278,8 +284,8 @@ def _suppress(conn: sa.Connection, row: AnyRow, entry: Suppress | None, now: dat
         before = latest_retired(conn, row.account, recipient, excluding=row.id)
         if tuple(earlier.id for earlier in before) != entry.history:
             raise Stale(f"message {row.id}: other messages to {recipient} were retired meanwhile")
-    added = conn.execute(
-        _SUPPRESS,
+    added = _SUPPRESS.first(
+        conn,
         {
             "now": now,
             "account": row.account,
@@ -289,7 +295,7 @@ def _suppress(conn: sa.Connection, row: AnyRow, entry: Suppress | None, now: dat
             "reason": entry.reason,
             "expires": entry.expires,
         },
-    ).first()
+    )
     return added is not None
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from gateway.store.changes import STEP, Call, CallClaims, CallDraft, CallResult, ClaimCalls
 from gateway.store.due import Due
 from gateway.store.pages import in_state
+from gateway.store.statements import Statement
 from gateway.store.tables import CALL_READY, AnyRow, webhook_attempt, webhook_call
 
 INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of a call that a crash cut off
@@ -21,8 +22,8 @@ _queued = in_state(webhook_call, "queued")
 
 # --- Adding ---------------------------------------------------------------------------------------
 
-_INSERT = sa.insert(webhook_call).returning(_c.id)
-_OLDER = (
+_INSERT = Statement(sa.insert(webhook_call).returning(_c.id))
+_OLDER_CALLS = (
     sa.select(_c.id, _c.next_attempt)
     .where(
         _queued,
@@ -32,7 +33,8 @@ _OLDER = (
     )
     .order_by(_c.id)
 )
-_OLDER_BUT_FAILURES = _OLDER.where(_c.event_name.not_in(("failed", "suppressed")))
+_OLDER = Statement(_OLDER_CALLS)
+_OLDER_BUT_FAILURES = Statement(_OLDER_CALLS.where(_c.event_name.not_in(("failed", "suppressed"))))
 
 
 def add(
@@ -51,8 +53,8 @@ def add(
     """
     ids: list[int] = []
     for draft in drafts:
-        call_id: int = conn.execute(
-            _INSERT,
+        call_id: int = _INSERT.scalar(
+            conn,
             {
                 "account": account,
                 "event_id": event_id,
@@ -69,15 +71,14 @@ def add(
                 "superseded_by": 0,
                 "error": "",
             },
-        ).scalar_one()
+        )
         ids.append(call_id)
         if queue_msg_id and draft.supersede:
             older = _OLDER_BUT_FAILURES if event_name == "unrecognized" else _OLDER
-            found = conn.scalars(older, {"message": queue_msg_id, "to": draft.url, "new": call_id}).all()
-            for old in found:
+            for old in older.all(conn, {"message": queue_msg_id, "to": draft.url, "new": call_id}):
                 retire(
                     conn,
-                    old,
+                    old.id,
                     draft.superseded_keep_until,
                     now,
                     superseded_by=call_id,
@@ -89,16 +90,16 @@ def add(
 # --- Claiming -------------------------------------------------------------------------------------
 
 _DUE = Due("webhook_call", "url", CALL_READY)
-_LOAD = (
+_LOAD = Statement(
     sa.select(webhook_call)
     .where(_c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(CALL_READY))
     .with_for_update(skip_locked=True)
 )
-_BLOCKER = _OLDER.limit(1)
-_POSTPONE = (
+_BLOCKER = Statement(_OLDER_CALLS.limit(1))
+_POSTPONE = Statement(
     sa.update(webhook_call).where(_c.id == sa.bindparam("row")).values(next_attempt=sa.bindparam("due"))
 )
-_LEASE = (
+_LEASE = Statement(
     sa.update(webhook_call)
     .where(_c.id == sa.bindparam("row"))
     .values(
@@ -129,16 +130,14 @@ def claim(
     picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, wanted.busy, wanted.position)
     if not picked.ids:
         return CallClaims((), picked.position, picked.more)
-    found = {row.id: row for row in conn.execute(_LOAD, {"ids": picked.ids})}
+    found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids})}
     calls: list[Call] = []
     leases: list[dict[str, Any]] = []
     blocked: list[dict[str, Any]] = []
     expires = now + timedelta(seconds=wanted.lease_seconds)
     for row in (found[row_id] for row_id in picked.ids if row_id in found):
         if row.queue_msg_id:
-            earlier = conn.execute(
-                _BLOCKER, {"message": row.queue_msg_id, "to": row.url, "new": row.id}
-            ).first()
+            earlier = _BLOCKER.first(conn, {"message": row.queue_msg_id, "to": row.url, "new": row.id})
             if earlier is not None:
                 # It comes back then, or as soon as the older one is over.
                 blocked.append({"row": row.id, "due": max(earlier.next_attempt, now + _BLOCKED_PAUSE)})
@@ -158,21 +157,19 @@ def claim(
         calls.append(
             call_from_row(row, attempts=number, token=token, next_attempt=next_attempt, last_activity=now)
         )
-    if blocked:
-        conn.execute(_POSTPONE, blocked)
-    if leases:
-        conn.execute(_LEASE, leases)
+    _POSTPONE.run_each(conn, blocked)
+    _LEASE.run_each(conn, leases)
     return CallClaims(tuple(calls), picked.position, picked.more or bool(blocked))
 
 
 # --- Results --------------------------------------------------------------------------------------
 
-_FINISH_LOAD = (
+_FINISH_LOAD = Statement(
     sa.select(_c.state, _c.lease_owner, _c.lease_token, _c.queue_msg_id)
     .where(_c.id == sa.bindparam("row"))
     .with_for_update()
 )
-_RESCHEDULE = (
+_RESCHEDULE = Statement(
     sa.update(webhook_call)
     .where(_c.id == sa.bindparam("row"))
     .values(
@@ -186,10 +183,44 @@ _RESCHEDULE = (
 )
 
 
+_INSERT_ATTEMPT = Statement(sa.insert(webhook_attempt))
+_NEXT = Statement(
+    sa.update(webhook_call)
+    .where(
+        _c.id
+        == sa.select(sa.func.min(_c.id))
+        .where(_queued, _c.queue_msg_id == sa.bindparam("message"), _c.url == sa.bindparam("to"))
+        .scalar_subquery(),
+        _c.attempts == 0,
+        _c.next_attempt > sa.bindparam("now"),
+    )
+    .values(next_attempt=sa.bindparam("now"))
+)
+
+
+_ENDING: dict[str, Any] = {
+    "state": "retired",
+    "lease_owner": None,
+    "lease_expires": None,
+    "last_activity": sa.bindparam("now"),
+    "keep_until": sa.bindparam("keep"),
+    "success": sa.bindparam("new_success"),
+    "superseded_by": sa.bindparam("new_superseded_by"),
+    "error": sa.bindparam("new_error"),
+}
+_BY_ID = sa.update(webhook_call).where(_c.id == sa.bindparam("row"))
+_RETIRE = Statement(_BY_ID.values(_ENDING))
+_RETIRE_WITH_PAYLOAD = Statement(
+    _BY_ID.values(
+        {**_ENDING, "payload": sa.bindparam("new_payload"), "content_type": sa.bindparam("new_content_type")}
+    )
+)
+
+
 def finish(conn: sa.Connection, result: CallResult, now: datetime) -> bool:
     """Writes a call's result, and its payload for further attempts. False: the lease was lost, or the call is
     over (superseded, canceled): then only its history grows, if it is still there."""
-    row = conn.execute(_FINISH_LOAD, {"row": result.call_id}).first()
+    row = _FINISH_LOAD.first(conn, {"row": result.call_id})
     if row is None:
         return False
     _add_attempt(
@@ -206,8 +237,8 @@ def finish(conn: sa.Connection, result: CallResult, now: datetime) -> bool:
     if row.state != "queued" or row.lease_owner is None or row.lease_token != result.token:
         return False
     if result.next_attempt is not None:
-        conn.execute(
-            _RESCHEDULE,
+        _RESCHEDULE.run(
+            conn,
             {
                 "row": result.call_id,
                 "due": result.next_attempt,
@@ -267,8 +298,8 @@ def _add_attempt(
     error: str = "",
     response: str = "",
 ) -> None:
-    conn.execute(
-        sa.insert(webhook_attempt),
+    _INSERT_ATTEMPT.run(
+        conn,
         {
             "call_id": call_id,
             "start": start,
@@ -290,32 +321,27 @@ def retire(
         conn.execute(sa.delete(webhook_attempt).where(webhook_attempt.c.call_id == call_id))
         conn.execute(sa.delete(webhook_call).where(_c.id == call_id))
         return
-    conn.execute(
-        sa.update(webhook_call)
-        .where(_c.id == call_id)
-        .values(
-            state="retired",
-            lease_owner=None,
-            lease_expires=None,
-            last_activity=now,
-            keep_until=keep_until,
-            **values,
-        )
+    how = _RETIRE_WITH_PAYLOAD if "payload" in values else _RETIRE
+    how.run(
+        conn,
+        {
+            "row": call_id,
+            "now": now,
+            "keep": keep_until,
+            "new_success": None,
+            "new_superseded_by": 0,
+            **{f"new_{name}": value for name, value in values.items()},
+        },
     )
 
 
 def wake_next(conn: sa.Connection, queue_msg_id: int, url: str, now: datetime) -> None:
     """The oldest call that waited for its turn is due now; one that waits for its retry is left."""
-    first = sa.select(sa.func.min(_c.id)).where(_queued, _c.queue_msg_id == queue_msg_id, _c.url == url)
-    conn.execute(
-        sa.update(webhook_call)
-        .where(_c.id == first.scalar_subquery(), _c.attempts == 0, _c.next_attempt > now)
-        .values(next_attempt=now)
-    )
+    _NEXT.run(conn, {"message": queue_msg_id, "to": url, "now": now})
 
 
 def call_from_row(row: AnyRow, **changed: Any) -> Call:
-    fields = {name: value for name, value in row._mapping.items() if name not in _LEASE_COLUMNS}
+    fields = {name: value for name, value in row._asdict().items() if name not in _LEASE_COLUMNS}
     return Call(**({"token": row.lease_token} | fields | changed))
 
 

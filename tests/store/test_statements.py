@@ -1,0 +1,110 @@
+"""Statements mean the same, whether SQLAlchemy executes them or we do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.store import tables
+from gateway.store.statements import Statement
+from gateway.store.store import make_engine
+
+NOW = datetime(2026, 2, 1, 12, 30, 0, 123456, tzinfo=UTC)
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[sa.Connection]:
+    engine = make_engine(tmp_path / "test.db")
+    with engine.connect() as conn:
+        tables.metadata.create_all(conn)
+        yield conn
+
+
+def _message(**changed: Any) -> dict[str, Any]:
+    return {
+        "submission_id": "s",
+        "account": "a",
+        "queued": NOW,
+        "recipient_localpart": "user",
+        "recipient_domain": "example.org",
+        "destination": "example.org",
+        "message_id": "<m@x>",
+        "size": 1,
+        "extra": {"Key": "välue"},
+        "next_attempt": NOW,
+    } | changed
+
+
+_INSERT = sa.insert(tables.message).returning(tables.message.c.id)
+_BY_ID = sa.select(tables.message).where(
+    tables.message.c.id.in_(sa.bindparam("ids", expanding=True)), tables.message.c.state == "queued"
+)
+
+
+def test_insert_with_defaults_and_read_back(conn: sa.Connection) -> None:
+    key = Statement(_INSERT).scalar(conn, _message(hold=True))
+    by_sqlalchemy = conn.execute(_BY_ID, {"ids": [key]}).one()
+    by_us = Statement(_BY_ID).first(conn, {"ids": [key]})
+    assert by_us is not None
+    assert by_us._asdict() == dict(by_sqlalchemy._mapping)
+    assert (by_us.queued, by_us.hold, by_us.extra) == (NOW, True, {"Key": "välue"})
+    assert (by_us.base_id, by_us.dialed_ips, by_us.lease_owner) == (0, {}, None)  # defaults
+
+
+def test_lists_of_every_length(conn: sa.Connection) -> None:
+    insert, by_id = Statement(_INSERT), Statement(_BY_ID)
+    keys = [insert.scalar(conn, _message(subject=str(n))) for n in range(5)]
+    for length in range(6):
+        assert [row.id for row in by_id.all(conn, {"ids": keys[:length]})] == keys[:length]
+        assert [row.id for row in by_id.all(conn, {"ids": keys[:length]})] == keys[:length]
+    assert by_id.first(conn, {"ids": [99]}) is None
+    assert by_id.scalar(conn, {"ids": [99]}) is None
+
+
+def test_updates_count_and_constants(conn: sa.Connection) -> None:
+    insert = Statement(_INSERT)
+    keys = [insert.scalar(conn, _message()) for _ in range(3)]
+    update = Statement(
+        sa.update(tables.message)
+        .where(tables.message.c.id == sa.bindparam("row"))
+        .values(subject=sa.bindparam("new"), transport="fixed", last_attempt=sa.bindparam("at"))
+    )
+    assert update.run(conn, {"row": keys[0], "new": "one", "at": NOW}) == 1
+    assert update.run(conn, {"row": 99, "new": "none", "at": None}) == 0
+    update.run_each(conn, [{"row": key, "new": f"each {key}", "at": None} for key in keys[1:]])
+    update.run_each(conn, [])
+    rows = conn.execute(
+        sa.select(tables.message.c.subject, tables.message.c.transport, tables.message.c.last_attempt)
+    ).all()
+    assert [tuple(row) for row in rows] == [
+        ("one", "fixed", NOW),
+        ("each 2", "fixed", None),
+        ("each 3", "fixed", None),
+    ]
+
+
+def test_text_with_typed_columns(conn: sa.Connection) -> None:
+    Statement(_INSERT).scalar(conn, _message())
+    text = Statement(
+        sa.text("SELECT next_attempt FROM message WHERE next_attempt <= :now")
+        .bindparams(sa.bindparam("now", type_=tables.UtcTime()))
+        .columns(next_attempt=tables.UtcTime())
+    )
+    assert text.scalar(conn, {"now": NOW}) == NOW
+    assert text.all(conn, {"now": datetime(2020, 1, 1, tzinfo=UTC)}) == []
+
+
+def test_errors_are_those_of_sqlalchemy(conn: sa.Connection) -> None:
+    insert = Statement(_INSERT)
+    insert.scalar(conn, _message(from_id="unique"))
+    with pytest.raises(sa.exc.IntegrityError):
+        insert.scalar(conn, _message(from_id="unique"))
+    with pytest.raises(sa.exc.OperationalError):
+        Statement(sa.text("SELECT * FROM nowhere")).run(conn)
+    with pytest.raises(KeyError):
+        Statement(_BY_ID).all(conn, {})
