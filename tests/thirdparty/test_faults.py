@@ -155,6 +155,7 @@ async def test_what_stands_around_an_attempt_does_not_stop_it(
     said = [record.getMessage() for record in caplog.records if "acme.faults.around" in record.getMessage()]
     errors = [line for line in said if "hook 'around_attempt': " in line]
     assert len(errors) == (2 if AROUND[does] else 0)
+    assert "has no effect" not in caplog.text  # its limit has
     assert all(AROUND[does] in line for line in errors)
 
 

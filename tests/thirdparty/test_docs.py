@@ -1,0 +1,315 @@
+"""docs/plugins.md says of every hook and of all data what the code says, and its examples do what it says."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import logging
+import re
+import textwrap
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+import tomli
+
+import gateway
+from gateway import (
+    Accept,
+    EventName,
+    GiveUp,
+    Reject,
+    Result,
+    RetryAt,
+    Route,
+    TransportType,
+    WebhookBody,
+    hookspecs,
+)
+from gateway.config.settings import Settings
+from gateway.errors import RejectedByPlugin
+from gateway.hooks import Hooks, Stages
+from gateway.hookspecs import SPECS, HookSpecs, OnError, Verb
+from gateway.plugins import load_plugins
+from tests.hooks.helpers import (
+    NOW,
+    Rest,
+    a_delivery,
+    a_failure,
+    a_message,
+    a_reception,
+    a_submission,
+    an_event,
+    configured,
+)
+from tests.thirdparty import page
+
+ADDRESS = gateway.Address.parse
+
+# --- The hooks -----------------------------------------------------------------------------------
+
+
+def test_every_hook_has_its_section_in_the_codes_order() -> None:
+    assert list(page.HOOKS) == list(SPECS)
+
+
+@pytest.mark.parametrize("hook", SPECS)
+def test_the_section_of_a_hook(hook: str) -> None:
+    spec, section = SPECS[hook], page.HOOKS[hook]
+    facts, *arguments = page.tables(section)
+    assert facts == [
+        {
+            "verb": spec.verb.name,
+            "scope": spec.scope.value,
+            "time limit": f"{spec.limit:g} s",
+            "on error": spec.on_error.name,
+            "necessary": "yes" if spec.necessary else "no",
+        }
+    ]
+    documented = [row["argument"] for table in arguments for row in table]
+    assert documented == list(spec.arguments)
+    for needed in ("**When**: ", "**Answer**: ", "**A failure**"):
+        assert section.count(needed) == 1, needed
+    signature, *examples = page.code("python", section)
+    assert _signature(signature) == _signature(inspect.getsource(getattr(HookSpecs, hook)))
+    assert any(f"def {hook}(" in example and "@hookimpl" in example for example in examples)
+
+
+def _signature(source: str) -> str:
+    """A function's name, arguments and answer, however they are written; without `self`."""
+    [function] = [n for n in ast.walk(ast.parse(textwrap.dedent(source))) if isinstance(n, ast.FunctionDef)]
+    function.args.args = [a for a in function.args.args if a.arg != "self"]
+    assert function.returns is not None
+    return f"{function.name}({ast.unparse(function.args)}) -> {ast.unparse(function.returns)}"
+
+
+def test_verbs_and_policies_are_explained() -> None:
+    parts = page.sections(page.TEXT, 2)
+    [verbs] = page.tables(parts["How a stage asks its plugins: verbs"])
+    assert [row["verb"] for row in verbs] == [verb.name for verb in Verb]
+    [policies] = page.tables(parts["When a plugin fails"])
+    assert [row["policy"] for row in policies] == [policy.name for policy in OnError]
+    said = _words(hookspecs.__doc__ or "")
+    for row in verbs:
+        assert _words(f"{row['verb']} {row['how']}") in said
+    [options] = page.tables(parts["What a plugin is, and how it is found"])
+    names = [row["option"].partition("=")[0] for row in options]
+    overload = inspect.signature(gateway.hookimpl).parameters
+    assert set(names) - {"optionalhook"} == set(overload) - {"function", "options"}
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_links_within_the_page() -> None:
+    titles = [title for level in (2, 3) for title in page.sections(page.TEXT, level)]
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = re.findall(r"\]\(#([^)]+)\)", page.TEXT)
+    assert set(links) <= anchors
+    assert links
+
+
+# --- The data ------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_on_the_page() -> None:
+    for name in gateway.__all__:
+        assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", page.TEXT), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in gateway.__all__ if dataclasses.is_dataclass(getattr(gateway, n))],
+)
+def test_the_fields_of_a_class(name: str) -> None:
+    kind = getattr(gateway, name)
+    rows = [row for table in page.tables(page.DATA[name]) for row in table]
+    fields = [
+        (field.name, re.sub(r'"(\w+)"', r"'\1'", str(field.type))) for field in dataclasses.fields(kind)
+    ]
+    assert [(row["field"], row["type"]) for row in rows] == fields
+
+
+def test_names_of_events_and_results() -> None:
+    assert re.findall(r'"(\w+)"', page.DATA["Event"].partition("|")[0]) == list(get_args(EventName))
+    assert re.findall(r"Result\.(\w+)", page.DATA["Outcome"]) == [result.name for result in Result]
+
+
+# --- The configuration ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", range(len(page.code("toml"))))
+def test_configuration(number: int) -> None:
+    raw = tomli.loads(page.code("toml")[number])
+    if "project" in raw:
+        assert list(raw["project"]["entry-points"]) == ["mail_gateway"]
+        return
+    sets = [tomli.loads(block).get("plugin_sets", {}) for block in page.code("toml")]
+    raw.setdefault("plugin_sets", {name: body for found in sets for name, body in found.items()})
+    raw.setdefault("domains", {}).setdefault("example.org", {})
+    for account in raw.get("accounts", {}).values():
+        account.setdefault("addresses", ["shop@example.org"])
+    settings = Settings.model_validate({"hostname": "gateway.example", **raw})
+    # Every name of a plugin in use is one that comes with the gateway, or an example's.
+    examples = {name: Everything() for name in re.findall(r"acme\.\w+", page.TEXT)}
+    load_plugins(settings, Path("/etc/gateway"), extra=examples)
+
+
+class Everything(Rest):
+    """Stands in for the page's plugins."""
+
+    Settings = None
+
+    @gateway.hookimpl
+    def sign(self, data: bytes) -> bytes:
+        return data
+
+
+# --- The examples ---------------------------------------------------------------------------------
+
+
+class Example:
+    """An example, loaded as a plugin; the keys of `settings` are [plugin.example]."""
+
+    def __init__(self, source: str, directory: Path, settings: Mapping[str, Any]) -> None:
+        module = ModuleType("example")
+        exec(compile(source, "docs/plugins.md", "exec", dont_inherit=True), module.__dict__)
+        self.directory = directory
+        self.hooks: Hooks = load_plugins(
+            configured({"test": ["example"]}, {"plugin": {"example": settings}}),
+            directory,
+            extra={"example": module, "rest": Rest()},
+        )
+
+    @property
+    def stages(self) -> Stages:
+        return self.hooks.for_account("", "")
+
+
+async def refuses_lotteries(example: Example) -> None:
+    with pytest.raises(RejectedByPlugin) as refused:
+        await example.stages.submission(submission=a_submission(subject="A Lottery"))
+    assert str(refused.value) == "plugin example: no lotteries"  # as the page has it
+    assert await example.stages.submission(submission=a_submission()) == a_submission()
+
+
+async def names_an_organization(example: Example) -> None:
+    (example.directory / "added").write_bytes(b"X-Floor: 3\r\n")
+    signed = await example.stages.sign(data=b"Subject: hi\r\n\r\n", submission=a_submission())
+    assert signed == b"Organization: Acme Inc.\r\nX-Floor: 3\r\nSubject: hi\r\n\r\n"
+
+
+async def redirects(example: Example) -> None:
+    changed = await example.stages.submission(submission=a_submission())
+    assert changed.recipients == (ADDRESS("staging@example.org"),)
+    assert changed.data == b"X-Meant-For: you@example.net\r\n" + a_submission().data
+
+
+async def seals(example: Example) -> None:
+    signed = await example.stages.sign(data=b"hi\r\n", submission=a_submission())
+    assert re.fullmatch(rb"X-Seal: [0-9a-f]{64}\r\nhi\r\n", signed)
+
+
+async def holds(example: Example) -> None:
+    for count, held in ((100, None), (101, True)):
+        submission = a_submission(recipients=(ADDRESS("you@example.net"),) * count)
+        recipient = submission.recipients[0]
+        assert await example.stages.hold(submission=submission, recipient=recipient, rules=()) is held
+
+
+async def routes(example: Example) -> None:
+    for attempts, transport in ((3, "rest"), (4, "backup")):
+        message = dataclasses.replace(a_message(), attempts=attempts)
+        assert await example.stages.route(message=message, routes=()) == Route(transport)
+
+
+async def files(example: Example) -> None:
+    kind = example.hooks.transports["maildrop"]
+    assert isinstance(kind, TransportType)
+    settings = kind.settings.model_validate({"directory": "drop"}, context={"config_dir": example.directory})
+    [outcome] = await kind.make("files", settings).deliver(a_delivery())
+    assert outcome.result is Result.DELIVERED
+    assert [file.name for file in (example.directory / "drop").iterdir()] == ["7.eml"]
+
+
+async def times(example: Example) -> None:
+    lines: list[str] = []
+    logger = logging.getLogger("example")
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        async with example.stages.around_attempt(delivery=a_delivery()):
+            assert lines == []
+    finally:
+        logger.removeHandler(handler)
+    [line] = lines
+    assert re.fullmatch(r"submission sub-7: attempt took \d\.\d\d s", line)
+
+
+async def retries(example: Example) -> None:
+    for attempts, answer in (
+        (3, RetryAt(NOW + timedelta(minutes=10))),
+        (4, GiveUp("four attempts failed")),
+    ):
+        message = dataclasses.replace(a_message(), attempts=attempts)
+        assert await example.stages.retry(message=message, outcome=a_failure(), now=NOW) == answer
+
+
+async def writes_failures(example: Example) -> None:
+    await example.stages.event(event=an_event())
+    failed = dataclasses.replace(an_event(), name="failed", error="no such user")
+    await example.stages.event(event=failed)
+    assert (example.directory / "failures").read_text() == f"{failed.time} you@example.net: no such user\n"
+
+
+async def chats(example: Example) -> None:
+    body = await example.stages.format_webhook(event=an_event())
+    assert body == WebhookBody(b'{"text": "delivered: hi to you@example.net"}')
+
+
+async def closes_the_door(example: Example) -> None:
+    for sender, answer in (
+        (None, None),
+        (ADDRESS("x@example.org"), None),
+        (ADDRESS("x@spam.example"), Reject(550, "5.7.1", "not from there")),
+    ):
+        reception = dataclasses.replace(a_reception(), reverse_path=sender)
+        found: Accept | Reject | None = await example.hooks.gateway.receive_policy(reception=reception)
+        assert found == answer
+
+
+# In the page's order.
+EXAMPLES: list[tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] = [
+    (refuses_lotteries, {}),
+    (names_an_organization, {"name": "Acme Inc.", "added": "added"}),
+    (redirects, {}),
+    (seals, {}),
+    (holds, {}),
+    (routes, {}),
+    (files, {}),
+    (times, {}),
+    (retries, {}),
+    (writes_failures, {"file": "failures"}),
+    (chats, {}),
+    (closes_the_door, {}),
+]
+SOURCES = [source for source in page.code("python") if "@hookimpl" in source]
+
+
+def test_every_example_is_run() -> None:
+    assert len(SOURCES) == len(EXAMPLES)
+    # All other Python on the page are the hooks' signatures.
+    assert len(page.code("python")) == len(SOURCES) + len(SPECS)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[check.__name__ for check, _ in EXAMPLES])
+async def test_example(number: int, tmp_path: Path) -> None:
+    check, settings = EXAMPLES[number]
+    await check(Example(SOURCES[number], tmp_path, settings))
