@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.common import ask, dir_option
+from gateway.cli.common import CommandError, ask, dir_option, printable
 
 
 @click.group()
@@ -29,10 +29,12 @@ def account() -> None:
     help="Asked for when it is not given.",
 )
 def password(name: str, directory: Path, password: str) -> None:
-    """Set an account's password.
+    """Set an account's password: 8 to 1000 characters.
 
     \b
     Example: gateway account password mox
     """
+    if not 8 <= len(password) <= 1000:
+        raise CommandError("a password must have 8 to 1000 characters; nothing was changed")
     ask(directory, "account/password", {"Account": name, "Password": password})
-    click.echo(f"password of account {name} set")
+    click.echo(f"password of account {printable(name)} set")

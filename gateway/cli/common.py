@@ -46,7 +46,7 @@ class CommandError(click.ClickException):
     """One clear line and exit status 1."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"gateway: {self.message}", err=True)
+        click.echo(f"gateway: {printable(self.message)}", err=True)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -85,44 +85,53 @@ def ask(directory: Path, command: str, request: dict[str, Any]) -> Any:
     return answer
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+LONGEST = timedelta(days=3650)
 
 
-def parse_duration(text: str) -> timedelta:
-    """ "90s", "7.5m", "1h30m", "2d": raises click.BadParameter."""
+def duration(text: str) -> timedelta:
+    """An option's value: "90s", "7.5m", "1h30m", "2d"; ten years at most. Raises click.BadParameter."""
     if not text or _DURATION.sub("", text):
         raise click.BadParameter(f"{text!r} is no duration; write one such as 90s, 7.5m, 1h30m or 2d")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+    if seconds > LONGEST.total_seconds():
+        raise click.BadParameter(f"{text!r} is too long; ten years are the most")
+    return timedelta(seconds=seconds)
 
 
-def _bound(text: str | None) -> dict[str, str]:
-    """A time filter: "<" before, ">" after, a duration relative to now ("-" for the past), or "now"."""
-    if text is None:
-        return {}
+def time_bound(text: str) -> dict[str, str]:
+    """An option's value: "<" before, ">" after, a duration relative to now ("-" for the past), or "now"."""
     side = {"<": "Before", ">": "After"}.get(text[:1])
     if side is None:
-        raise click.BadParameter(
-            f'{text!r} must start with "<" (before) or ">" (after), as in "<1h" or ">-2d"'
-        )
+        raise click.BadParameter(f'{text!r} must start with "<" (before) or ">" (after): "<1h", ">-2d"')
     rest = text[1:].strip()
     offset = timedelta()
     if rest != "now":
-        offset = parse_duration(rest.lstrip("-")) * (-1 if rest.startswith("-") else 1)
+        offset = duration(rest.removeprefix("-")) * (-1 if rest.startswith("-") else 1)
     return {side: (datetime.now(UTC) + offset).isoformat()}
+
+
+MESSAGE_ID = click.IntRange(1, 2**63 - 1)
 
 
 def filter_options(command: F) -> F:
     """The options that choose messages of the queue; they arrive as one argument `filter`."""
     for option in reversed(
         (
-            click.option("--id", "ids", type=int, multiple=True, help="Message ID; may be given again."),
+            click.option(
+                "--id", "ids", type=MESSAGE_ID, multiple=True, help="Message ID; may be given again."
+            ),
             click.option("--account", default="", help="Account name."),
             click.option("--from", "from_", default="", help="Part of the sender's address."),
             click.option("--to", default="", help="Part of the recipient's address."),
             click.option("--held/--not-held", "hold", default=None, help="Only messages on hold, or not."),
-            click.option("--submitted", help='Queued before or after, as in "<-1h" or ">-2d".'),
-            click.option("--next-attempt", help='Due before or after, as in "<now" or ">1h".'),
+            click.option(
+                "--submitted", type=time_bound, help='Queued before or after, as in "<-1h" or ">-2d".'
+            ),
+            click.option(
+                "--next-attempt", type=time_bound, help='Due before or after, as in "<now" or ">1h".'
+            ),
             click.option("--transport", default="", help="Transport that was set for the message."),
         )
     ):
@@ -136,8 +145,8 @@ def filter_request(
     from_: str,
     to: str,
     hold: bool | None,
-    submitted: str | None,
-    next_attempt: str | None,
+    submitted: dict[str, str] | None,
+    next_attempt: dict[str, str] | None,
     transport: str,
 ) -> dict[str, Any]:
     """The filter as the control socket takes it: only the conditions that were given."""
@@ -146,8 +155,8 @@ def filter_request(
         "Account": account,
         "From": from_,
         "To": to,
-        "Submitted": _bound(submitted),
-        "NextAttempt": _bound(next_attempt),
+        "Submitted": submitted,
+        "NextAttempt": next_attempt,
         "Transport": transport,
     }
     given = {name: value for name, value in conditions.items() if value}
@@ -156,13 +165,14 @@ def filter_request(
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns as wide as they need to be; nothing of a remote's text can move the cursor."""
-    cells = [[*header], *([_printable(str(cell)) for cell in row] for row in rows)]
+    cells = [[*header], *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
     for line in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text that strangers may have written, without what moves a terminal's cursor or changes its colours."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import trio
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway import __version__, app
 from gateway.accounts import Authenticator
-from gateway.cli.common import CONFIG_FILE, CommandError, dir_option
+from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option
 from gateway.config.load import parse, read_toml
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError, StartError
@@ -30,16 +33,31 @@ RECEIVER = "http://localhost:9090/"
 TEMPLATE = Path(__file__).parent.parent / "config" / "localserve.toml"
 
 
+def address(text: str) -> str:
+    """An option's value."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no IP address; give one such as 127.0.0.1 or ::1") from None
+
+
+def url(text: str) -> str:
+    """An option's value."""
+    if not re.fullmatch(r"https?://[!-.0-~][!-~]*", text):
+        raise click.BadParameter(f"{text!r} is no URL; give one such as {RECEIVER}")
+    return text
+
+
 @click.command()
 @dir_option
-@click.option("--ip", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--ip", type=address, help="Address to listen on.  [default: 127.0.0.1]")
 @click.option(
     "--port-base",
     type=click.IntRange(0, 64000),
     help="Added to the standard ports: SMTP 25, HTTP 80.  [default: 1000]",
 )
-@click.option("--webhook-out", help=f"URL for events of sent messages.  [default: {RECEIVER}]")
-@click.option("--webhook-in", help=f"URL for messages that arrive.  [default: {RECEIVER}]")
+@click.option("--webhook-out", type=url, help=f"URL for events of sent messages.  [default: {RECEIVER}]")
+@click.option("--webhook-in", type=url, help=f"URL for messages that arrive.  [default: {RECEIVER}]")
 @click.option("--no-color", is_flag=True, help="No colours, whatever the terminal.")
 def localserve(
     directory: Path,
@@ -61,9 +79,11 @@ def localserve(
     color = not no_color and "NO_COLOR" not in os.environ and sys.stdout.isatty()
     config = directory / CONFIG_FILE
     try:
-        if not config.exists():
+        if not _is_there(config):
             first_start(directory, ip, port_base, webhook_out, webhook_in)
-        settings = parse(_override(read_toml(config), chosen), config)
+        raw = read_toml(config)
+        parse(raw, config)  # so that what is wrong in the file is told before anything is laid over it
+        settings = parse(_override(raw, chosen), config)
         set_up_logging(settings.log_level, color=color)
         trio.run(_serve, settings, directory, color)
     except KeyboardInterrupt:
@@ -82,6 +102,15 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
+def _is_there(config: Path) -> bool:
+    try:
+        return config.exists()
+    except OSError as exc:
+        raise StartError(
+            f"{config}: cannot be looked for ({exc.strerror}); choose another directory with --dir"
+        ) from None
+
+
 def first_start(
     directory: Path, ip: str | None, port_base: int | None, out: str | None, into: str | None
 ) -> None:
@@ -96,10 +125,10 @@ def first_start(
         text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
             smtp=_listen(ip, smtp_port),
             web=_listen(ip, web_port),
-            ip=ip,
+            ip=_own(ip),
             smtp_port=smtp_port,
-            webhook_out=out or RECEIVER,
-            webhook_in=into or RECEIVER,
+            webhook_out=_toml(out or RECEIVER),
+            webhook_in=_toml(into or RECEIVER),
         )
         _write(directory / CONFIG_FILE, text.encode())
     except OSError as exc:
@@ -124,6 +153,16 @@ def _write(path: Path, data: bytes) -> None:
     new.replace(path)
 
 
+def _own(ip: str) -> str:
+    """Where this machine reaches what listens on `ip`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - nothing is bound here
+
+
+def _toml(text: str) -> str:
+    """ASCII as it stands in a basic string of TOML."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _ports(base: int | None) -> tuple[int, int]:
     base = PORT_BASE if base is None else base
     return base + 25, base + 80
@@ -145,7 +184,7 @@ def _override(raw: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
             web_port = int(str(listen[0]).rpartition(":")[2])
         raw.setdefault("smtp", {})["listen"] = [_listen(ip, smtp_port)]
         raw.setdefault("web", {})["listen"] = [_listen(ip, web_port)]
-        transport.update(host=ip, port=smtp_port)
+        transport.update(host=_own(ip), port=smtp_port)
     account = raw.get("accounts", {}).get(ACCOUNT, {})
     for option in ("webhook_out", "webhook_in"):
         if chosen[option]:
@@ -155,18 +194,18 @@ def _override(raw: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _serve(settings: Settings, directory: Path, color: bool) -> None:
-    async with app.serving(
-        settings, directory, prepare=_set_password, example_login=f"{LOGIN}:{PASSWORD}"
-    ) as gateway:
-        click.echo(_banner(gateway, directory, color))
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with app.serving(
+            settings, directory, prepare=_set_password, example_login=f"{LOGIN}:{PASSWORD}"
+        ) as gateway:
+            click.echo(_banner(gateway, directory, color))
             async for _ in signals:
                 break
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: os._exit(1))
-        logging.getLogger(__name__).info(
-            "stopping: what is under way has %.0f seconds; a second signal stops at once", settings.grace
-        )
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: os._exit(1))
+            logging.getLogger(__name__).info(
+                "stopping: what is under way has %.0f seconds; a second signal stops at once", settings.grace
+            )
 
 
 async def _set_password(authenticator: Authenticator) -> None:
@@ -180,31 +219,44 @@ def _banner(gateway: app.Gateway, directory: Path, color: bool) -> str:
 
     settings = gateway.settings
     web = gateway.web_addresses[0]
-    host = "localhost" if web.host in ("127.0.0.1", "::1") else str(web).rpartition(":")[0]
+    host = {"127.0.0.1": "localhost", "::1": "[::1]"}.get(own := _own(web.host), _listen(own, 0)[:-2])
     api = f"http://{host}:{web.port}{settings.web.base_path}"
     request = '{"To": [{"Address": "user@example.org"}], "Subject": "hi", "Text": "hello"}'
-    curl = f"curl --user {LOGIN}:{PASSWORD} --data request={shlex.quote(request)} {api}Send"
+    curl = f"curl --user {LOGIN}:{PASSWORD} --data request={shlex.quote(request)} {shlex.quote(api + 'Send')}"
     account = settings.accounts.get(ACCOUNT)
+    login = f"{LOGIN}, password {PASSWORD}" if account else f"none: {CONFIG_FILE} has no [accounts.{ACCOUNT}]"
     outgoing = account.webhook_outgoing.url if account and account.webhook_outgoing else "none"
     incoming = account.webhook_incoming.url if account and account.webhook_incoming else "none"
     hooks = outgoing if outgoing == incoming else f"{outgoing} (sent), {incoming} (received)"
-    lines = (
+    chosen = "" if directory == default_dir() else f" --dir {shlex.quote(str(directory))}"
+    lines = [
         bold(
             f"Mail gateway {__version__}, for development: what is sent is delivered to this server itself."
         ),
         "",
         f"  SMTP      {', '.join(map(str, gateway.smtp_addresses))}",
         f"  Web API   {api}",
-        f"  Account   {LOGIN}, password {PASSWORD}",
+        f"  Account   {login}",
         f"  Webhooks  {hooks}",
         f"  Settings  {directory / CONFIG_FILE}",
         "",
+    ]
+    if not ip_address(web.host).is_loopback:
+        lines += ["Other machines reach it, and everybody knows this password. Choose another:", ""]
+        lines += [f"  gateway account password {ACCOUNT}{chosen}", ""]
+    lines += [
         "Send a message:",
         "",
         f"  {curl}",
         "",
-        "See the webhooks, in another terminal:  gateway webhook-receiver --port 9090",
-        "See the queue:                          gateway queue list",
+        f"See the webhooks, in another terminal:  gateway webhook-receiver --port {_port(outgoing)}",
+        f"See the queue:                          gateway queue list{chosen}",
         "Stop:                                   Ctrl-C",
-    )
+    ]
     return "\n".join(lines)
+
+
+def _port(url: str) -> int:
+    """Where the example receiver has to listen for an account's webhooks."""
+    parts = urlsplit(url)
+    return (parts.port if parts.hostname in ("localhost", "127.0.0.1", "::1") else None) or 9090

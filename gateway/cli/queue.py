@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gateway.cli.common import (
+    MESSAGE_ID,
     CommandError,
     ask,
     dir_option,
+    duration,
     filter_options,
     filter_request,
     json_option,
-    parse_duration,
     print_table,
+    printable,
     relative,
 )
 
@@ -69,7 +72,7 @@ def list_(
         return
     messages = answer["Messages"]
     if not messages:
-        click.echo("no messages" if not any(conditions.values()) else "no messages match")
+        click.echo("no messages match" if filter_request(**conditions) else "no messages")
         return
     print_table(
         (
@@ -109,7 +112,7 @@ def _next(message: dict[str, Any]) -> str:
 
 
 @queue.command()
-@click.argument("message_id", type=int)
+@click.argument("message_id", type=MESSAGE_ID)
 @dir_option
 @json_option
 def show(message_id: int, directory: Path, as_json: bool) -> None:
@@ -123,17 +126,30 @@ def show(message_id: int, directory: Path, as_json: bool) -> None:
         click.echo(json.dumps(answer))
         return
     for name, value in answer["Message"].items():
-        click.echo(f"{name + ':':<15} {value if value not in (None, '') else '-'}")
+        click.echo(f"{name + ':':<15} {printable(_shown(name, value))}")
     for attempt in answer["Attempts"]:
         click.echo(
             f"\nattempt {attempt['Number']}: {attempt['State']}, {relative(attempt['Start'])}, "
             f"{attempt['Duration']:.3f} s, transport {attempt['Transport'] or '-'}, "
-            f"remote {attempt['RemoteMTA'] or '-'}"
+            f"remote {printable(attempt['RemoteMTA']) or '-'}"
         )
         if attempt["Error"]:
-            click.echo(f"  {attempt['Code'] or ''} {attempt['EnhancedCode']} {attempt['Error']}".rstrip())
+            codes = (attempt["Code"] or "", attempt["EnhancedCode"])
+            click.echo("  " + " ".join(printable(str(part)) for part in (*codes, attempt["Error"]) if part))
         for line in attempt["Transcript"].splitlines():
-            click.echo(f"    {line}")
+            click.echo(f"    {printable(line)}")
+
+
+def _shown(name: str, value: Any) -> str:
+    if value in (None, "", {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={entry}" for key, entry in value.items())
+    if name in ("Queued", "LastAttempt", "NextAttempt", "LastActivity", "KeepUntil"):
+        return f"{value} ({relative(value)})"
+    return str(value)
 
 
 def _act(directory: Path, command: str, conditions: dict[str, Any], everything: bool, **more: Any) -> None:
@@ -141,7 +157,11 @@ def _act(directory: Path, command: str, conditions: dict[str, Any], everything: 
     if not request and not everything:
         raise CommandError("choose messages (--id, --to, ...), or --all for every message of the queue")
     affected = ask(directory, f"queue/{command}", {"Filter": request, **more})["Affected"]
-    click.echo(f"{affected} message{'' if affected == 1 else 's'}")
+    click.echo(_messages(affected))
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"
 
 
 all_option = click.option("--all", "everything", is_flag=True, help="Every message of the queue.")
@@ -177,14 +197,16 @@ def release(directory: Path, everything: bool, **conditions: Any) -> None:
 @dir_option
 @filter_options
 @all_option
-@click.option("--in", "in_", default="0s", show_default=True, help="From now: 90s, 7.5m, 1h30m, 2d.")
-def schedule(directory: Path, everything: bool, in_: str, **conditions: Any) -> None:
+@click.option(
+    "--in", "in_", type=duration, default="0s", show_default=True, help="From now: 90s, 7.5m, 1h30m, 2d."
+)
+def schedule(directory: Path, everything: bool, in_: timedelta, **conditions: Any) -> None:
     """Set when the next attempt is made.
 
     \b
     Example: gateway queue schedule --to example.org --in 1h
     """
-    _act(directory, "schedule", conditions, everything, Seconds=parse_duration(in_).total_seconds())
+    _act(directory, "schedule", conditions, everything, Seconds=in_.total_seconds())
 
 
 @queue.command()
@@ -225,7 +247,7 @@ def add_rule(directory: Path, account: str, from_domain: str, to_domain: str, ev
         raise CommandError("give --account, --from-domain or --to-domain, or --all to pause the whole queue")
     request = {"Account": account, "SenderDomain": from_domain, "RecipientDomain": to_domain}
     answer = ask(directory, "queue/hold-rules/add", request)
-    click.echo(f"hold rule {answer['ID']} added; {answer['Affected']} messages of the queue put on hold")
+    click.echo(f"hold rule {answer['ID']} added; {_messages(answer['Affected'])} of the queue put on hold")
 
 
 @hold_rules.command("list")
@@ -253,7 +275,7 @@ def list_rules(directory: Path, as_json: bool) -> None:
 
 
 @hold_rules.command("remove")
-@click.argument("rule_id", type=int)
+@click.argument("rule_id", type=MESSAGE_ID)
 @dir_option
 def remove_rule(rule_id: int, directory: Path) -> None:
     """Remove a hold rule. Messages that it held stay on hold: release them.
