@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 _COLORS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 MAX_LINE = 4000  # characters, before a traceback
@@ -14,13 +15,19 @@ class _Formatter(logging.Formatter):
         self._color = color
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        text = super().formatMessage(record)
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        text = _printable(super().formatMessage(record))
         if len(text) > MAX_LINE:
             text = text[:MAX_LINE] + " ..."
         start = _COLORS.get(record.levelno) if self._color else None
         return f"{start}{text}\x1b[0m" if start else text
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Indented: what an exception says of a peer's data looks like no line of the log."""
+        return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def set_up_logging(level: str, *, color: bool = False) -> None:
