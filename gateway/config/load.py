@@ -20,13 +20,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomli.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; name another with --config or --dir") from None
+        raise ConfigError(f"{path}: there is no such file; name its directory with --dir") from None
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from None
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); save it as UTF-8") from None
     except tomli.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: is not valid TOML: {exc}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is not valid TOML: nested too deeply") from None
 
 
 def parse(raw: Mapping[str, Any], path: Path) -> Settings:

@@ -46,12 +46,18 @@ async def open_unix(path: Path) -> trio.SocketListener:
             "directory with a shorter path"
         )
     directory = trio.Path(path.parent)
-    await directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    await directory.chmod(0o700)
-    await trio.Path(path).unlink(missing_ok=True)  # left by a crash: we hold the data directory's lock
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    await sock.bind(os.fspath(path))
-    sock.listen(BACKLOG)
+    try:
+        await directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await directory.chmod(0o700)
+        await trio.Path(path).unlink(missing_ok=True)  # left by a crash: we hold the data directory's lock
+        await sock.bind(os.fspath(path))
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise StartError(
+            f"{path}: cannot be made ({exc.strerror}); give a data directory that this user may write to"
+        ) from None
     return trio.SocketListener(sock)
 
 
