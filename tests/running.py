@@ -171,6 +171,15 @@ class Running:
         return address.host, address.port
 
 
+def write_configuration(directory: Path, webhooks: str) -> Path:
+    """What the first start of localserve writes; the configuration file."""
+    key = directory / "dkim" / "localhost.pem"
+    key.parent.mkdir(mode=0o700, parents=True)
+    key.write_bytes(_signing_key())
+    first_start(directory, "127.0.0.1", free_port_base(), webhooks, webhooks)
+    return directory / CONFIG_FILE
+
+
 @asynccontextmanager
 async def running(
     directory: Path,
@@ -186,10 +195,7 @@ async def running(
     """
     config = directory / CONFIG_FILE
     if not config.exists():
-        key = directory / "dkim" / "localhost.pem"
-        key.parent.mkdir(mode=0o700)
-        key.write_bytes(_signing_key())
-        first_start(directory, "127.0.0.1", free_port_base(), webhooks.url, webhooks.url)
+        write_configuration(directory, webhooks.url)
     raw = read_toml(config)
     if change is not None:
         change(raw)

@@ -1,0 +1,287 @@
+"""`gateway localserve` as its users run it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli.main import main
+from gateway.config.load import load
+from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, localserve
+from tests.running import free_port_base, write_configuration
+
+
+def refused(*arguments: object) -> str:
+    """What a start that fails says: one line, no traceback, exit status 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.cli.localserve.set_up_logging", lambda level, color: None)
+        result = CliRunner().invoke(main, ["localserve", *map(str, arguments)])
+    assert isinstance(result.exception, SystemExit), result.exc_info
+    assert (result.exit_code, result.stdout) == (1, "")
+    return one_line(result.stderr)
+
+
+def one_line(stderr: str) -> str:
+    [line] = stderr.splitlines()
+    assert line.startswith("gateway: ")
+    return line
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration as the first start writes it."""
+    return write_configuration(tmp_path / "gw", "http://127.0.0.1:1/")
+
+
+def wait_for(running: Localserve, text: str) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while text not in running.log.read_text():
+        assert time.monotonic() < give_up, running.log.read_text()
+        time.sleep(0.02)
+
+
+def test_the_first_start_and_its_curl_line(tmp_path: Path) -> None:
+    with localserve(tmp_path / "gw") as running:
+        assert "\x1b" not in running.banner  # it is no terminal
+        [line] = [line for line in running.banner.splitlines() if line.startswith("  curl ")]
+        curl = subprocess.run(
+            ["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
+        answer = json.loads(curl.stdout)
+        assert answer["Submissions"][0]["Address"] == "user@example.org"
+        assert "mox@localhost, password moxmoxmox" in running.banner
+        for command in re.findall(r"gateway queue .*", running.banner):
+            shown = subprocess.run(
+                ["sh", "-c", command.replace("gateway", GATEWAY[0], 1)],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                env=environment(),
+                check=True,
+            )
+            assert "no messages" in shown.stdout or "user@example.org" in shown.stdout
+        text = (tmp_path / "gw" / "gateway.toml").read_text()
+        assert text.startswith("# ")
+        assert (tmp_path / "gw" / "gateway.toml").stat().st_mode & 0o77 == 0
+        assert (tmp_path / "gw" / "dkim" / "localhost.pem").stat().st_mode & 0o77 == 0
+        assert running.stop(signal.SIGTERM) == 0
+        assert "stopping" in running.log.read_text()
+    # And the second.
+    with localserve(tmp_path / "gw") as running:
+        assert (tmp_path / "gw" / "gateway.toml").read_text() == text
+        assert running.api in line
+        assert running.stop(signal.SIGINT) == 0
+    log = running.log.read_text()
+    assert "Traceback" not in log
+    assert "\x1b" not in log
+
+
+def test_options(tmp_path: Path) -> None:
+    base, other = free_port_base(), free_port_base()
+    hooks = ("--webhook-out", "http://127.0.0.1:1/out", "--webhook-in", 'http://127.0.0.1:1/in"\\$x')
+    with localserve(tmp_path / "gw", "--ip", "::1", "--port-base", base, *hooks, "--no-color") as running:
+        assert (running.smtp_port, running.web_port) == (base + 25, base + 80)
+        assert f"http://[::1]:{base + 80}/webapi/v0/" in running.banner
+        assert 'http://127.0.0.1:1/out (sent), http://127.0.0.1:1/in"\\$x (received)' in running.banner
+        with socket.create_connection(("::1", base + 25), timeout=5) as connection:
+            assert connection.recv(100).startswith(b"220 ")
+        assert running.stop() == 0
+    written = (tmp_path / "gw" / "gateway.toml").read_text()
+    settings = load(tmp_path / "gw" / "gateway.toml")
+    assert settings.accounts["mox"].webhook_incoming is not None
+    assert settings.accounts["mox"].webhook_incoming.url == 'http://127.0.0.1:1/in"\\$x'
+    # Given to a later start, they count for that start; mail still finds its way to this server.
+    options = ("--ip", "127.0.0.2", "--port-base", other, "--webhook-out", "http://127.0.0.1:2/")
+    with localserve(tmp_path / "gw", *options) as running:
+        assert (running.smtp_port, running.web_port) == (other + 25, other + 80)
+        assert f"http://127.0.0.2:{other + 80}/" in running.banner
+        assert "http://127.0.0.1:2/ (sent)" in running.banner
+        [line] = [line for line in running.banner.splitlines() if line.startswith("  curl ")]
+        subprocess.run(["sh", "-c", line], capture_output=True, timeout=PATIENCE, check=True)
+        wait_for(running, "delivered submission=")
+        assert running.stop() == 0
+    assert (tmp_path / "gw" / "gateway.toml").read_text() == written
+
+
+def test_all_addresses(tmp_path: Path) -> None:
+    with localserve(tmp_path / "gw", "--ip", "0.0.0.0") as running:
+        assert f"http://localhost:{running.web_port}/" in running.banner
+        assert "gateway account password mox --dir" in running.banner
+        assert (
+            f'host = "127.0.0.1"\nport = {running.smtp_port}'
+            in (tmp_path / "gw" / "gateway.toml").read_text()
+        )
+        assert running.stop() == 0
+
+
+def test_a_start_that_fails_in_a_process_of_its_own(config: Path) -> None:
+    config.write_text(config.read_text().replace("[smtp]", "[smtp"))
+    result = gateway("localserve", "--dir", config.parent)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "is not valid TOML" in one_line(result.stderr)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, config: Path) -> None:
+    config.write_text("grace = 60\n" + config.read_text())
+    with localserve(config.parent) as running, in_a_message(running):
+        running.process.send_signal(signal.SIGTERM)
+        wait_for(running, "stopping")
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(0.3)
+        started = time.monotonic()
+        assert running.stop(signal.SIGTERM) == 1
+        assert time.monotonic() - started < 1
+    with localserve(config.parent) as running:
+        assert running.stop() == 0
+
+
+@contextmanager
+def in_a_message(running: Localserve) -> Iterator[None]:
+    """An SMTP client has begun to send its message: worth waiting for."""
+    with socket.create_connection(("127.0.0.1", running.smtp_port), timeout=5) as smtp:
+        smtp.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<mox@localhost>\r\nDATA\r\n")
+        replies = b""
+        while b"354 " not in replies:
+            replies += smtp.recv(1000)
+        smtp.sendall(b"Subject: x\r\n")
+        yield
+
+
+def test_the_grace_period_ends(config: Path) -> None:
+    config.write_text("grace = 0.5\n" + config.read_text())
+    with localserve(config.parent) as running, in_a_message(running):
+        started = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - started < 5
+    assert "Traceback" not in running.log.read_text()
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    base = free_port_base()
+    for port, setting in ((base + 25, "smtp.listen"), (base + 80, "web.listen")):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+            line = refused("--dir", tmp_path / "gw", "--port-base", base)
+        assert line == (
+            f"gateway: cannot listen on 127.0.0.1:{port} for {setting}: the port is in use; stop the program "
+            "that has it (see: ss -ltnp) or choose other ports"
+        )
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    line = refused("--dir", tmp_path / "gw", "--ip", "192.0.2.1")
+    assert "this machine does not have that address; choose one that it has" in line
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for directory in (file / "below", Path("/proc/nothing"), Path("/proc/1/nothing/at/all")):
+        line = refused("--dir", directory)
+        assert line.startswith(f"gateway: {directory}: cannot be written (")
+        assert line.endswith("give one that you may write to with --dir")
+    result = gateway("localserve", "--dir", file)
+    assert result.returncode == 2
+    assert "is a file" in result.stderr
+
+
+def test_a_data_directory_that_cannot_be_written(config: Path) -> None:
+    original = config.read_text()
+    for data_dir in ("/proc/nothing", str(config)):
+        config.write_text(original.replace('"data"', f'"{data_dir}"'))
+        line = refused("--dir", config.parent)
+        assert line.startswith(f"gateway: {data_dir}: cannot be written (")
+        assert line.endswith("give a directory that this user may write to")
+    data = config.parent / "other"
+    data.mkdir()
+    (data / "control").write_text("")
+    config.write_text(original.replace('"data"', '"other"'))
+    assert "gateway.sock: cannot be made (" in refused("--dir", config.parent)
+
+
+def test_a_second_gateway(tmp_path: Path) -> None:
+    with localserve(tmp_path / "gw") as running:
+        line = refused("--dir", tmp_path / "gw", "--port-base", free_port_base())
+        assert line == (
+            f"gateway: {tmp_path}/gw/data: another gateway uses it (process {running.process.pid}); "
+            "stop that one, or give this one another directory"
+        )
+        assert running.command("queue", "list").returncode == 0
+        assert running.stop() == 0
+
+
+def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 25) / "gw"
+    line = refused("--dir", directory, "--port-base", free_port_base())
+    assert "too long for a Unix socket (107 bytes at most); use a data directory with a shorter path" in line
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("[smtp]", "[smtp", "is not valid TOML: "),
+        ("[smtp]", "[smtp]\nlisten_on = 1", "listen_on: there is no such setting; did you mean 'listen'?"),
+        ("hostname =", "hostnam =", "hostname: Field required (and 1 more)"),
+        ("hostname =", "hostnam = 1\nhostname =", "did you mean 'hostname'?"),
+        ("[smtp]", "[smtp]\nmax_recipients = '5'", "smtp.max_recipients: Input should be a valid integer"),
+        ("[smtp]\n", "[smtp]\nmax_recipients = 0\n", "smtp.max_recipients: Input should be greater than 0"),
+        ('unknown_recipients = "mox"', 'unknown_recipients = "max"', "there is no account 'max'"),
+        ('transport = "localserve"', 'transport = "nowhere"', "there is no [transports.nowhere]; add it"),
+        ('type = "smtp"', 'type = "smpt"', "did you mean 'smtp'?"),
+        ('tls = "none"', "", "transports.localserve: tls: Field required"),
+        ('sets = ["default", "localserve"]', 'sets = ["defualt"]', "'defualt'"),
+        ('plugins = ["localserve"]', 'plugins = ["localsevre"]', "'localsevre'"),
+        ("dkim/localhost.pem", "dkim/none.pem", "dkim/none.pem: cannot be read (No such file or directory)"),
+        ('["mox@localhost"]', '["mox"]', "accounts.mox.addresses"),
+        ('["mox@localhost"]', '["mox@example.net"]', "add [domains.'example.net']"),
+        ('hostname = "localhost"', "hostname = \xff", "is not UTF-8"),
+        ('hostname = "localhost"', "hostname = " + "[" * 100_000, "is not valid TOML"),
+        ("[smtp]", "transports = 3\n[smtp]", ""),
+    ],
+)  # fmt: skip
+def test_a_broken_configuration(config: Path, before: str, after: str, says: str) -> None:
+    text = config.read_text()
+    assert before in text
+    config.write_bytes(text.replace(before, after, 1).encode("latin-1" if "\xff" in after else "utf-8"))
+    for options in ((), ("--ip", "127.0.0.1", "--webhook-out", "http://127.0.0.1:1/")):
+        line = refused("--dir", config.parent, *options)
+        assert says in line
+        assert str(config) in line or "plugin" in line or "transports." in line, line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--ip", "localhost"), "Invalid value for '--ip': 'localhost' is no IP address"),
+        (("--port-base", "65000"), "'--port-base'"),
+        (
+            ("--webhook-out", "localhost:9090"),
+            "Invalid value for '--webhook-out': 'localhost:9090' is no URL",
+        ),
+        (("--webhook-in", "http://x/\n[smtp]"), "is no URL"),
+    ],
+)
+def test_options_that_are_wrong_write_nothing(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    result = gateway("localserve", "--dir", tmp_path / "gw", *options)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert not (tmp_path / "gw").exists()
+
+
+def test_a_configuration_without_the_account(config: Path) -> None:
+    text = config.read_text().replace('unknown_recipients = "mox"', "")
+    config.write_text(text[: text.index("[accounts.mox]")])
+    with localserve(config.parent) as running:
+        assert "Account   none: gateway.toml has no [accounts.mox]" in running.banner
+        assert running.stop() == 0

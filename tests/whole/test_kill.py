@@ -1,0 +1,205 @@
+"""kill -9 at random moments under load: what was acknowledged is delivered and reported in the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import re
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from gateway.clock import Clock
+from gateway.store import call_listing
+from gateway.store.call_listing import CallFilter
+from gateway.store.store import Store
+from tests.commands import PATIENCE, Localserve, launch, start
+from tests.running import free_port_base
+
+KILLS = 20
+SENDERS = 4
+LARGE = "line of a large message\n" * 8000  # its content is in a file
+
+
+class Webhooks(ThreadingHTTPServer):
+    """Receives webhooks; what it answered 200 it has."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The gateway was killed in the middle of a call."""
+
+    def events(self, name: str) -> Counter[int]:
+        return Counter(p["QueueMsgID"] for p in list(self.got) if p.get("Event") == name)
+
+    def subjects_received(self) -> set[str]:
+        return {p["Subject"] for p in list(self.got) if "Event" not in p}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Webhooks
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.got.append(payload)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+class Load:
+    """Sends until it is told to stop, and remembers what was acknowledged."""
+
+    def __init__(self, api: str) -> None:
+        self.acknowledged: dict[int, str] = {}  # QueueMsgID -> subject
+        self._api, self._stop, self._count = api, False, 0
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send_all, daemon=True) for _ in range(SENDERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop = True
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _send_all(self) -> None:
+        while not self._stop:
+            with self._lock:
+                self._count += 1
+                number = self._count
+            try:
+                self._send(number)
+            except OSError:  # it is being killed, or not there yet
+                time.sleep(0.05)
+
+    def _send(self, number: int) -> None:
+        message: dict[str, Any] = {
+            "To": [{"Address": f"user{number}x@domain{number % 7}.example"}],
+            "CC": [{"Address": f"copy{number}x@domain{number % 5}.example"}] if number % 3 == 0 else [],
+            "Subject": f"message {number}",
+            "Text": LARGE if number % 10 == 0 else "hello",
+        }
+        credentials = base64.b64encode(b"mox@localhost:moxmoxmox").decode()
+        request = urllib.request.Request(
+            self._api + "Send",
+            json.dumps(message).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            answer = json.load(response)
+        with self._lock:
+            for submission in answer["Submissions"]:
+                assert submission["QueueMsgID"] not in self.acknowledged, "an ID came back"
+                self.acknowledged[submission["QueueMsgID"]] = message["Subject"]
+
+
+def wait_for(done: Callable[[], bool], what: Callable[[], object], seconds: float = 30.0) -> None:
+    give_up = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < give_up, what()
+        time.sleep(0.05)
+
+
+def drain(gateway: Localserve) -> None:
+    """Deliver everything: interrupted attempts would wait for 30 s."""
+
+    def empty() -> bool:
+        scheduled = gateway.command("queue", "schedule", "--all")
+        assert scheduled.returncode == 0, scheduled.stderr
+        return scheduled.stdout == "0 messages\n" and "no messages" in gateway.command("queue", "list").stdout
+
+    wait_for(empty, lambda: gateway.command("queue", "list").stdout)
+
+
+async def make_webhook_calls_due(data_dir: Path) -> None:
+    """Interrupted ones would wait for 30 s."""
+    clock = Clock()
+    async with Store.open(data_dir, clock) as store:
+        position: str | None = ""
+        while position is not None:
+            now, at = clock.now(), position
+            step = await store.write(
+                lambda conn, now=now, at=at: call_listing.schedule(conn, CallFilter(), now, at)
+            )  # type: ignore[misc]
+            position = step.position
+
+
+def retired(gateway: Localserve) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = gateway.command("queue", "list", "--retired", "--json", "--max", 1000, "--cursor", cursor)
+        answer = json.loads(page.stdout)
+        found += answer["Messages"]
+        cursor = answer["NextCursor"]
+        if not cursor:
+            return found
+
+
+def test_killed_twenty_times(tmp_path: Path) -> None:
+    webhooks = Webhooks()
+    rng = random.Random()
+    hooks = ("--webhook-out", webhooks.url, "--webhook-in", webhooks.url)
+    directory = tmp_path / "gw"
+    gateway = start(directory, *hooks, "--port-base", free_port_base())
+    try:
+        load = Load(gateway.api)
+        for number in range(KILLS):
+            time.sleep(rng.uniform(0.1, 0.9))
+            gateway.kill()
+            if number % 5 == 0:  # killed while it starts
+                starting, _, _ = launch(directory, *hooks)
+                time.sleep(rng.uniform(0.0, 1.0))
+                starting.kill()
+                starting.wait()
+            gateway = start(directory, *hooks)
+        time.sleep(0.2)
+        load.stop()
+        assert len(load.acknowledged) > KILLS
+        drain(gateway)
+        assert gateway.stop() == 0
+        trio.run(make_webhook_calls_due, directory / "data")
+        gateway = start(directory, *hooks)
+
+        def all_told() -> bool:
+            return load.acknowledged.keys() <= webhooks.events("delivered").keys()
+
+        def missing() -> object:
+            return sorted(load.acknowledged.keys() - webhooks.events("delivered").keys())
+
+        wait_for(all_told, missing)
+        wait_for(
+            lambda: set(load.acknowledged.values()) <= webhooks.subjects_received(),
+            lambda: set(load.acknowledged.values()) - webhooks.subjects_received(),
+        )
+        messages = retired(gateway)
+        assert all(m["RetiredAs"] == "delivered" for m in messages)
+        recipients = Counter((m["SubmissionID"], m["Recipient"]) for m in messages)
+        assert set(recipients.values()) == {1}, "something is twice in the queue"
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+        webhooks.shutdown()
+        webhooks.server_close()
+    assert "Traceback" not in re.sub(r"\x1b\[\d*m", "", gateway.log.read_text())
+    left = [path for path in (directory / "data" / "content").rglob("*") if path.is_file()]
+    assert left  # of what was received: these stay
