@@ -3,6 +3,7 @@
 from gateway.errors import GatewayError, PluginError
 from gateway.hookspecs import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
+from gateway.mail.reading import MessagePart, ParsedMessage
 from gateway.model import (
     Accept,
     Content,
@@ -42,7 +43,9 @@ __all__ = [
     "GiveUp",
     "HoldRule",
     "IncomingEvent",
+    "MessagePart",
     "Outcome",
+    "ParsedMessage",
     "PluginError",
     "QueuedMessage",
     "ReceivedMessage",

@@ -127,12 +127,12 @@ async def serving(
         submitter = Submitter(settings, directory, hooks, store, holding, clock, queued.set)
         attempts = Attempts(settings, directory, hooks, transports, store, clock, tell_of_events)
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
-        receiver = Receiver(settings, directory, hooks, store, clock, tell_of_events)
+        receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events)
         client = await resources.enter_async_context(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
         )
-        sender = WebhookSender(owner, settings, hooks, client, store, clock, called)
-        teller = EventTeller(settings, hooks, store, happened)
+        sender = WebhookSender(owner, settings, hooks, client, store, clock, called, offload)
+        teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(store)
         web = WebApp(
             Services(

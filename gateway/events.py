@@ -15,7 +15,9 @@ import trio
 from gateway.config.settings import Settings
 from gateway.errors import PluginError, StoreError
 from gateway.hooks import Hooks
+from gateway.mail.reading import parse_message
 from gateway.model import Event, IncomingEvent
+from gateway.offload import Offload, OffloadError
 from gateway.store import events, received
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
@@ -29,8 +31,10 @@ AGAIN_AFTER = 5.0  # seconds, when a plugin whose policy is to defer failed, or 
 
 
 class EventTeller:
-    def __init__(self, settings: Settings, hooks: Hooks, store: Store, happened: Wakeup) -> None:
-        self._hooks, self._store, self._happened = hooks, store, happened
+    def __init__(
+        self, settings: Settings, hooks: Hooks, store: Store, offload: Offload, happened: Wakeup
+    ) -> None:
+        self._hooks, self._store, self._offload, self._happened = hooks, store, offload, happened
         self._accounts = {
             name: min(account.addresses, key=str).domain for name, account in settings.accounts.items()
         }
@@ -56,7 +60,7 @@ class EventTeller:
                     cursor = event.id
                 if page:
                     await self._store.write(lambda conn, at=cursor: events.set_cursor(conn, READER, at))  # type: ignore[misc]
-            except (StoreError, PluginError) as exc:
+            except (StoreError, PluginError, OffloadError) as exc:
                 log.warning("plugins will be told of events in %g s: %s", AGAIN_AFTER, exc)
                 with trio.move_on_after(AGAIN_AFTER):
                     await stopping.wait()
@@ -79,7 +83,7 @@ class EventTeller:
         if isinstance(event, Event):
             told = event
         else:
-            told = await read_incoming(self._store, event)
+            told = await read_incoming(self._store, self._offload, event)
         if told is not None:  # else the message was deleted before it could be announced
             await stages.event(event=told)
 
@@ -93,15 +97,22 @@ def _place(conn: sa.Connection) -> int:
     return cursor
 
 
-async def read_incoming(store: Store, event: events.IncomingReference) -> IncomingEvent | None:
-    """The incoming message that an event is about; None when it is no longer there. Raises StoreError."""
+async def read_incoming(
+    store: Store, offload: Offload, event: events.IncomingReference
+) -> IncomingEvent | None:
+    """The incoming message that an event is about; None when it is no longer there.
+
+    Raises StoreError, OffloadError.
+    """
     found = await store.read(lambda conn: received.get(conn, event.account, event.received_id))
     if found is None:
         return None
+    data = await store.content.open(found.content).read()
     return IncomingEvent(
         id=event.id,
         time=event.time,
         account=event.account,
         message=found.message,
-        data=await store.content.open(found.content).read(),
+        parsed=await offload.run_beside(len(data), parse_message, data),
+        data=data,
     )

@@ -46,6 +46,7 @@ from typing import Annotated, Any, Protocol, TypeVar, overload
 import pluggy
 from pydantic import AfterValidator, Field, ValidationInfo
 
+from gateway import hookchecks
 from gateway.mail.address import Address
 from gateway.model import (
     Accept,
@@ -189,56 +190,6 @@ def _from_config_dir(path: Path, info: ValidationInfo) -> Path:
 ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_from_config_dir)]
 
 
-# --- What an answer must hold besides its type: a plugin's dataclass may hold anything -------------
-
-
-def _check_submission(answer: Any, submission: Submission) -> str:
-    if isinstance(answer, Reject):
-        return ""
-    for name in ("id", "account", "login", "via"):
-        if getattr(answer, name) != getattr(submission, name):
-            return f"a Submission with another {name}, which no plugin may change"
-    if not isinstance(answer.data, bytes) or not answer.data:
-        return "a Submission whose data is not bytes, or empty"
-    recipients = answer.recipients
-    if not isinstance(recipients, tuple) or not all(isinstance(r, Address) for r in recipients):
-        return "a Submission whose recipients are not a tuple of Address"
-    return "" if recipients else "a Submission without recipients (to refuse the message, answer Reject)"
-
-
-def _check_data(answer: Any, *_: object) -> str:
-    return "" if answer else "an empty message"
-
-
-def _check_route(answer: Any, *_: object) -> str:
-    return "" if isinstance(answer.transport, str) and answer.transport else "a Route without a transport"
-
-
-def _check_transports(answer: Any) -> str:
-    for name, kind in answer.items():
-        if not isinstance(name, str) or not isinstance(kind, TransportType):
-            return (
-                f"a Mapping with {type(name).__name__}: {type(kind).__name__} in place of str: TransportType"
-            )
-    return ""
-
-
-def _check_retry(answer: Any, *_: object) -> str:
-    if isinstance(answer, RetryAt):
-        aware = isinstance(answer.time, datetime) and answer.time.utcoffset() is not None
-        return "" if aware else "a RetryAt whose time is not a datetime with a time zone"
-    return "" if isinstance(answer.reason, str) else "a GiveUp whose reason is not a str"
-
-
-def _check_webhook(answer: Any, *_: object) -> str:
-    if not isinstance(answer.body, bytes):
-        return "a WebhookBody whose body is not bytes"
-    # It becomes the value of an HTTP header field (RFC 9110, 5.5).
-    kind = answer.content_type
-    printable = isinstance(kind, str) and kind.isascii() and kind.isprintable() and kind.strip() != ""
-    return "" if printable else "a WebhookBody whose content_type is not printable ASCII text"
-
-
 # --- The hooks -----------------------------------------------------------------------------------
 
 
@@ -253,7 +204,7 @@ class HookSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=(Submission, Reject),
-        check=_check_submission,
+        check=hookchecks.submission,
     )
     def submission(self, submission: Submission, settings: Any) -> Submission | Reject | None:
         """Looks at a message that an account hands in; may change or refuse it.
@@ -272,7 +223,7 @@ class HookSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=bytes,
-        check=_check_data,
+        check=hookchecks.data,
     )
     def sign(self, data: bytes, submission: Submission, settings: Any) -> bytes | None:
         """Signs a message: the last that changes its data.
@@ -306,7 +257,7 @@ class HookSpecs(Protocol):
         on_error=OnError.DEFER,
         answer=Route,
         necessary=True,
-        check=_check_route,
+        check=hookchecks.route,
     )
     def route(self, message: QueuedMessage, routes: Sequence[RouteRule], settings: Any) -> Route | None:
         """Chooses the transport of an attempt.
@@ -325,7 +276,7 @@ class HookSpecs(Protocol):
         on_error=OnError.DEFER,
         answer=Mapping,
         necessary=True,
-        check=_check_transports,
+        check=hookchecks.transports,
     )
     def transports(self, settings: Any) -> Mapping[str, TransportType] | None:
         """Registers types of transports: what `type = "..."` of `[transports.NAME]` can be.
@@ -363,7 +314,7 @@ class HookSpecs(Protocol):
         on_error=OnError.FALLBACK,
         answer=(RetryAt, GiveUp),
         necessary=True,
-        check=_check_retry,
+        check=hookchecks.retry,
     )
     def retry(
         self, message: QueuedMessage, outcome: Outcome, now: datetime, settings: Any
@@ -396,7 +347,7 @@ class HookSpecs(Protocol):
         on_error=OnError.FALLBACK,
         answer=WebhookBody,
         necessary=True,
-        check=_check_webhook,
+        check=hookchecks.webhook,
     )
     def format_webhook(self, event: Event | IncomingEvent, settings: Any) -> WebhookBody | None:
         """Writes the body of a webhook call.

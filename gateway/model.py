@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
+from gateway.mail.reading import ParsedMessage
 
 # --- Answers that several stages share -----------------------------------------------------------
 
@@ -288,6 +289,7 @@ class IncomingEvent:
     time: datetime
     account: str
     message: ReceivedMessage
+    parsed: ParsedMessage
     data: bytes  # the whole message
 
 

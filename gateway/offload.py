@@ -26,6 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORKERS = 2
+SMALL = 64 * 1024  # bytes: the event loop has time for this much untrusted data
 LIMIT = 20.0  # seconds for one call
 MEMORY = 2 * 1024**3  # bytes of address space of a worker
 _HEADER = 8  # bytes: the length of the pickle that follows, big-endian
@@ -55,6 +56,12 @@ class Offload:
             with trio.CancelScope(shield=True):
                 for process in pool._idle:
                     await _end(process)
+
+    async def run_beside(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`run`, if the data is large (`size` in bytes); small data is dealt with here and now."""
+        if size <= SMALL:
+            return function(*args, **kwargs)
+        return await self.run(function, *args, **kwargs)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function answers or raises; all of it must be picklable. Raises OffloadError."""

@@ -19,9 +19,10 @@ from gateway.hooks import Hooks
 from gateway.inbound.replies import OK, rejection, reply_to
 from gateway.mail.address import Address, AddressError
 from gateway.mail.fields import format_date
-from gateway.mail.structure import automated, parse, summary
+from gateway.mail.reading import ParsedHeader, parse_header
 from gateway.model import Reception, Reject
 from gateway.net.smtp_handler import Session
+from gateway.offload import Offload
 from gateway.outbound.settle import call_draft, keep_events_until
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
@@ -48,10 +49,11 @@ class Receiver:
         hooks: Hooks,
         store: Store,
         clock: Clock,
+        offload: Offload,
         announced: Callable[[], None],
     ) -> None:
         self.settings, self.directory, self.hooks = settings, directory, hooks
-        self.store, self.clock, self.announced = store, clock, announced
+        self.store, self.clock, self.offload, self.announced = store, clock, offload, announced
 
     async def connected(self, session: Session) -> Reply | None:
         return None
@@ -147,8 +149,11 @@ class _Incoming:
     async def commit(self) -> Reply:
         """Everything that decides, then the store; only then 250."""
         try:
-            refused = await self.write(b"") or await self._refused()
-            return refused or await self._store()
+            failed = await self.write(b"")  # an empty message has a spool too
+            if failed is not None:
+                return failed
+            header = await self._read_header()
+            return await self._refused(header) or await self._store(header)
         except Exception as exc:
             return reply_to(exc)
         finally:
@@ -157,9 +162,15 @@ class _Incoming:
     async def abort(self) -> None:
         await self._resources.aclose()
 
-    async def _refused(self) -> Reply | None:
-        parsed = parse(bytes(self._head[:HEAD]))
-        if len(parsed.headers.get_all("Received")) > MAX_RECEIVED:
+    async def _read_header(self) -> ParsedHeader:
+        end = self._head.find(b"\r\n\r\n")
+        section = bytes(self._head if end < 0 else self._head[: end + 4])
+        return await self._receiver.offload.run_beside(
+            len(section), parse_header, section, null_sender=self._envelope.reverse_path is None
+        )
+
+    async def _refused(self, header: ParsedHeader) -> Reply | None:
+        if header.received > MAX_RECEIVED:
             return Reply(554, "5.4.6", (f"More than {MAX_RECEIVED} Received headers: this message loops",))
         if not self._receiver.hooks.gateway.has("receive_policy"):
             return None
@@ -174,12 +185,12 @@ class _Incoming:
         stored = await self._spool.finish()
         return (await self._receiver.store.content.open(stored).read())[len(self._trace()) :]
 
-    async def _store(self) -> Reply:
+    async def _store(self, header: ParsedHeader) -> Reply:
         assert self._spool is not None
         receiver = self._receiver
         stored = await self._spool.finish()
         now = receiver.clock.now()
-        new = self._copies(stored, now)
+        new = self._copies(stored, header, now)
         ids = await receiver.store.write(lambda conn: received.add(conn, new, now), size=stored.size)
         receiver.announced()
         log.info(
@@ -191,12 +202,9 @@ class _Incoming:
         )
         return OK
 
-    def _copies(self, stored: StoredBytes, now: datetime) -> NewReceived:
+    def _copies(self, stored: StoredBytes, header: ParsedHeader, now: datetime) -> NewReceived:
         """A copy for each recipient, announced to its account."""
         receiver, envelope = self._receiver, self._envelope
-        parsed = parse(bytes(self._head[:HEAD]))
-        about = summary(parsed)
-        root = parsed.root
         copies = []
         for mailbox in envelope.recipients:
             recipient = receiver.local(mailbox)
@@ -208,13 +216,12 @@ class _Incoming:
                     mailbox=INBOX,
                     mail_from=str(receiver.address(envelope.reverse_path) or ""),
                     rcpt_to=str(recipient),
-                    msg_from=str(about.from_[0].address) if about.from_ else "",
+                    msg_from=header.msg_from,
                     remote_ip=str(self._session.peer or ""),
-                    dsn=root.content_type == "multipart/report"
-                    and root.params.get("report-type", "").lower() == "delivery-status",
-                    automated=automated(parsed, envelope.reverse_path is None),
-                    message_id=about.message_id,
-                    subject=about.subject,
+                    dsn=header.dsn,
+                    automated=header.automated,
+                    message_id=header.message_id,
+                    subject=header.subject,
                     event=_announcement(receiver.settings.accounts[account], now),
                 )
             )

@@ -12,6 +12,7 @@ from gateway.config.settings import AccountSettings, WebhookTarget
 from gateway.model import EventName, GiveUp, Outcome, Result, RetryAt
 from gateway.store.changes import CallDraft, Claimed, Ending, EventDraft, Reschedule, Retire, Settlement
 
+SHORTEST = timedelta(seconds=1)  # between two attempts: no plugin's answer may make them a loop
 WEBHOOKS_MAY_TAKE = timedelta(days=2)  # their attempts are spread over 32 hours
 
 
@@ -44,7 +45,8 @@ def decide(
     delivered = name == "delivered"
     then: Reschedule | Retire
     if name == "delayed":
-        then = Reschedule(next_attempt=retry.time if isinstance(retry, RetryAt) else message.next_attempt)
+        chosen = max(retry.time, now + SHORTEST) if isinstance(retry, RetryAt) else message.next_attempt
+        then = Reschedule(next_attempt=chosen)
     else:
         then = Retire(
             retired_as="delivered" if delivered else "failed",

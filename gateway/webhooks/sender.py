@@ -25,6 +25,7 @@ from gateway.errors import StoreError
 from gateway.events import read_incoming
 from gateway.hooks import Hooks
 from gateway.model import Event, IncomingEvent, WebhookBody
+from gateway.offload import Offload, OffloadError
 from gateway.store import events, queue, webhook_calls
 from gateway.store.changes import Call, CallResult, ClaimCalls
 from gateway.store.events import IncomingReference
@@ -83,10 +84,11 @@ class WebhookSender:
         store: Store,
         clock: Clock,
         queued: Wakeup,
+        offload: Offload,
     ) -> None:
         self._owner, self._settings, self._limits = owner, settings, settings.webhooks
         self._hooks, self._client, self._store = hooks, client, store
-        self._clock, self._queued = clock, queued
+        self._clock, self._queued, self._offload = clock, queued, offload
         self._lease = settings.webhooks.timeout + FORMAT_TIME
         self._busy: Counter[str] = Counter()  # URL -> calls under way
         self._results: list[CallResult] = []  # of calls that ended, not yet recorded
@@ -278,8 +280,8 @@ class WebhookSender:
         event: Event | IncomingEvent | None
         if isinstance(due.event, IncomingReference):
             try:
-                event = await read_incoming(self._store, due.event)
-            except StoreError as exc:
+                event = await read_incoming(self._store, self._offload, due.event)
+            except (StoreError, OffloadError) as exc:
                 raise _NoPayload(f"the message cannot be read: {exc}") from None
         else:
             event = due.event

@@ -11,8 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from gateway import Event, IncomingEvent, WebhookBody, hookimpl
-from gateway.mail import structure
+from gateway import Event, IncomingEvent, MessagePart, WebhookBody, hookimpl
 from gateway.mail.address_list import NameAddress
 
 VERSION = 0
@@ -50,9 +49,8 @@ def outgoing(event: Event) -> dict[str, Any]:
 
 def incoming(event: IncomingEvent) -> dict[str, Any]:
     """The payload with a message that came for the account."""
-    message = event.message
-    parsed = structure.parse(event.data)
-    summary, readable = structure.summary(parsed), structure.readable(parsed)
+    message, parsed = event.message, event.parsed
+    summary = parsed.summary
     return {
         "Version": VERSION,
         "From": _addresses(summary.from_),
@@ -65,9 +63,9 @@ def incoming(event: IncomingEvent) -> dict[str, Any]:
         "InReplyTo": summary.in_reply_to,
         "References": list(summary.references),
         "Date": None if summary.date is None else _time(summary.date),
-        "Text": readable.text,
-        "HTML": readable.html,
-        "Structure": _part(parsed.root),
+        "Text": parsed.text,
+        "HTML": parsed.html,
+        "Structure": _part(parsed.structure),
         "Meta": {
             "MsgID": message.id,
             "MailFrom": message.mail_from,
@@ -83,11 +81,10 @@ def incoming(event: IncomingEvent) -> dict[str, Any]:
     }
 
 
-def _part(part: structure.Part) -> dict[str, Any]:
-    """No deeper than structure.MAX_DEPTH."""
+def _part(part: MessagePart) -> dict[str, Any]:
     return {
         "ContentType": part.content_type,
-        "ContentTypeParams": part.params,
+        "ContentTypeParams": dict(part.params),
         "ContentID": part.content_id,
         "ContentDisposition": part.disposition,
         "Filename": part.filename,

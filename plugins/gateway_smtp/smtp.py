@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway import Address, Delivery, Outcome, Result, TransportType, hookimpl
+from gateway import Address, Delivery, Outcome, Result, Transport, TransportType, hookimpl
 from gateway.net.smtp_client import ClientSettings, SmtpConnection, connect_smtp
 from gateway.smtp import results
 from gateway.smtp.addresses import Mailbox
@@ -121,4 +121,8 @@ def _mailbox(address: Address) -> Mailbox:
 class Smtp:
     @hookimpl
     def transports(self) -> dict[str, TransportType]:
-        return {"smtp": TransportType(SmtpSettings, lambda name, settings: SmtpTransport(settings))}
+        return {"smtp": TransportType(SmtpSettings, _make)}
+
+
+def _make(_name: str, settings: SmtpSettings) -> Transport:
+    return SmtpTransport(settings)

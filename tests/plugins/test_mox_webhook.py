@@ -10,6 +10,7 @@ import pytest
 
 from gateway import Event, IncomingEvent, ReceivedMessage, TransportType, hookimpl
 from gateway.config.settings import Settings
+from gateway.mail.reading import parse_message
 from gateway.plugins import load_plugins
 from gateway_mox import hold, retry, routing, webhook
 from tests.plugins.mox_messages import QUEUED
@@ -129,7 +130,9 @@ def test_an_empty_event_has_no_nulls() -> None:
 
 
 def test_an_incoming_message() -> None:
-    event = IncomingEvent(id=6, time=QUEUED, account="a", message=RECEIVED, data=DATA)
+    event = IncomingEvent(
+        id=6, time=QUEUED, account="a", message=RECEIVED, parsed=parse_message(DATA), data=DATA
+    )
     assert payload(event) == {
         "Version": 0,
         "From": [{"Name": "Jürgen", "Address": "you@example.org"}],
@@ -209,7 +212,9 @@ def found_size() -> int:
     ],
 )
 def test_any_message_has_a_payload_without_nulls_but_its_date(data: bytes) -> None:
-    found = payload(IncomingEvent(id=6, time=QUEUED, account="a", message=RECEIVED, data=data))
+    found = payload(
+        IncomingEvent(id=6, time=QUEUED, account="a", message=RECEIVED, parsed=parse_message(data), data=data)
+    )
     assert found["Date"] is None
     assert [key for key, value in found.items() if value is None] == ["Date"]
     assert isinstance(found["Structure"]["Parts"], list)

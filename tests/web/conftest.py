@@ -18,6 +18,7 @@ from gateway.config.settings import AccountSettings, DomainSettings, Settings
 from gateway.errors import NotVisible
 from gateway.mail.address import Address
 from gateway.model import ReceivedMessage
+from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, Submitted
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
@@ -91,10 +92,11 @@ class FixedClock:
         return NOW
 
 
-class HereOffload:
+class HereOffload(Offload):
     """Runs at once, and counts."""
 
     def __init__(self) -> None:
+        super().__init__(limit=1.0)
         self.runs: list[str] = []
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

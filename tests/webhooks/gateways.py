@@ -16,6 +16,7 @@ import trio
 from gateway import GiveUp, RetryAt, Route, TransportType, hookimpl
 from gateway.clock import ManualClock
 from gateway.config.settings import Settings
+from gateway.offload import Offload
 from gateway.plugins import load_plugins
 from gateway.store import call_listing, events, webhook_calls
 from gateway.store.call_listing import CallAttempt
@@ -120,7 +121,9 @@ class Bench:
 
     def sender(self, owner: str = "one") -> WebhookSender:
         hooks = load_plugins(self.settings, Path("/etc"), extra=self.hooks_plugins)
-        return WebhookSender(owner, self.settings, hooks, self.client, self.store, self.clock, self.queued)
+        return WebhookSender(
+            owner, self.settings, hooks, self.client, self.store, self.clock, self.queued, Offload(5.0)
+        )
 
     @asynccontextmanager
     async def sending(self, owner: str = "one") -> AsyncIterator[trio.Event]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.mail import structure
 from gateway.mail.address_list import NameAddress
+from gateway.mail.reading import MessagePart, ParsedMessage, parse_message
 from gateway.model import ReceivedMessage
 from gateway.web.api import models
 from gateway.web.api.calls import Call, Stream
-
-PARSE_HERE = 64 * 1024  # bytes; parsing more is done beside the loop
 
 
 async def message_get(call: Call, request: models.MessageRequest) -> models.MessageGetResult:
     """Raises NotVisible, StoreError."""
     message, content = await call.services.messages.get(call.login.account, request.MsgID)
     data = await content.read()
-    if len(data) <= PARSE_HERE:
-        parsed, root = describe(data)
-    else:
-        parsed, root = await call.services.offload.run(describe, data)
-    return models.MessageGetResult(Message=parsed, Structure=root, Meta=meta(message))
+    parsed = await call.services.offload.run_beside(len(data), parse_message, data)
+    return models.MessageGetResult(
+        Message=_message(parsed), Structure=part(parsed.structure), Meta=meta(message)
+    )
 
 
 async def message_raw_get(call: Call, request: models.MessageRequest) -> Stream:
@@ -30,11 +27,9 @@ async def message_raw_get(call: Call, request: models.MessageRequest) -> Stream:
     return Stream(content_type="text/plain", size=content.size, chunks=content.chunks())
 
 
-def describe(data: bytes) -> tuple[models.ParsedMessage, models.Part]:
-    """A message as clients see it. Pure."""
-    parsed = structure.parse(data)
-    summary, readable = structure.summary(parsed), structure.readable(parsed)
-    message = models.ParsedMessage(
+def _message(parsed: ParsedMessage) -> models.ParsedMessage:
+    summary = parsed.summary
+    return models.ParsedMessage(
         From=_addresses(summary.from_),
         To=_addresses(summary.to),
         CC=_addresses(summary.cc),
@@ -44,14 +39,13 @@ def describe(data: bytes) -> tuple[models.ParsedMessage, models.Part]:
         References=list(summary.thread),
         Date=summary.date,
         Subject=summary.subject,
-        Text=readable.text,
-        HTML=readable.html,
+        Text=parsed.text,
+        HTML=parsed.html,
     )
-    return message, part(parsed.root)
 
 
-def part(found: structure.Part) -> models.Part:
-    """A MIME part as clients see it; no deeper than `structure.MAX_DEPTH`."""
+def part(found: MessagePart) -> models.Part:
+    """A MIME part as clients see it."""
     return models.Part(
         ContentType=found.content_type,
         ContentTypeParams=dict(found.params),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.model import Content, ReceivedMessage
+from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, Submitted
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Accounts(Protocol):
@@ -46,13 +43,6 @@ class Messages(Protocol):
 class Clock(Protocol):
     def now(self) -> datetime:
         """Aware, in UTC."""
-
-
-class Offload(Protocol):
-    """Runs pure functions that would hold up the event loop: a pool of worker processes."""
-
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function` and its arguments must be picklable. Raises what it raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

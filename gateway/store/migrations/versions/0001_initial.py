@@ -198,8 +198,8 @@ def upgrade() -> None:
         "message",
         ["account", "id"],
         unique=False,
-        sqlite_where=sa.text("state = 'queued' AND hold"),
-        postgresql_where=sa.text("state = 'queued' AND hold"),
+        sqlite_where=sa.text("hold"),
+        postgresql_where=sa.text("hold"),
     )
     op.create_index(
         "message_history",
@@ -214,8 +214,8 @@ def upgrade() -> None:
         "message",
         ["keep_until"],
         unique=False,
-        sqlite_where=sa.text("state = 'retired'"),
-        postgresql_where=sa.text("state = 'retired'"),
+        sqlite_where=sa.text("keep_until IS NOT NULL"),
+        postgresql_where=sa.text("keep_until IS NOT NULL"),
     )
     op.create_index(
         "message_leased",
@@ -226,14 +226,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("lease_owner IS NOT NULL"),
     )
     op.create_index("message_message_id", "message", ["message_id"], unique=False)
-    op.create_index(
-        "message_next",
-        "message",
-        ["next_attempt", "id"],
-        unique=False,
-        sqlite_where=sa.text("state = 'queued'"),
-        postgresql_where=sa.text("state = 'queued'"),
-    )
+    op.create_index("message_next", "message", ["state", "next_attempt", "id"], unique=False)
     op.create_index("message_queued", "message", ["state", "queued", "id"], unique=False)
     op.create_index(
         "message_ready",
@@ -357,8 +350,8 @@ def upgrade() -> None:
         "webhook_call",
         ["keep_until"],
         unique=False,
-        sqlite_where=sa.text("state = 'retired'"),
-        postgresql_where=sa.text("state = 'retired'"),
+        sqlite_where=sa.text("keep_until IS NOT NULL"),
+        postgresql_where=sa.text("keep_until IS NOT NULL"),
     )
     op.create_index(
         "webhook_call_leased",
@@ -368,14 +361,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("lease_owner IS NOT NULL"),
         postgresql_where=sa.text("lease_owner IS NOT NULL"),
     )
-    op.create_index(
-        "webhook_call_next",
-        "webhook_call",
-        ["next_attempt", "id"],
-        unique=False,
-        sqlite_where=sa.text("state = 'queued'"),
-        postgresql_where=sa.text("state = 'queued'"),
-    )
+    op.create_index("webhook_call_next", "webhook_call", ["state", "next_attempt", "id"], unique=False)
     op.create_index(
         "webhook_call_ready",
         "webhook_call",

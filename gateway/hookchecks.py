@@ -1,0 +1,112 @@
+"""What an answer must hold besides its type: a plugin's dataclass may hold anything.
+
+Each check gets the answer and the hook's arguments, and says what is wrong; "" is nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.mail.address import Address
+from gateway.model import Reject, RetryAt, Submission, TransportType
+
+MAX_REASON = 2000  # characters of a GiveUp
+MAX_CONTENT_TYPE = 255  # characters
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a str that can be stored and sent: UTF-8 has no lone surrogates, PostgreSQL no NUL."""
+    return isinstance(value, str) and "\0" not in value and not _SURROGATE.search(value)
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is an aware datetime that UTC has too."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        return False
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
+def _is_extra(value: object) -> bool:
+    return isinstance(value, Mapping) and all(_is_text(k) and _is_text(v) for k, v in value.items())
+
+
+_SUBMISSION: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "reverse_path": (lambda v: isinstance(v, Address), "is not an Address"),
+    "header_from": (lambda v: isinstance(v, Address), "is not an Address"),
+    "data": (lambda v: isinstance(v, bytes) and v != b"", "is not bytes, or empty"),
+    "message_id": (lambda v: _is_text(v) and v.isprintable(), "is not printable text"),
+    "subject": (_is_text, "is not text"),
+    "smtputf8": (lambda v: isinstance(v, bool), "is not a bool"),
+    "has_8bit": (lambda v: isinstance(v, bool), "is not a bool"),
+    "require_tls": (lambda v: v is None or isinstance(v, bool), "is neither a bool nor None"),
+    "not_before": (lambda v: v is None or _is_time(v), "is neither a datetime with a time zone nor None"),
+    "extra": (_is_extra, "is not a Mapping from text to text"),
+}
+
+
+def submission(answer: Any, submission: Submission) -> str:
+    if isinstance(answer, Reject):
+        return ""
+    for name in ("id", "account", "login", "via"):
+        if getattr(answer, name) != getattr(submission, name):
+            return f"a Submission with another {name}, which no plugin may change"
+    for name, (is_good, problem) in _SUBMISSION.items():
+        changed = getattr(answer, name) is not getattr(submission, name)
+        if changed and not is_good(getattr(answer, name)):
+            return f"a Submission whose {name} {problem}"
+    recipients = answer.recipients
+    if not isinstance(recipients, tuple) or not all(isinstance(r, Address) for r in recipients):
+        return "a Submission whose recipients are not a tuple of Address"
+    return "" if recipients else "a Submission without recipients (to refuse the message, answer Reject)"
+
+
+def data(answer: Any, *_: object) -> str:
+    return "" if answer else "an empty message"
+
+
+def route(answer: Any, *_: object) -> str:
+    return "" if isinstance(answer.transport, str) and answer.transport else "a Route without a transport"
+
+
+def transports(answer: Any) -> str:
+    for name, kind in answer.items():
+        if not isinstance(name, str) or not isinstance(kind, TransportType):
+            return (
+                f"a Mapping with {type(name).__name__}: {type(kind).__name__} in place of str: TransportType"
+            )
+        settings: object = kind.settings
+        make: object = kind.make
+        if not isinstance(settings, type) or not issubclass(settings, BaseModel):
+            return f"a TransportType {name!r} whose settings are no subclass of pydantic.BaseModel"
+        if not callable(make):
+            return f"a TransportType {name!r} whose make cannot be called"
+    return ""
+
+
+def retry(answer: Any, *_: object) -> str:
+    if isinstance(answer, RetryAt):
+        return "" if _is_time(answer.time) else "a RetryAt whose time is not a datetime with a time zone"
+    short = _is_text(answer.reason) and len(answer.reason) <= MAX_REASON
+    return "" if short else f"a GiveUp whose reason is not a str of at most {MAX_REASON} characters"
+
+
+def webhook(answer: Any, *_: object) -> str:
+    if not isinstance(answer.body, bytes):
+        return "a WebhookBody whose body is not bytes"
+    # It becomes the value of an HTTP header field (RFC 9110, 5.5).
+    kind = answer.content_type
+    printable = isinstance(kind, str) and kind.isascii() and kind.isprintable() and kind.strip() != ""
+    if not printable or len(kind) > MAX_CONTENT_TYPE:
+        return "a WebhookBody whose content_type is not printable ASCII text"
+    return ""

@@ -1,0 +1,83 @@
+"""A received message as applications and plugins see it: what `structure` finds, without the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.mail import structure
+from gateway.mail.structure import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePart:
+    """A MIME part; the message itself is the outermost. No deeper than `structure.MAX_DEPTH`."""
+
+    content_type: str  # lower case, without parameters
+    params: Mapping[str, str]
+    content_id: str
+    disposition: str
+    filename: str  # decoded
+    decoded_size: int  # octets
+    parts: tuple[MessagePart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedMessage:
+    """The header for a person, the readable parts (each cut at 1 MiB, with "\\n"), and the structure."""
+
+    summary: Summary
+    text: str
+    html: str
+    structure: MessagePart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedHeader:
+    """What reception needs to know of a header section."""
+
+    received: int  # Received fields (RFC 5321, 6.3)
+    msg_from: str  # the first address of From, "" if there is none
+    message_id: str
+    subject: str
+    dsn: bool  # the content type is a delivery status notification's (RFC 3464)
+    automated: bool  # webhooks: Automated
+
+
+def parse_message(data: bytes) -> ParsedMessage:
+    """Linear in the message's size; never raises."""
+    parsed = structure.parse(data)
+    readable = structure.readable(parsed)
+    return ParsedMessage(
+        summary=structure.summary(parsed),
+        text=readable.text,
+        html=readable.html,
+        structure=_part(parsed.root),
+    )
+
+
+def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
+    """Of a message, or only its header section. Never raises."""
+    parsed = structure.parse(data)
+    summary, root = structure.summary(parsed), parsed.root
+    return ParsedHeader(
+        received=len(parsed.headers.get_all("Received")),
+        msg_from=summary.from_[0].address if summary.from_ else "",
+        message_id=summary.message_id,
+        subject=summary.subject,
+        dsn=root.content_type == "multipart/report"
+        and root.params.get("report-type", "").lower() == "delivery-status",
+        automated=structure.automated(parsed, null_sender),
+    )
+
+
+def _part(part: structure.Part) -> MessagePart:
+    return MessagePart(
+        content_type=part.content_type,
+        params=dict(part.params),
+        content_id=part.content_id,
+        disposition=part.disposition,
+        filename=part.filename,
+        decoded_size=part.decoded_size,
+        parts=tuple(_part(member) for member in part.parts),
+    )
