@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -454,6 +454,10 @@ RETRY, WEBHOOK = "RetryAt, GiveUp or None", "WebhookBody or None"
 NOT_BYTES_BODY = "a WebhookBody whose body is not bytes"
 FIXED, REFUSE = ", which no plugin may change", " (to refuse the message, answer Reject)"
 NAIVE = "a RetryAt whose time is not a datetime with a time zone"
+WHOSE = "a Submission whose"
+NO_TIME, NO_EXTRA = "is neither a datetime with a time zone nor None", "is not a Mapping from text to text"
+REASON = "a GiveUp whose reason is not a str of at most 2000 characters"
+BEFORE_TIME = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=10)))
 PARTS = "a Submission whose recipients are not a tuple of Address"
 
 
@@ -463,6 +467,39 @@ PARTS = "a Submission whose recipients are not a tuple of Address"
         ("submission", a_submission(id="x"), f"a Submission with another id{FIXED}", SUBMISSION),
         ("submission", a_submission(account="x"), f"a Submission with another account{FIXED}", SUBMISSION),
         ("submission", a_submission(data="x"), "a Submission whose data is not bytes, or empty", SUBMISSION),
+        ("submission", a_submission(data=b""), "a Submission whose data is not bytes, or empty", SUBMISSION),
+        (
+            "submission",
+            a_submission(reverse_path=None),
+            f"{WHOSE} reverse_path is not an Address",
+            SUBMISSION,
+        ),
+        ("submission", a_submission(header_from="x@y"), f"{WHOSE} header_from is not an Address", SUBMISSION),
+        (
+            "submission",
+            a_submission(message_id="<1@x>\r\nX: y"),
+            f"{WHOSE} message_id is not printable text",
+            SUBMISSION,
+        ),
+        ("submission", a_submission(subject="\ud800"), f"{WHOSE} subject is not text", SUBMISSION),
+        ("submission", a_submission(subject=None), f"{WHOSE} subject is not text", SUBMISSION),
+        ("submission", a_submission(smtputf8="no"), f"{WHOSE} smtputf8 is not a bool", SUBMISSION),
+        ("submission", a_submission(has_8bit=1), f"{WHOSE} has_8bit is not a bool", SUBMISSION),
+        (
+            "submission",
+            a_submission(require_tls="yes"),
+            f"{WHOSE} require_tls is neither a bool nor None",
+            SUBMISSION,
+        ),
+        (
+            "submission",
+            a_submission(not_before=datetime(2030, 1, 1)),
+            f"{WHOSE} not_before {NO_TIME}",
+            SUBMISSION,
+        ),
+        ("submission", a_submission(extra=None), f"{WHOSE} extra {NO_EXTRA}", SUBMISSION),
+        ("submission", a_submission(extra={"a": 1}), f"{WHOSE} extra {NO_EXTRA}", SUBMISSION),
+        ("submission", a_submission(extra={"a\0": "b"}), f"{WHOSE} extra {NO_EXTRA}", SUBMISSION),
         ("submission", a_submission(recipients=["x"]), PARTS, SUBMISSION),
         ("submission", a_submission(recipients=("x",)), PARTS, SUBMISSION),
         ("submission", a_submission(recipients=()), f"a Submission without recipients{REFUSE}", SUBMISSION),
@@ -481,7 +518,10 @@ PARTS = "a Submission whose recipients are not a tuple of Address"
         ("route", lambda: (n for n in [1]), "generator", ROUTE),
         ("retry", RetryAt(datetime(2030, 1, 1)), NAIVE, RETRY),
         ("retry", RetryAt(5), NAIVE, RETRY),  # type: ignore[arg-type]
-        ("retry", GiveUp(5), "a GiveUp whose reason is not a str", RETRY),  # type: ignore[arg-type]
+        ("retry", RetryAt(BEFORE_TIME), NAIVE, RETRY),
+        ("retry", GiveUp(5), REASON, RETRY),  # type: ignore[arg-type]
+        ("retry", GiveUp("\ud800"), REASON, RETRY),
+        ("retry", GiveUp("x" * 2001), REASON, RETRY),
         ("event", "heard", "'heard' (str)", "None"),
         ("format_webhook", WebhookBody("{}"), NOT_BYTES_BODY, WEBHOOK),  # type: ignore[arg-type]
         (

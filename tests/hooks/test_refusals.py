@@ -146,6 +146,18 @@ class RefusesToRegister:
         raise OSError("no such directory")
 
 
+class StrangeSettings:
+    @hookimpl
+    def transports(self) -> Any:
+        return {"drop": TransportType(dict, lambda *_: None)}  # type: ignore[arg-type]
+
+
+class StrangeMaker:
+    @hookimpl
+    def transports(self) -> Any:
+        return {"drop": TransportType(BaseModel, "make")}  # type: ignore[arg-type]
+
+
 class StrangeTransports:
     @hookimpl
     def transports(self) -> Any:
@@ -222,6 +234,20 @@ class StrangeTransports:
             (
                 ", hook 'transports': raised OSError: no such directory;"
                 " repair it, or take it out of the plugin sets"
+            ),
+        ),
+        (
+            StrangeSettings,
+            (
+                ", hook 'transports': answered a TransportType 'drop' whose settings are no subclass of"
+                " pydantic.BaseModel; expected Mapping or None; repair it, or take it out of the plugin sets"
+            ),
+        ),
+        (
+            StrangeMaker,
+            (
+                ", hook 'transports': answered a TransportType 'drop' whose make cannot be called;"
+                " expected Mapping or None; repair it, or take it out of the plugin sets"
             ),
         ),
         (
