@@ -142,22 +142,22 @@ async def test_around_attempt(tmp_path: Path, webhooks: Receiver) -> None:
 
 async def test_retry(tmp_path: Path, webhooks: Receiver) -> None:
     def change(raw: dict[str, Any]) -> None:
-        with_sets(["acme.patience", *usual()], {"acme.patience": {"intervals": [10, 3000]}})(raw)
+        with_sets(["acme.patience", *usual()], {"acme.patience": {"intervals": [10, 3000, -60]}})(raw)
         # The same plugin, with settings of the account's own.
         add_account(raw, "hasty", plugin={"acme.patience": {"intervals": []}})
 
     clock = ManualClock()
     async with running(tmp_path, webhooks, change=change, clock=clock) as gateway:
         await gateway.send("vtemperror@example.org")
-        for attempt, interval in ((1, 10), (2, 3000)):
+        for attempt, interval in ((1, 10), (2, 3000), (3, 1)):  # a time that has passed: in a second
             await webhooks.event("delayed", Attempt=attempt)
             [item] = await gateway.messages()
             assert item.message.next_attempt == clock.now() + timedelta(seconds=interval)
             clock.advance(interval)
             await gateway.nudge()
         failed = await webhooks.event("failed")
-        assert failed["Attempt"] == 3
-        assert failed["Error"].endswith("(acme waits 2 times only)")
+        assert failed["Attempt"] == 4
+        assert failed["Error"].endswith("(acme waits 3 times only)")
 
         await send_as(gateway, "hasty", "vtemperror@example.net")
         failed = await webhooks.event("failed", Recipient="vtemperror@example.net")
