@@ -11,15 +11,19 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 import trio
 
 from gateway.clock import Clock
 from gateway.store import call_listing
 from gateway.store.call_listing import CallFilter
+from gateway.store.changes import Step
 from gateway.store.store import Store
 from tests.commands import PATIENCE, Localserve, launch, start
 from tests.running import free_port_base
@@ -134,13 +138,16 @@ async def make_webhook_calls_due(data_dir: Path) -> None:
     """Interrupted ones would wait for 30 s."""
     clock = Clock()
     async with Store.open(data_dir, clock) as store:
-        position: str | None = ""
-        while position is not None:
-            now, at = clock.now(), position
-            step = await store.write(
-                lambda conn, now=now, at=at: call_listing.schedule(conn, CallFilter(), now, at)
-            )  # type: ignore[misc]
+        now, position = clock.now(), ""
+        while True:
+            step = await store.write(partial(_schedule, now=now, position=position))
+            if step.position is None:
+                return
             position = step.position
+
+
+def _schedule(conn: sa.Connection, now: datetime, position: str) -> Step:
+    return call_listing.schedule(conn, CallFilter(), now, position)
 
 
 def retired(gateway: Localserve) -> list[dict[str, Any]]:
