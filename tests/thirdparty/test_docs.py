@@ -34,6 +34,7 @@ from gateway.config.settings import Settings
 from gateway.errors import RejectedByPlugin
 from gateway.hooks import Hooks, Stages
 from gateway.hookspecs import SPECS, HookSpecs, OnError, Verb
+from gateway.mail.structure import Summary
 from gateway.plugins import load_plugins
 from tests.hooks.helpers import (
     NOW,
@@ -133,6 +134,12 @@ def test_the_fields_of_a_class(name: str) -> None:
         (field.name, re.sub(r'"(\w+)"', r"'\1'", str(field.type))) for field in dataclasses.fields(kind)
     ]
     assert [(row["field"], row["type"]) for row in rows] == fields
+
+
+def test_the_summary_of_a_message() -> None:
+    named = re.findall(r"`(\w+)`", page.DATA["ParsedMessage"].rpartition("|\n")[2])
+    fields = [field.name for field in dataclasses.fields(Summary)]
+    assert sorted(set(named) - {"name", "address"}) == sorted(fields)
 
 
 def test_names_of_events_and_results() -> None:
