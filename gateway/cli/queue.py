@@ -94,7 +94,7 @@ def list_(
                 m["Sender"] or "<>",
                 m["Recipient"],
                 m["Attempts"],
-                (("delivered" if m["Success"] else "failed") if retired else _next(m)),
+                m["RetiredAs"] if retired else _next(m),
                 m["Subject"][:40],
                 m["LastError"][:80],
             )

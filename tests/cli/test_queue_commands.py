@@ -180,6 +180,8 @@ async def test_hold_release_schedule_and_drop(three: Running) -> None:
     await three.webhooks.event("delivered", QueueMsgID=1)
     assert await ok(three, "queue", "drop", "--id", 3) == "1 message\n"
     assert (await three.webhooks.event("canceled"))["Error"] == "canceled by admin"
+    retired = (await ok(three, "queue", "list", "--retired", "--sort", "queued")).splitlines()[1:]
+    assert [line.split()[7] for line in retired] == ["delivered", "delivered", "canceled"]
     for action in ("hold", "release", "schedule", "drop"):
         assert await refused(three, "queue", action) == (
             "choose messages (--id, --to, ...), or --all for every message of the queue"
