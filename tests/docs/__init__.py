@@ -1,0 +1,1 @@
+"""docs/, README.md and conf/ say what the code does."""
