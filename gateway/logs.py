@@ -34,6 +34,8 @@ def set_up_logging(level: str, *, color: bool = False) -> None:
     """Log from `level` on ("debug", "info", "warning", "error")."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(color))
+    # Nothing that no line shows (logging's HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("alembic", "httpcore", "hypercorn", "quart"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

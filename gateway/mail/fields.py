@@ -38,6 +38,9 @@ class FieldError(ValueError):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[type[FieldError], tuple[str, str]]:
+        return type(self), (self.field, self.message)  # it is pickled on its way from a worker process
+
 
 def check_text(field: str, text: str) -> None:
     """Raises FieldError naming `field` if `text` has a control character or lone surrogate."""

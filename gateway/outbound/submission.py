@@ -17,7 +17,7 @@ from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import Stale, StoreBusy, SubmissionRefused
-from gateway.hooks import Hooks
+from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address
 from gateway.model import Submission
 from gateway.outbound.operations import HoldRules
@@ -55,10 +55,17 @@ class NewSubmission:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """The queue's ID and the FromID ("" for none) of each recipient, in the submission's order."""
+class QueuedRecipient:
+    address: Address
+    id: int  # of its message in the queue
+    from_id: str  # "" for none
 
-    recipients: tuple[tuple[int, str], ...]
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Whom the message was queued for, in the submission's order, as the plugins left it."""
+
+    recipients: tuple[QueuedRecipient, ...]
 
 
 class Submitter:
@@ -89,41 +96,57 @@ class Submitter:
         if not submission.recipients:
             raise SubmissionRefused("noRecipients", "a plugin removed every recipient")
         data = await stages.sign(data=submission.data, submission=submission)
-        stored = await self._store.content.put(data)
-        copy = await self._store.content.put(new.sent_copy) if new.sent_copy is not None else None
+        contents = [await self._store.content.put(data)]
+        try:
+            if new.sent_copy is not None:
+                contents.append(await self._store.content.put(new.sent_copy))
+            change, ids = await self._queue_it(stages, submission, account, contents)
+        except BaseException:
+            for stored in contents:
+                await self._store.content.discard(stored)
+            raise
+        log.info(
+            "queued submission=%s account=%s messages=%s held=%d",
+            submission.id,
+            new.account,
+            ids,
+            sum(recipient.hold for recipient in change.recipients),
+        )
+        self._queued()
+        return Submitted(
+            tuple(
+                QueuedRecipient(recipient.address, message_id, recipient.from_id)
+                for recipient, message_id in zip(change.recipients, ids, strict=True)
+            )
+        )
+
+    async def _queue_it(
+        self,
+        stages: Stages,
+        submission: Submission,
+        account: AccountSettings,
+        contents: Sequence[StoredBytes],
+    ) -> tuple[NewMessages, tuple[int, ...]]:
+        """Decide what to hold, and write it all, unless the hold rules changed in between."""
         for _ in range(DECIDE_AGAIN):
             rules, generation = await self._holding.snapshot()
             held = [
                 bool(await stages.hold(submission=submission, recipient=recipient, rules=rules))
                 for recipient in submission.recipients
             ]
-            change = self._change(submission, account, stored, copy, held, generation)
+            change = self._change(submission, account, contents, held, generation)
+            write = partial(queue.add, new=change, now=self._clock.now())
             try:
-                ids = await self._store.write(
-                    partial(queue.add, new=change, now=self._clock.now()), size=stored.size
-                )
+                return change, await self._store.write(write, size=sum(stored.size for stored in contents))
             except Stale:
                 await self._holding.refresh()
-                continue
-            break
-        else:
-            raise StoreBusy("hold rules keep changing; try again")
-        log.info(
-            "queued submission=%s account=%s messages=%s held=%d",
-            submission.id,
-            new.account,
-            ids,
-            sum(map(bool, held)),
-        )
-        self._queued()
-        return Submitted(tuple(zip(ids, [recipient.from_id for recipient in change.recipients], strict=True)))
+        raise StoreBusy("hold rules keep changing; try again")
 
     def _change(
         self,
         submission: Submission,
         account: AccountSettings,
-        stored: StoredBytes,
-        copy: StoredBytes | None,
+        contents: Sequence[StoredBytes],
         held: Sequence[bool],
         generation: int,
     ) -> NewMessages:
@@ -139,7 +162,7 @@ class Submitter:
             require_tls=submission.require_tls,
             not_before=submission.not_before,
             extra=submission.extra,
-            content=stored,
+            content=contents[0],
             recipients=tuple(
                 NewRecipient(address=r, hold=hold, destination=r.domain)
                 for r, hold in zip(submission.recipients, held, strict=True)
@@ -149,7 +172,7 @@ class Submitter:
             max_first_time=_limit(
                 account.max_first_time_recipients_per_day, DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY
             ),
-            sent_copy=None if copy is None else _sent(submission, copy),
+            sent_copy=_sent(submission, contents[1]) if len(contents) > 1 else None,
         )
 
 

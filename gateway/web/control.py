@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,7 +46,7 @@ class Times(Request):
 class FilterModel(Request):
     """The conditions of webapi's Filter, as far as operators use them; all that are given must match."""
 
-    IDs: tuple[int, ...] | None = None
+    IDs: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] | None = None
     Account: str = ""
     From: str = ""
     To: str = ""
@@ -81,7 +81,7 @@ class ListRequest(Request):
 
 
 class OneRequest(Request):
-    ID: int
+    ID: int = Field(ge=0, lt=2**63)
 
 
 class ActRequest(Request):
@@ -89,7 +89,7 @@ class ActRequest(Request):
 
 
 class ScheduleRequest(ActRequest):
-    Seconds: float = Field(ge=0)  # from now
+    Seconds: float = Field(ge=0, le=10 * 365 * 86400)  # from now
 
 
 class RuleRequest(Request):

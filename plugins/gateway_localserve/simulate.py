@@ -15,7 +15,7 @@ from gateway import Accept, Address, Reception, Reject, hookimpl
 
 HOUR = 3600.0  # seconds
 
-_SPECIAL = re.compile(r"(temperror|permerror|timeout|(?<!\d)[45]\d\d)$")
+_SPECIAL = re.compile(r"(temperror|permerror|timeout|[45]\d\d)$")
 
 
 def failure(localpart: str) -> str | None:

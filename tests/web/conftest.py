@@ -19,7 +19,7 @@ from gateway.errors import NotVisible
 from gateway.mail.address import Address
 from gateway.model import ReceivedMessage
 from gateway.offload import Offload
-from gateway.outbound.submission import NewSubmission, Submitted
+from gateway.outbound.submission import NewSubmission, QueuedRecipient, Submitted
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
 
@@ -55,7 +55,9 @@ class FakeSubmitter:
         if self.error is not None:
             raise self.error
         self.submitted.append(new)
-        return Submitted(tuple((100 + i, f"fromid{i}") for i, _ in enumerate(new.recipients)))
+        return Submitted(
+            tuple(QueuedRecipient(r, 100 + i, f"fromid{i}") for i, r in enumerate(new.recipients))
+        )
 
 
 @dataclass

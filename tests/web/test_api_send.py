@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.mail.address import Address
-from gateway.outbound.submission import Submitted
+from gateway.outbound.submission import QueuedRecipient, Submitted
 from gateway.web.api.jsontypes import format_time
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)  # the fake clock's
@@ -152,7 +152,7 @@ async def test_files_from_parts_come_after_those_of_the_object(api: Any) -> None
 async def test_large_messages_are_composed_beside_the_loop(api: Any) -> None:
     data = bytes(range(256)) * 8192
     await api.send("multipart", [(part_head("attachedfile", "big"), data)])
-    assert api.offload.runs == ["compose_beside"]
+    assert api.offload.runs == ["compose"]
     assert parsed(api.last.data).get_payload(1).get_payload(decode=True) == data
     code, message = (
         await api.send("multipart", [(part_head("attachedfile", "a", "Content-Type: no type"), data)])
@@ -177,11 +177,19 @@ async def test_require_tls_false_adds_the_header(api: Any) -> None:
 
 async def test_recipients_changed_by_a_plugin_are_not_named_wrongly(api: Any) -> None:
     async def submit(new: object) -> Submitted:
-        return Submitted(((7, "f"),))
+        return Submitted(
+            (
+                QueuedRecipient(Address.parse("C@d.example"), 7, "f"),
+                QueuedRecipient(Address.parse("archive@e.example"), 8, ""),
+            )
+        )
 
     api.submitter.submit = submit
-    answer = await api.send(To=[{"Address": "a@b.example"}, {"Address": "c@d.example"}])
-    assert answer.json["Submissions"] == [{"Address": "", "QueueMsgID": 7, "FromID": "f"}]
+    answer = await api.send(To=[{"Address": "a@b.example"}, {"Address": "C@D.example"}])
+    assert answer.json["Submissions"] == [
+        {"Address": "C@D.example", "QueueMsgID": 7, "FromID": "f"},
+        {"Address": "archive@e.example", "QueueMsgID": 8, "FromID": ""},
+    ]
 
 
 async def test_user_agent_is_the_clients_if_given(api: Any) -> None:

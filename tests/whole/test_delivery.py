@@ -136,9 +136,11 @@ async def test_simulated_failures_of_senders(tmp_path: Path, sender: str, event:
 
 
 async def test_a_numeric_code_is_three_digits_from_400(gateway: Running) -> None:
-    for to in ("user250", "user399", "user600", "user5500", "550user", "user55"):
+    for to in ("user250", "user399", "user600", "user5600", "550user", "user55"):
         answer = await gateway.send(f"{to}@example.org")
         await gateway.webhooks.event("delivered", QueueMsgID=answer["Submissions"][0]["QueueMsgID"])
+    await gateway.send("user5500@example.org")
+    assert (await gateway.webhooks.event("failed"))["SMTPCode"] == 500  # the last three count
 
 
 async def test_the_second_attempt_is_after_seven_and_a_half_minutes(tmp_path: Path) -> None:

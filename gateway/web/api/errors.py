@@ -82,8 +82,7 @@ def error_answer(exc: Exception, where: str) -> ErrorAnswer:
             return ErrorAnswer(400, "user", str(exc))
         case NotVisible():
             return ErrorAnswer(400, "messageNotFound", "there is no message of this MsgID in your account")
-        case PluginError():
-            log.error("%s: %s", where, exc)
+        case PluginError():  # logged where it happened
             return ErrorAnswer(
                 400, "server", f"plugin {exc.plugin} failed, nothing was queued; try again later"
             )

@@ -104,16 +104,20 @@ async def send(call: Call, request: models.SendRequest) -> models.SendResult:
             sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
         )
     )
-    given = [entry.Address for entry in (*request.To, *request.CC, *request.BCC)]
-    if len(given) != len(submitted.recipients):
-        # A plugin took recipients away or added some. The message is queued, so this must not fail; but which
-        # of the IDs is whose is not known here.
-        given = [""] * len(submitted.recipients)
+    as_given = {
+        mailbox.address: entry.Address
+        for mailbox, entry in zip((*to, *cc, *bcc), (*request.To, *request.CC, *request.BCC), strict=True)
+    }
     return models.SendResult(
         MessageID=composed.message_id,
         Submissions=[
-            models.Submission(Address=address, QueueMsgID=id_, FromID=from_id)
-            for address, (id_, from_id) in zip(given, submitted.recipients, strict=True)
+            models.Submission(
+                # A plugin may have added recipients of its own.
+                Address=as_given.get(recipient.address) or str(recipient.address),
+                QueueMsgID=recipient.id,
+                FromID=recipient.from_id,
+            )
+            for recipient in submitted.recipients
         ],
     )
 
@@ -215,21 +219,9 @@ async def _compose(call: Call, request: models.SendRequest, draft: Draft) -> Com
     try:
         if size <= COMPOSE_HERE:
             return compose(draft)
-        composed = await call.services.offload.run(compose_beside, draft)
+        return await call.services.offload.run(compose, draft)
     except FieldError as exc:
         raise type(exc)(_as_given(request, exc.field), exc.message) from None
-    if isinstance(composed, Composed):
-        return composed
-    kind, field, message = composed
-    raise kind(_as_given(request, field), message)
-
-
-def compose_beside(draft: Draft) -> Composed | tuple[type[FieldError], str, str]:
-    """`compose` for a worker process: what it raises, which does not survive the way back, as a value."""
-    try:
-        return compose(draft)
-    except FieldError as exc:
-        return type(exc), exc.field, exc.message
 
 
 def _as_given(request: models.SendRequest, field: str) -> str:
