@@ -1,0 +1,280 @@
+"""TLS over any trio stream, by OpenSSL with memory BIOs.
+
+Not Python's ssl module: that has neither the exporter that channel binding needs under TLS 1.3 (RFC 9266)
+nor the chain that a peer sent. TLS 1.2 is the oldest version; there is no renegotiation and no ALPN.
+
+Three rules hold throughout:
+
+1. What OpenSSL wants to say goes out before anything more is read, so that no more than one block waits.
+2. The end of the peer's data is its close_notify and nothing else: a connection that just ends was cut.
+3. A cancellation while a record goes out leaves half of it sent; the stream then refuses to send more.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Self
+
+import trio
+from cryptography import x509
+from OpenSSL import SSL
+
+from gateway.net.certificates import Certificate, names_of
+
+_BLOCK = 65536  # octets moved at once
+_RECORD = 16384  # octets of plain text that a TLS record holds at most
+_CLOSING = 5.0  # seconds for the peer to take our close_notify
+
+# RFC 9266, section 4.2
+_BINDING_LABEL = b"EXPORTER-Channel-Binding"
+_BINDING_SIZE = 32
+
+# Of X509_verify_cert: what operators meet.
+_VERIFY_ERRORS = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is self-signed",
+    19: "comes from an authority that is not trusted",
+    20: "comes from an authority that is not known",
+    21: "comes from an authority that is not known",
+    23: "was revoked",
+    26: "is not for servers",
+}
+
+
+class TlsError(trio.BrokenResourceError):
+    """No TLS, or no more of it. The text is one line that says why."""
+
+
+def server_context(certificate: Certificate) -> SSL.Context:
+    """For many connections; raises nothing, since a Certificate has been checked."""
+    context = _context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate(certificate.chain[0])
+    for issuer in certificate.chain[1:]:
+        context.add_extra_chain_cert(issuer)
+    context.use_privatekey(certificate.key)
+    return context
+
+
+def client_context(*, verified: bool, ca_file: str | None = None) -> SSL.Context:
+    """For many connections. `verified`: only with a certificate of an authority in `ca_file` (or known to
+    this system) that is for the host asked for; else any certificate will do."""
+    context = _context(SSL.TLS_CLIENT_METHOD)
+    if verified:
+        if ca_file is None:
+            context.set_default_verify_paths()
+        else:
+            context.load_verify_locations(ca_file)
+        context.set_verify(SSL.VERIFY_PEER, _verify)
+    return context
+
+
+def _context(method: int) -> SSL.Context:
+    context = SSL.Context(method)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    return context
+
+
+def _verify(connection: SSL.Connection, _certificate: object, error: int, _depth: int, ok: int) -> bool:
+    if not ok and connection.get_app_data() is None:
+        fault = _VERIFY_ERRORS.get(error, f"could not be verified (OpenSSL error {error})")
+        connection.set_app_data(f"the certificate {fault}")
+    return bool(ok)
+
+
+class TlsStream(trio.abc.Stream):
+    """One side of a TLS connection, from `accept` or `connect`.
+
+    One task may send while another receives. All that goes wrong is a TlsError, or what the stream below
+    raises.
+    """
+
+    def __init__(self, transport_stream: trio.abc.Stream, connection: SSL.Connection) -> None:
+        self.transport_stream = transport_stream
+        self._tls = connection
+        self._sending = trio.Lock()
+        self._outgoing = bytearray()  # records that OpenSSL has made
+        self._cut = False  # in the middle of a record
+        self._closed = False
+        self._failure: Exception | None = None  # of receiving, for the next call
+
+    @classmethod
+    async def accept(cls, stream: trio.abc.Stream, context: SSL.Context, *, timeout: float) -> Self:
+        """The server's side. Raises TlsError; the stream is then the caller's to close."""
+        connection = SSL.Connection(context)
+        connection.set_accept_state()
+        return await cls(stream, connection)._shake_hands(timeout)
+
+    @classmethod
+    async def connect(
+        cls, stream: trio.abc.Stream, context: SSL.Context, host: str, *, timeout: float
+    ) -> Self:
+        """The client's side; `host` is a name or an IP address. Raises TlsError, also when the context is for
+        verified connections and the certificate is for another host."""
+        connection = SSL.Connection(context)
+        connection.set_connect_state()
+        if not _is_ip(host):
+            connection.set_tlsext_host_name(host.encode("idna" if not host.isascii() else "ascii"))
+        self = await cls(stream, connection)._shake_hands(timeout)
+        if context.get_verify_mode() & SSL.VERIFY_PEER and not names_of(self.peer_chain[0]).match(host):
+            raise TlsError(f"the certificate is not for {host}")
+        return self
+
+    # --- What was agreed ---
+
+    @property
+    def version(self) -> str:
+        """Such as "TLSv1.3"."""
+        return self._tls.get_protocol_version_name()
+
+    @property
+    def cipher(self) -> str:
+        return self._tls.get_cipher_name() or ""
+
+    @property
+    def peer_chain(self) -> list[x509.Certificate]:
+        """What the peer sent, its own certificate first; empty for a client without one."""
+        return self._tls.get_peer_cert_chain(as_cryptography=True) or []
+
+    @property
+    def channel_binding(self) -> bytes | None:
+        """`tls-exporter` (RFC 9266). None under TLS 1.2, where it would need an extension (RFC 7627) that
+        OpenSSL does not tell of."""
+        if self._tls.get_protocol_version() < SSL.TLS1_3_VERSION:
+            return None
+        return self._tls.export_keying_material(_BINDING_LABEL, _BINDING_SIZE, b"")
+
+    # --- trio.abc.Stream ---
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        rest = memoryview(data)
+        if not rest:
+            await trio.lowlevel.checkpoint()
+        while rest:
+            block, rest = rest[:_BLOCK], rest[_BLOCK:]
+            try:
+                while block:  # a record at a time
+                    block = block[self._tls.send(block) :]
+            except SSL.Error as exc:
+                raise TlsError(f"TLS failed: {_why(exc)}") from None
+            await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._closed:
+            raise trio.ClosedResourceError
+        max_bytes = max_bytes or _BLOCK
+        waited = False
+        while True:
+            data = self._decrypted(max_bytes)
+            await self._flush()  # an answer to a change of keys, or an alert
+            if data is not None:
+                if not waited:
+                    await trio.lowlevel.checkpoint()
+                return data
+            await self._feed()
+            waited = True
+
+    async def aclose(self) -> None:
+        """Says close_notify, if the peer takes it within five seconds, and closes the stream below."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        try:
+            with trio.move_on_after(_CLOSING):
+                try:
+                    self._tls.shutdown()
+                    await self._flush()
+                except (SSL.Error, trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+        finally:
+            await self.transport_stream.aclose()
+
+    # --- Between OpenSSL and the stream below ---
+
+    async def _shake_hands(self, timeout: float) -> Self:
+        with trio.move_on_after(timeout) as scope:
+            while True:
+                try:
+                    self._tls.do_handshake()
+                except SSL.WantReadError:
+                    await self._flush()
+                    await self._feed()
+                except SSL.Error as exc:
+                    await self._flush()  # the alert
+                    fault = self._tls.get_app_data()  # of the certificate
+                    raise TlsError(f"no TLS: {fault or _why(exc)}") from None
+                else:
+                    await self._flush()
+                    return self
+        assert scope.cancelled_caught
+        raise TlsError(f"no TLS handshake within {timeout:g} seconds")
+
+    def _decrypted(self, max_bytes: int) -> bytes | None:
+        """What has come in already; None when nothing did, b"" after close_notify."""
+        if self._failure is not None:
+            raise self._failure
+        pieces: list[bytes] = []
+        room = max_bytes
+        try:
+            while room:
+                piece = self._tls.recv(min(room, _RECORD))
+                pieces.append(piece)
+                room -= len(piece)
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            if not pieces:
+                return b""
+        except SSL.Error as exc:
+            self._failure = TlsError(f"TLS failed: {_why(exc)}")
+            if not pieces:
+                raise self._failure from None
+        return b"".join(pieces) if pieces else None
+
+    async def _feed(self) -> None:
+        data = await self.transport_stream.receive_some(_BLOCK)
+        if data:
+            self._tls.bio_write(data)
+        else:
+            self._tls.bio_shutdown()  # from now on OpenSSL meets the end where it reads on
+
+    async def _flush(self) -> None:
+        try:
+            while True:
+                self._outgoing += self._tls.bio_read(_BLOCK)
+        except SSL.WantReadError:
+            pass
+        if not self._outgoing:
+            return
+        async with self._sending:
+            while self._outgoing:  # else whoever held the lock has sent ours too
+                if self._cut:
+                    raise TlsError("a record was sent in part when its sender was cancelled")
+                data, self._outgoing = self._outgoing, bytearray()
+                self._cut = True
+                await self.transport_stream.send_all(data)
+                self._cut = False
+
+
+def _why(exc: SSL.Error) -> str:
+    """OpenSSL's reason in one line."""
+    if isinstance(exc, SSL.SysCallError):
+        return "the connection was closed without close_notify"
+    reasons = [str(entry[2]) for entry in exc.args[0]] if exc.args and isinstance(exc.args[0], list) else []
+    return ", ".join(dict.fromkeys(reason for reason in reasons if reason)) or "protocol error"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
