@@ -233,7 +233,8 @@ class WebhookSender:
         )
         account = self._settings.accounts.get(call.account)
         keep = timedelta(days=account.keep_webhooks_days if account else 0)
-        log.info(
+        log.log(
+            logging.DEBUG if answer.success else logging.INFO,
             "webhook call=%d account=%s event=%s message=%d host=%s attempt=%d code=%d duration=%.3f%s",
             call.id,
             call.account,
