@@ -1,0 +1,288 @@
+"""docs/webapi.md has every method, field, code and key as the code has them; its examples work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import trio
+from pydantic import BaseModel
+
+from gateway import EventName, IncomingEvent, ReceivedMessage
+from gateway.accounts import FAILURE_WINDOW, FAILURES_ALLOWED
+from gateway.errors import ApiCode
+from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
+from gateway.mail.reading import parse_message
+from gateway.web.api import models, send
+from gateway.web.api.methods import METHODS
+from gateway.web.pages import curl_command
+from gateway.webhooks import schedule
+from gateway_mox import webhook
+from tests.docs.pages import PAGES, ROOT, all_sections, code, sections, tables, text
+from tests.hooks.helpers import NOW, an_event
+from tests.running import Receiver, Running, receiving, running
+
+PAGE = text("webapi.md")
+PARTS = sections(PAGE, 2)
+SECTIONS = all_sections(PAGE)
+LOGIN, ORIGIN = "mox@localhost:moxmoxmox", "http://localhost:1080"
+
+
+def fields(section: str) -> list[dict[str, str]]:
+    """The rows of the first table of fields, and so on, of a section."""
+    return [row for table in tables(section) if "field" in table[0] for row in table]
+
+
+# --- Methods and objects --------------------------------------------------------------------------
+
+
+def type_name(schema: Mapping[str, Any], *, null: bool) -> str:
+    """A type as the page has it. `null`: whether null means something else than the zero value."""
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    [one] = options
+    suffix = " or null" if null and len(schema.get("anyOf", ())) > 1 else ""
+    if "$ref" in one:
+        return str(one["$ref"]).rpartition("/")[2] + suffix
+    if "prefixItems" in one:
+        return "[" + ", ".join(type_name(item, null=False) for item in one["prefixItems"]) + "]"
+    kind = one["type"]
+    if kind == "array":
+        return f"list of {type_name(one['items'], null=False)}"
+    if kind == "object":
+        return f"object of {type_name(one['additionalProperties'], null=False)}"
+    return ("time" if one.get("format") == "date-time" else str(kind)) + suffix
+
+
+def expected(model: type[BaseModel], mode: Any) -> list[tuple[str, str]]:
+    schema = model.model_json_schema(mode=mode)
+    if "properties" not in schema:  # a model that holds itself
+        schema = schema["$defs"][model.__name__]
+    return [
+        # Of a request's fields, null is a value of those whose default it is; else it is the zero value.
+        (name, type_name(found, null=mode == "serialization" or model.model_fields[name].default is None))
+        for name, found in schema["properties"].items()
+    ]
+
+
+def said(rows: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return [(row["field"], row["type"]) for row in rows]
+
+
+def test_every_method_has_its_section_in_the_codes_order() -> None:
+    assert list(sections(PARTS["Methods"], 3)) == list(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method(name: str) -> None:
+    method, section = METHODS[name], SECTIONS[name]
+    request, *response = [table for table in tables(section) if "field" in table[0]]
+    assert said(request) == expected(method.request, "validation")
+    examples = code("json", section)
+    assert json.loads(examples[0]) == method.example_request
+    if method.response is not None:
+        assert said(response[0]) == expected(method.response, "serialization")
+        answer = json.loads(examples[1])
+        assert list(answer) == [field for field, _ in said(response[0])]
+        method.response.model_validate(answer)
+    # What the method's page shows is what stands here.
+    [curl] = code("sh", section)
+    assert curl == curl_command(f"{ORIGIN}/webapi/v0/{name}", LOGIN, method.example_request) + "\n"
+    assert f"[{name}](#{name.lower()})" in PAGE
+
+
+OBJECTS = {
+    "NameAddress": "validation",
+    "File": "validation",
+    "Submission": "serialization",
+    "ParsedMessage": "serialization",
+    "ParsedAddress": "serialization",
+    "Part": "serialization",
+    "MessageMeta": "serialization",
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_object(name: str) -> None:
+    assert said(fields(SECTIONS[name])) == expected(getattr(models, name), OBJECTS[name])
+
+
+def test_every_object_is_there() -> None:
+    assert list(sections(PARTS["Objects"], 3)) == list(OBJECTS)
+    used = set(re.findall(r"\| (?:list of )?([A-Z]\w+) \|", PAGE))
+    assert used == set(OBJECTS)
+
+
+def test_codes() -> None:
+    [rows] = tables(PARTS["Errors"])
+    later = re.findall(r"`(\w+)`", PARTS["Errors"].rpartition("|\n")[2])
+    assert sorted([row["code"] for row in rows] + later) == sorted(get_args(ApiCode))
+    source = "".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    source = re.sub(r"ApiCode = Literal\[[^]]*\]", "", source)
+    for row in rows:
+        assert f'"{row["code"]}"' in source
+    for not_yet in later:
+        assert f'"{not_yet}"' not in source
+
+
+def test_limits_in_the_text() -> None:
+    section = SECTIONS["Send"]
+    assert f"at most {send.MAX_RECIPIENTS:,} recipients" in section
+    assert f"at most {send.MAX_FUTURE_RELEASE.days} days ahead" in section
+    assert f"Files in all: {send.MAX_FILES:,}" in section
+    assert f"{send.MAX_EXTRA // 1024} Ki characters" in section
+    assert f"at most {MAX_FILE_NAME} characters" in SECTIONS["File"]
+    refused = re.search(r"must not set (.*?) or Content-\*", " ".join(section.split()))
+    assert refused is not None
+    assert {name.lower() for name in refused[1].split(", ")} == REFUSED_HEADERS
+    assert (FAILURES_ALLOWED, FAILURE_WINDOW) == (20, 60.0)
+    assert "twenty failed logins" in PAGE
+
+
+# --- Webhooks -------------------------------------------------------------------------------------
+
+
+def test_events() -> None:
+    events, _ = tables(SECTIONS["Outgoing"])
+    later = re.search(r"(?m)^`suppressed`(.|\n)*?belong", SECTIONS["Outgoing"])
+    assert later is not None
+    names = [row["event"] for row in events] + re.findall(r"`(\w+)`", later[0])
+    assert sorted(names) == sorted(get_args(EventName))
+
+
+def test_an_outgoing_payload() -> None:
+    [example] = code("json", SECTIONS["Outgoing"])
+    payload = webhook.outgoing(replace(an_event(), name="failed"))
+    assert [(k, type(v)) for k, v in json.loads(example).items()] == [
+        (k, type(v)) for k, v in payload.items()
+    ]
+    _, keys = tables(SECTIONS["Outgoing"])
+    assert [row["key"] for row in keys] == list(payload)
+
+
+RECEIVED = ReceivedMessage(
+    id=1,
+    account="mox",
+    mailbox="Inbox",
+    received=NOW,
+    size=90,
+    flags=(),
+    mail_from="ada@example.com",
+    mail_from_validated=False,
+    rcpt_to="mox@localhost",
+    msg_from="ada@example.com",
+    msg_from_validated=False,
+    dkim_verified_domains=(),
+    remote_ip="192.0.2.7",
+    dsn=False,
+    automated=False,
+)
+
+
+def test_an_incoming_payload() -> None:
+    data = b"From: Ada <ada@example.com>\r\nDate: Sat, 31 Jan 2026 08:00:00 +0000\r\n\r\nWhere?\r\n"
+    event = IncomingEvent(
+        id=1,
+        time=NOW,
+        account="mox",
+        message=RECEIVED,
+        parsed=parse_message(data),
+        data=data,
+    )
+    payload = webhook.incoming(event)
+    [example] = code("json", SECTIONS["Incoming"])
+    shown = json.loads(example)
+    for ours, theirs in (
+        (shown, payload),
+        (shown["Meta"], payload["Meta"]),
+        (shown["Structure"], payload["Structure"]),
+    ):
+        assert [(k, type(v)) for k, v in ours.items()] == [(k, type(v)) for k, v in theirs.items()]
+    [keys] = tables(SECTIONS["Incoming"])
+    assert {row["key"] for row in keys} <= payload.keys() | payload["Meta"].keys()
+
+
+async def test_headers(tmp_path: Path, webhooks: Receiver) -> None:
+    def authorized(raw: dict[str, Any]) -> None:
+        raw["accounts"]["mox"]["webhook_outgoing"]["authorization"] = "Bearer x"
+
+    async with running(tmp_path, webhooks, change=authorized) as gateway:
+        await gateway.send()
+        await webhooks.event("delivered")
+    [headers] = [h for h in webhooks.headers if "authorization" in h]
+    [rows] = tables(PARTS["Webhooks"].partition("\n### ")[0])
+    of_http = {"host", "content-length"}
+    assert [row["header"].lower() for row in rows] == [name for name in headers if name not in of_http]
+    assert rows[0]["value"] == headers["content-type"]
+    assert headers["user-agent"].startswith("mail-gateway/")
+
+
+def test_schedule() -> None:
+    section = " ".join(SECTIONS["When calls are made"].split())
+    minutes, hours = re.findall(r"([\d., ]+(?: and \d+)?) (?:minutes|hours)", section)
+    numbers = [float(n) * 60 for n in re.findall(r"[\d.]+", minutes)]
+    numbers += [float(n) * 3600 for n in re.findall(r"[\d.]+", hours)]
+    assert tuple(numbers) == schedule.INTERVALS
+    assert "After twelve attempts" in section
+    assert schedule.MAX_ATTEMPTS == 12
+
+
+# --- Examples that run ----------------------------------------------------------------------------
+
+
+def test_every_example_of_json_parses() -> None:
+    for path in PAGES:
+        for block in code("json", path.read_text(encoding="utf-8")):
+            json.loads(block)
+
+
+def curl_lines(page: str) -> list[str]:
+    """The curl commands of a page, those over several lines in one."""
+    joined = page.replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if re.match(r"(    )?curl ", line)]
+
+
+CURL = [(path.name, line) for path in PAGES for line in curl_lines(path.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture
+async def webhooks() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, webhooks: Receiver) -> AsyncIterator[Running]:
+    async with running(tmp_path, webhooks) as gateway:
+        yield gateway
+
+
+async def test_every_curl_line_works(gateway: Running) -> None:
+    """As they stand, but for the port."""
+    await gateway.send("mox@localhost")
+    await gateway.webhooks.incoming()
+    there = f"http://localhost:{gateway.gateway.web_addresses[0].port}"
+    assert {name for name, _ in CURL} >= {"README.md", "webapi.md", "localserve.md"}
+    for name, line in CURL:
+        assert ORIGIN in line, (name, line)
+        command = line.replace(ORIGIN, there).replace(
+            "curl ", "curl --silent --show-error --fail-with-body ", 1
+        )
+        done = await trio.run_process(
+            ["/bin/sh", "-c", command], cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        answer = done.stdout.decode()
+        method = shlex.split(line)[-1].rpartition("/")[2]
+        if method == "MessageRawGet":
+            assert answer.startswith("Return-Path: ")
+            assert "DKIM-Signature: " in answer
+        else:
+            model = METHODS[method].response
+            assert model is not None
+            assert list(json.loads(answer)) == list(model.model_fields)
