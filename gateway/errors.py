@@ -5,6 +5,7 @@
     ├── StartError             the gateway cannot start here: port in use, directory not writable, ...
     ├── SubmissionRefused      a submission breaks a rule; carries the code that the API answers
     │   └── RejectedByPlugin   a plugin answered Reject to a submission
+    ├── NotConfigured          there is no account or transport of that name; says which there are
     ├── NotVisible             no such message (or it is another account's, which must look the same)
     ├── PluginError            a plugin raised, hung or answered nonsense where its stage must not go on
     └── StoreError
@@ -18,6 +19,7 @@ Programming errors are none of these; they are logged with their traceback and a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 ApiCode = Literal[
@@ -78,6 +80,13 @@ class RejectedByPlugin(SubmissionRefused):
 
 class NotVisible(GatewayError):
     """No message of that ID belongs to the account."""
+
+
+class NotConfigured(GatewayError):
+    """There is no `kind` (account, transport) of that name; the text says which there are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no {kind} {name!r}; there are: {', '.join(known) or 'none'}")
 
 
 class PluginError(GatewayError):

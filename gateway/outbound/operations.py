@@ -1,24 +1,23 @@
-"""What operators do to the queue: hold, release, schedule, drop, and the rules that hold.
-
-Actions on many messages run in many short transactions, so that sending goes on meanwhile.
-"""
+"""What operators do to the queue: hold, release, schedule, set, fail, drop, and the rules that hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-
-import sqlalchemy as sa
 
 from gateway.clock import Clock
 from gateway.config.settings import Settings
+from gateway.errors import NotConfigured
 from gateway.model import HoldRule
 from gateway.outbound.settle import ending
 from gateway.store import actions, holds
-from gateway.store.changes import Step
-from gateway.store.listing import Filter
+from gateway.store.changes import EventDraft, Report, Retire
+from gateway.store.listing import Filter, Item
+from gateway.store.steps import run_steps
 from gateway.store.store import Store
+
+UNDER_WAY = "; an attempt was under way and may still deliver it"
 
 
 class HoldRules:
@@ -56,7 +55,7 @@ class HoldRules:
             await self._apply(rule)
 
     async def _apply(self, rule: HoldRule) -> int:
-        return await _all_steps(self._store, lambda conn, position: holds.apply_rule(conn, rule, position))
+        return await run_steps(self._store, lambda conn, position: holds.apply_rule(conn, rule, position))
 
     async def remove(self, rule_id: int) -> bool:
         """Remove a rule; what it held stays on hold. False when there is none of that ID."""
@@ -80,26 +79,75 @@ class QueueOperations:
         self._queued, self._settled = queued, settled
 
     async def hold(self, wanted: Filter) -> int:
-        return await _all_steps(self._store, lambda conn, at: actions.hold(conn, wanted, at))
+        return await run_steps(self._store, lambda conn, at: actions.hold(conn, wanted, at))
 
     async def release(self, wanted: Filter) -> int:
-        changed = await _all_steps(
-            self._store, lambda conn, at: actions.release(conn, wanted, at), self._queued
-        )
-        self._queued()
-        return changed
+        return await run_steps(self._store, lambda conn, at: actions.release(conn, wanted, at), self._queued)
 
     async def schedule(self, wanted: Filter, at: datetime) -> int:
-        changed = await _all_steps(
+        """Set the next attempt. One that is under way is left alone."""
+        return await run_steps(
             self._store, lambda conn, position: actions.schedule(conn, wanted, position, at=at), self._queued
         )
-        self._queued()
-        return changed
+
+    async def postpone(self, wanted: Filter, by: timedelta) -> int:
+        """Move the next attempt, from when it is due now."""
+        return await run_steps(
+            self._store,
+            lambda conn, position: actions.schedule(conn, wanted, position, plus=by),
+            self._queued,
+        )
+
+    async def set_transport(self, wanted: Filter, name: str) -> int:
+        """From the next attempt on; empty: routes decide. Raises NotConfigured."""
+        if name and name not in self._settings.transports:
+            raise NotConfigured("transport", name, self._settings.transports)
+        return await run_steps(
+            self._store, lambda conn, position: actions.set_transport(conn, wanted, name, position)
+        )
+
+    async def set_require_tls(self, wanted: Filter, value: bool | None) -> int:
+        """From the next attempt on (RFC 8689); None: as the recipient's domain asks for."""
+        return await run_steps(
+            self._store, lambda conn, position: actions.set_require_tls(conn, wanted, value, position)
+        )
+
+    async def fail(self, wanted: Filter, error: str) -> int:
+        """The messages fail for good, as after an attempt: the account hears of it as event failed.
+
+        Nobody refused them, so nothing is suppressed.
+        """
+        changed, position = 0, ""
+        while True:
+            items, following = await self._store.read(
+                partial(actions.matching, wanted=wanted, position=position)
+            )
+            now = self._clock.now()
+            reports = [self._failure(item, error, now) for item in items]
+            done = await self._store.write(partial(actions.end, reports=reports, now=now))
+            await self._store.content.unlink(done.files)
+            self._settled()
+            changed += done.affected
+            if following is None:
+                return changed
+            position = following
+
+    def _failure(self, item: Item, error: str, now: datetime) -> Report:
+        """What is written of one; the place for its DSN too (`notice`)."""
+        terms = ending(self._settings.accounts.get(item.message.account), "failed", now)
+        why = error + (UNDER_WAY if item.leased else "")
+        return Report(
+            message_id=item.message.id,
+            error=why,
+            success=False,
+            retire=Retire(retired_as="failed", success=False, keep_until=terms.keep_until),
+            event=EventDraft(name="failed", error=why, keep_until=terms.event_keep_until, calls=terms.calls),
+        )
 
     async def drop(self, wanted: Filter, error: str) -> int:
         """The messages are canceled: the account hears of it, the sender gets no DSN."""
         now = self._clock.now()
-        changed = await _all_steps(
+        return await run_steps(
             self._store,
             lambda conn, at: actions.cancel(
                 conn,
@@ -111,24 +159,3 @@ class QueueOperations:
             ),
             self._settled,
         )
-        self._settled()
-        return changed
-
-
-async def _all_steps(
-    store: Store, step: Callable[[sa.Connection, str], Step], after_each: Callable[[], None] | None = None
-) -> int:
-    changed, position = 0, ""
-    while True:
-        done = await store.write(partial(_one_step, step, position))
-        await store.content.unlink(done.files)
-        changed += done.affected
-        if after_each is not None:
-            after_each()
-        if done.position is None:
-            return changed
-        position = done.position
-
-
-def _one_step(step: Callable[[sa.Connection, str], Step], position: str, conn: sa.Connection) -> Step:
-    return step(conn, position)

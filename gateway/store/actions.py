@@ -6,20 +6,22 @@ long. Messages that are queued meanwhile may come under it too, unless the filte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from gateway.errors import Stale
 from gateway.store import settle
 from gateway.store.changes import STEP, Ending, EventDraft, Report, Retire, Step
-from gateway.store.listing import Filter, conditions
+from gateway.store.listing import Filter, Item, conditions, item_from_row
 from gateway.store.pages import in_state, next_window
-from gateway.store.tables import message
+from gateway.store.tables import UtcTime, message
 
-_CANCEL_STEP = 100  # each makes an event and calls: about 0.2 ms
+_ENDING_STEP = 100  # each makes an event and calls: about 0.2 ms
+_LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # a next attempt later than a datetime can say could not be read
 
 
 def hold(conn: sa.Connection, wanted: Filter, position: str = "") -> Step:
@@ -43,7 +45,9 @@ def schedule(
         raise ValueError("give either a time or a duration")
     value: Any = at
     if plus is not None:
-        value = sa.type_coerce(message.c.next_attempt, sa.BigInteger()) + plus // timedelta(microseconds=1)
+        moved = sa.type_coerce(message.c.next_attempt, sa.BigInteger()) + plus // timedelta(microseconds=1)
+        last = sa.literal(_LATEST, UtcTime())
+        value = sa.case((sa.type_coerce(moved, UtcTime()) < last, moved), else_=last)
     return _update(conn, wanted, position, {"next_attempt": value}, message.c.lease_owner.is_(None))
 
 
@@ -71,7 +75,7 @@ def cancel(
 
     One whose attempt is under way is retired as well, its result will be late; the event's error says so.
     """
-    ids, following = _walk(conn, wanted, position, _CANCEL_STEP)
+    ids, following = _walk(conn, wanted, position, _ENDING_STEP)
     files: list[str] = []
     for message_id in ids:
         row = settle.load(conn, message_id)
@@ -90,6 +94,27 @@ def cancel(
     return Step(len(ids), following, tuple(files))
 
 
+def matching(conn: sa.Connection, wanted: Filter, position: str = "") -> tuple[tuple[Item, ...], str | None]:
+    """For a decision about each that is made outside: the next that match, and where to go on."""
+    ids, following = _walk(conn, wanted, position, _ENDING_STEP, lock=False)
+    rows = conn.execute(sa.select(message).where(message.c.id.in_(ids)).order_by(message.c.id))
+    return tuple(item_from_row(row) for row in rows), following
+
+
+def end(conn: sa.Connection, reports: Sequence[Report], now: datetime) -> Step:
+    """Ends messages, each as its report says. What has left the queue meanwhile stays as it is."""
+    affected = 0
+    files: list[str] = []
+    for change in reports:
+        try:
+            done = settle.report(conn, change, now)
+        except Stale:  # raised before anything of this report was written
+            continue
+        affected += done.applied
+        files += done.files
+    return Step(affected, None, tuple(files))
+
+
 def _update(
     conn: sa.Connection,
     wanted: Filter,
@@ -104,7 +129,12 @@ def _update(
 
 
 def _walk(
-    conn: sa.Connection, wanted: Filter, position: str, limit: int, *further: sa.ColumnElement[bool]
+    conn: sa.Connection,
+    wanted: Filter,
+    position: str,
+    limit: int,
+    *further: sa.ColumnElement[bool],
+    lock: bool = True,
 ) -> tuple[list[int], str | None]:
     """The matching messages among the next `limit`, and where to go on."""
     if wanted.state == "retired":
@@ -113,10 +143,9 @@ def _walk(
     window, following = next_window(conn, message, message.c.queued, wanted.ids, mine, position, limit)
     if not window:
         return [], None
-    matching = conn.scalars(
+    found = (
         sa.select(message.c.id)
         .where(message.c.id.in_(window), in_state(message, "queued"))
         .where(*conditions(replace(wanted, ids=None)), *further)
-        .with_for_update()
     )
-    return list(matching), following
+    return list(conn.scalars(found.with_for_update() if lock else found)), following

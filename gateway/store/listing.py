@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
@@ -68,6 +68,11 @@ class Item:
     state: str
     leased: bool  # an attempt is under way
     future_release: str
+    dsn_ret: str
+    dsn_notify: str
+    dsn_orcpt: str
+    is_report: str  # dmarc, tls
+    dialed_ips: Mapping[str, Sequence[str]]  # by host
     retired_as: str
     success: bool | None
     last_activity: datetime | None
@@ -122,7 +127,7 @@ def page(
         cursor=cursor,
         maximum=maximum,
     )
-    return Page(tuple(_item(row) for row in rows), following)
+    return Page(tuple(item_from_row(row) for row in rows), following)
 
 
 def get(conn: sa.Connection, message_id: int, account: str = "") -> tuple[Item, tuple[Attempt, ...]] | None:
@@ -134,7 +139,7 @@ def get(conn: sa.Connection, message_id: int, account: str = "") -> tuple[Item, 
     attempts = conn.execute(
         sa.select(attempt).where(attempt.c.message_id == message_id).order_by(attempt.c.id)
     )
-    return _item(row), tuple(
+    return item_from_row(row), tuple(
         Attempt(
             **{
                 name: value
@@ -174,7 +179,7 @@ def find(
     if account:
         given.append(message.c.account == account)
     statement = sa.select(message).where(*given).order_by(message.c.id.desc()).limit(maximum)
-    return tuple(_item(row) for row in conn.execute(statement))
+    return tuple(item_from_row(row) for row in conn.execute(statement))
 
 
 def count_held(conn: sa.Connection) -> int:
@@ -229,12 +234,17 @@ def conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-def _item(row: AnyRow) -> Item:
+def item_from_row(row: AnyRow) -> Item:
     return Item(
         message=queued_message(row),
         state=row.state,
         leased=row.lease_owner is not None,
         future_release=row.future_release,
+        dsn_ret=row.dsn_ret,
+        dsn_notify=row.dsn_notify,
+        dsn_orcpt=row.dsn_orcpt,
+        is_report=row.is_report,
+        dialed_ips=row.dialed_ips,
         retired_as=row.retired_as,
         success=row.success,
         last_activity=row.last_activity,

@@ -1,0 +1,48 @@
+"""What operators do to webhook calls: cancel and reschedule, by filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from gateway.clock import Clock
+from gateway.config.settings import Settings
+from gateway.outbound.settle import keep_webhooks_until
+from gateway.store import call_listing
+from gateway.store.call_listing import CallFilter
+from gateway.store.steps import run_steps
+from gateway.store.store import Store
+
+
+class CallOperations:
+    """Actions on all queued calls that match a filter; each answers how many it changed.
+
+    `queued` is called when a call may have become due. All raise StoreError.
+    """
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock, queued: Callable[[], None]) -> None:
+        self._settings, self._store, self._clock, self._queued = settings, store, clock, queued
+
+    async def cancel(self, wanted: CallFilter, error: str) -> int:
+        """The calls are over. One that is under way is not interrupted; its result goes to its history."""
+        now = self._clock.now()
+        return await run_steps(
+            self._store,
+            lambda conn, position: call_listing.cancel(
+                conn,
+                wanted,
+                lambda account: keep_webhooks_until(self._settings.accounts.get(account), now),
+                now,
+                position,
+                error,
+            ),
+            self._queued,  # a later event of the same message may have waited for its turn
+        )
+
+    async def schedule(self, wanted: CallFilter, at: datetime) -> int:
+        """Set the next attempt. One that is under way is left alone: its result will set it."""
+        return await run_steps(
+            self._store,
+            lambda conn, position: call_listing.schedule(conn, wanted, at, position),
+            self._queued,
+        )
