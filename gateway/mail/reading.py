@@ -40,7 +40,7 @@ class ParsedHeader:
     msg_from: str  # the first address of From, "" if there is none
     message_id: str
     subject: str
-    dsn: bool  # the content type is a delivery status notification's (RFC 3464)
+    dsn: bool  # the content type is a delivery status notification's (RFC 3464, RFC 6533)
     automated: bool  # webhooks: Automated
 
 
@@ -66,7 +66,7 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
         message_id=summary.message_id,
         subject=summary.subject,
         dsn=root.content_type == "multipart/report"
-        and root.params.get("report-type", "").lower() == "delivery-status",
+        and root.params.get("report-type", "").lower() in ("delivery-status", "global-delivery-status"),
         automated=structure.automated(parsed, null_sender),
     )
 

@@ -1,0 +1,190 @@
+"""Reading delivery status notifications (RFC 3464; RFC 6533 for the global types). Never raises; bounded.
+
+What other servers write differs in many ways from the RFC: fields without their type, statuses with
+comments, addresses in angle brackets, text around the SMTP reply. What can be understood is; a message that
+holds no delivery status at all is None.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gateway.mail.address import Address, AddressError
+from gateway.mail.headers import Headers, read_headers
+from gateway.mail.structure import Parsed, Part, parse
+from gateway.mail.transfer import decode
+
+MAX_RECIPIENTS = 1_000  # blocks of one notification; as many as a message of ours can have
+MAX_STATUS = 1_000_000  # octets of a delivery-status part that are read
+MAX_HEADER = 1_000_000  # octets of the returned message that are searched for its header
+MAX_TEXT = 2_000  # characters of a diagnostic
+MAX_VALUE = 1_000  # characters of any other value
+
+STATUS_TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
+_RETURNED_TYPES = frozenset(
+    {"message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers"}
+)
+
+_STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\d)")
+_REPLY = re.compile(rf"([2-5]\d\d)(?!\d)(?:[ -]+#?({_STATUS.pattern}))?")
+_EMPTY_LINES = re.compile(rb"\n(?:[ \t]*+\n)++")
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")  # RFC 3461, 4
+_UNITEXT = re.compile(r"\\x\{([0-9A-F]{2,6})\}")  # RFC 6533, 3: utf-8-addr-xtext
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientStatus:
+    """What a notification says of one recipient. "" is what it does not say."""
+
+    final_recipient: str  # an address, as it is written, without its type
+    original_recipient: str
+    action: str  # lower case: "failed", "delayed", "delivered", "relayed", "expanded", or anything else
+    status: str  # RFC 3463, "5.1.1"
+    code: int  # SMTP reply code of Diagnostic-Code; else 100 times the class of the status; else 0
+    enhanced: str  # of Diagnostic-Code, else the status
+    diagnostic: str  # for people: Diagnostic-Code without its type
+    remote_mta: str
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Whom this may be about: what can be read as an address, also with RFC 3461's encoding undone."""
+        found: dict[Address, None] = {}
+        for text in (self.original_recipient, self.final_recipient):
+            for form in (text, decode_xtext(text), _decode_unitext(text)):
+                try:
+                    found[Address.parse(form)] = None
+                except AddressError:
+                    continue
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryStatus:
+    """A delivery status notification. "" is what it does not say."""
+
+    reporting_mta: str
+    envelope_id: str  # Original-Envelope-Id, as it is written
+    message_id: str  # of the message that came back, with its angle brackets
+    recipients: tuple[RecipientStatus, ...]
+
+
+def read_dsn(data: bytes) -> DeliveryStatus | None:
+    """The notification in a message; None if it is none. Linear in the message's size."""
+    return find_dsn(parse(data))
+
+
+def find_dsn(parsed: Parsed) -> DeliveryStatus | None:
+    """The notification in a parsed message; None if it is none."""
+    root = parsed.root
+    if root.content_type != "multipart/report":
+        return None
+    status = next((part for part in root.parts if part.content_type in STATUS_TYPES), None)
+    if status is None:
+        return None
+    first, *blocks = _blocks(status)
+    return DeliveryStatus(
+        reporting_mta=_typed(first, "Reporting-MTA"),
+        envelope_id=_value(first, "Original-Envelope-Id"),
+        message_id=_returned_message_id(root),
+        recipients=tuple(
+            _recipient(block) for block in blocks if "Final-Recipient" in block or "Action" in block
+        ),
+    )
+
+
+def decode_xtext(text: str) -> str:
+    """RFC 3461, 4: "+2B" is "+". What is no xtext stays as it is."""
+    return _XTEXT.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def encode_xtext(text: str) -> str:
+    """RFC 3461, 4, of printable ASCII."""
+    return "".join(char if "!" <= char <= "~" and char not in "+=" else f"+{ord(char):02X}" for char in text)
+
+
+# --- The parts ------------------------------------------------------------------------------------
+
+
+def _blocks(part: Part) -> list[Headers]:
+    """The groups of fields: the first is about the message, each further one about a recipient."""
+    data = _start(part, MAX_STATUS).replace(b"\r\n", b"\n").strip(b"\n")
+    groups = _EMPTY_LINES.split(data, MAX_RECIPIENTS + 1)[: MAX_RECIPIENTS + 1]
+    found = [read_headers(group + b"\n\n")[0] for group in groups]
+    blocks = [headers for headers in found if headers.fields]
+    if not blocks:
+        return [Headers(())]
+    if "Final-Recipient" in blocks[0]:  # the empty line after the message's own fields was left out
+        blocks.insert(0, blocks[0])
+    return blocks
+
+
+def _recipient(block: Headers) -> RecipientStatus:
+    kind, diagnostic = _split_type(_value(block, "Diagnostic-Code", MAX_TEXT))
+    found = _STATUS.match(_value(block, "Status"))
+    status = found[0] if found else ""
+    said = _REPLY.match(diagnostic) if kind in ("smtp", "") else None
+    if said is not None:
+        code, enhanced = int(said[1]), said[2] or ""
+        if not enhanced and status[:1] == said[1][0]:
+            enhanced = status
+    else:
+        code, enhanced = (int(status[0]) * 100, status) if status else (0, "")
+    return RecipientStatus(
+        final_recipient=_address(block, "Final-Recipient"),
+        original_recipient=_address(block, "Original-Recipient"),
+        action=_value(block, "Action").partition("(")[0].strip().lower(),
+        status=status,
+        code=code,
+        enhanced=enhanced,
+        diagnostic=diagnostic,
+        remote_mta=_typed(block, "Remote-MTA"),
+    )
+
+
+def _returned_message_id(root: Part) -> str:
+    """Of the returned message or header section (RFC 6522, 3: the third part)."""
+    for part in root.parts:
+        if part.content_type in _RETURNED_TYPES:
+            found = read_headers(_start(part, MAX_HEADER))[0].message_ids("Message-ID")
+            return found[0][:MAX_VALUE] if found else ""
+    return ""
+
+
+def _start(part: Part, maximum: int) -> bytes:
+    """The first of a part's body, decoded."""
+    # Quoted-printable may take three octets for one.
+    return decode(part.data[part.start : min(part.end, part.start + 3 * maximum)], part.encoding)[:maximum]
+
+
+# --- Values ---------------------------------------------------------------------------------------
+
+
+def _value(block: Headers, name: str, maximum: int = MAX_VALUE) -> str:
+    return _CONTROL.sub(" ", block.get(name)[:maximum]).strip()
+
+
+def _split_type(value: str) -> tuple[str, str]:
+    """RFC 3464, 2.1.2: "rfc822; a@example.org". Without a type, all is value."""
+    kind, semicolon, rest = value.partition(";")
+    kind = kind.strip().lower()
+    if not semicolon or not kind.replace("-", "").isalnum():
+        return "", value
+    return kind, rest.strip()
+
+
+def _typed(block: Headers, name: str) -> str:
+    return _split_type(_value(block, name))[1]
+
+
+def _address(block: Headers, name: str) -> str:
+    return _typed(block, name).removeprefix("<").removesuffix(">").strip()
+
+
+def _decode_unitext(text: str) -> str:
+    def char(match: re.Match[str]) -> str:
+        number = int(match[1], 16)
+        return chr(number) if number < 0x110000 else match[0]
+
+    return _UNITEXT.sub(char, text)
