@@ -5,15 +5,19 @@ each recipient a Result that says so. Raised are cancellation and what the messa
 both leave the connection closed.
 """
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
 import trio
+from OpenSSL import SSL
 
-from gateway.smtp.client import Event, SmtpClient
-from gateway.smtp.events import Failed, Finished, NeedData, Ready, SendData
+from gateway.net.tls import TlsStream, client_context
+from gateway.smtp.client import Event, SmtpClient, StartTls
+from gateway.smtp.events import Failed, Finished, NeedData, Ready, SendData, TlsStarting
 from gateway.smtp.results import Result, Stage
 from gateway.smtp.transaction import Capabilities, Transaction
 
@@ -22,11 +26,36 @@ _LAST_WORDS = 5.0  # seconds to read what a server said before it closed the con
 _NETWORK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
+class TlsPolicy(Enum):
+    """What to want of a connection."""
+
+    NONE = auto()  # never ask
+    OPPORTUNISTIC = auto()  # where it is offered; whoever answers will do
+    REQUIRED = auto()  # always; whoever answers will do
+    VERIFIED = auto()  # always, and with a certificate that a known authority made for this host
+
+
+_STARTTLS: Mapping[TlsPolicy, StartTls] = {
+    TlsPolicy.NONE: StartTls.NEVER,
+    TlsPolicy.OPPORTUNISTIC: StartTls.IF_OFFERED,
+    TlsPolicy.REQUIRED: StartTls.REQUIRED,
+    TlsPolicy.VERIFIED: StartTls.REQUIRED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """How to talk to servers. Times are in seconds, those of RFC 5321 section 4.5.3.2 as upper bounds."""
+    """How to talk to servers. Times are in seconds, those of RFC 5321 section 4.5.3.2 as upper bounds.
+
+    `tls_at_once`: TLS before the greeting (RFC 8314), instead of STARTTLS; the policy then says only whether
+    certificates are verified. `ca_file` replaces the authorities that this system knows (a path, PEM).
+    """
 
     hello_name: str
+    tls: TlsPolicy = TlsPolicy.NONE
+    tls_at_once: bool = False
+    ca_file: str | None = None
+    tls_timeout: float = 60.0  # for a handshake
     connect_timeout: float = 30.0
     greeting_timeout: float = 300.0
     hello_timeout: float = 300.0
@@ -42,7 +71,7 @@ class ClientSettings:
         match stage:
             case "connect":
                 return self.greeting_timeout
-            case "ehlo":
+            case "ehlo" | "starttls":
                 return self.hello_timeout
             case "mail":
                 return self.mail_timeout
@@ -57,10 +86,12 @@ class ClientSettings:
 class SmtpConnection:
     """A connection, from `connect_smtp` or `open_smtp`. For one task at a time."""
 
-    def __init__(self, stream: trio.abc.Stream | None, settings: ClientSettings) -> None:
+    def __init__(self, stream: trio.abc.Stream | None, settings: ClientSettings, host: str) -> None:
         self._stream = stream
         self._settings = settings
-        self._machine = SmtpClient(settings.hello_name)
+        self._host = host
+        starttls = StartTls.NEVER if settings.tls_at_once else _STARTTLS[settings.tls]
+        self._machine = SmtpClient(settings.hello_name, starttls)
         self._deadline = 0.0  # for the next reply
         self._replies = -1  # read when it was set
 
@@ -72,6 +103,11 @@ class SmtpConnection:
     @property
     def capabilities(self) -> Capabilities:
         return self._machine.capabilities
+
+    @property
+    def tls(self) -> TlsStream | None:
+        """What the connection runs within; None without TLS."""
+        return self._stream if isinstance(self._stream, TlsStream) else None
 
     @property
     def transcript(self) -> str:
@@ -110,6 +146,8 @@ class SmtpConnection:
                 self._machine.quit()
                 while not self._machine.closed:
                     await self._next_event()
+                if self.tls is not None:
+                    await self.tls.aclose()  # says that nothing was cut off
         finally:
             await self.aclose()
 
@@ -128,13 +166,30 @@ class SmtpConnection:
 
     async def _open(self) -> None:
         try:
-            while not isinstance(await self._next_event(), Ready | Failed):
-                pass
+            if self._settings.tls_at_once and self._stream is not None:
+                await self._start_tls()
+            while not isinstance(event := await self._next_event(), Ready | Failed):
+                if isinstance(event, TlsStarting) and await self._start_tls():
+                    self._machine.tls_started()
             if self._machine.closed:
                 await self._close_stream()
         except BaseException:
             await self.aclose()
             raise
+
+    async def _start_tls(self) -> bool:
+        """Do the handshake; without success the connection is lost."""
+        assert self._stream is not None
+        settings = self._settings
+        context = _context(settings.tls is TlsPolicy.VERIFIED, settings.ca_file)
+        try:
+            self._stream = await TlsStream.connect(
+                self._stream, context, self._host, timeout=settings.tls_timeout
+            )
+        except _NETWORK_ERRORS as error:
+            self._machine.connection_lost(_explain(error))
+            return False
+        return True
 
     async def _close_stream(self) -> None:
         if self._stream is not None:
@@ -208,7 +263,7 @@ class SmtpConnection:
 
 async def connect_smtp(host: str, port: int, settings: ClientSettings) -> SmtpConnection:
     """Connect to a host name or IP address, and greet the server. `failure` tells whether that worked."""
-    connection = SmtpConnection(None, settings)
+    connection = SmtpConnection(None, settings, host)
     with trio.move_on_after(settings.connect_timeout) as scope:
         try:
             connection._stream = await trio.open_tcp_stream(host, port)
@@ -222,11 +277,17 @@ async def connect_smtp(host: str, port: int, settings: ClientSettings) -> SmtpCo
     return connection
 
 
-async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings) -> SmtpConnection:
-    """Greet the server at the other end of a stream, which then belongs to the connection."""
-    connection = SmtpConnection(stream, settings)
+async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings, host: str = "") -> SmtpConnection:
+    """Greet the server at the other end of a stream, which then belongs to the connection. `host` is whom the
+    certificate has to be for."""
+    connection = SmtpConnection(stream, settings, host)
     await connection._open()
     return connection
+
+
+@lru_cache(maxsize=16)
+def _context(verified: bool, ca_file: str | None) -> SSL.Context:
+    return client_context(verified=verified, ca_file=ca_file)
 
 
 def _explain(error: BaseException) -> str:

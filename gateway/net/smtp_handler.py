@@ -1,12 +1,14 @@
-"""What a service writes to receive mail over SMTP: a Handler that decides, and Sinks that messages go to.
+"""What a service writes to receive mail over SMTP: a Handler that decides, Sinks that messages go to, and
+Logins that check who is there.
 
-Neither sees the protocol: order, limits and time are kept by `smtp_server`.
+None of them sees the protocol: order, limits and time are kept by `smtp_server`.
 """
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from gateway.accounts import Login
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.commands import Hello
 from gateway.smtp.events import Envelope
@@ -20,6 +22,9 @@ class Session:
     id: str
     peer: IPv4Address | IPv6Address | None  # None when the stream is no socket
     hello: Hello | None = None
+    tls: str = ""  # the version, such as "TLSv1.3"; empty without TLS
+    binding: bytes | None = None  # of the TLS channel (RFC 9266), where there is one
+    login: Login | None = None
 
 
 class Sink(Protocol):
@@ -59,4 +64,25 @@ class Handler(Protocol):
 
     async def open_data(self, session: Session, envelope: Envelope) -> Sink | Reply:
         """DATA, with at least one recipient. A Reply (4xx or 5xx) refuses it."""
+        ...
+
+
+class Exchange(Protocol):
+    """One login, from AUTH to its end."""
+
+    async def step(self, response: bytes | None) -> bytes | Reply | Login:
+        """The initial response (None: there was none), then each answer to a challenge. Bytes are the next
+        challenge, a Reply (4xx or 5xx) is a refusal, a Login is success."""
+        ...
+
+
+class Logins(Protocol):
+    """How clients prove who they are (RFC 4954). Whatever is raised becomes 454 4.7.0."""
+
+    def mechanisms(self, session: Session) -> tuple[str, ...]:
+        """Those that this connection may use, in capitals, the best first."""
+        ...
+
+    def begin(self, session: Session, mechanism: str) -> Exchange:
+        """A client chose one of them."""
         ...

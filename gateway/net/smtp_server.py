@@ -7,6 +7,7 @@ Three rules hold throughout:
 2. Message data goes to the Sink that the handler made, a chunk at a time, and the client is read no faster
    than the sink takes it. So a slow client holds one chunk of memory; where the rest lies is up to the sink.
 3. Every wait for the client ends at a time limit, and bytes that come in drips do not extend it.
+4. With the first byte of a TLS handshake a new session begins, for the machine and for the handler.
 """
 
 import logging
@@ -20,12 +21,24 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
 import trio
+from OpenSSL import SSL
 
-from gateway.net.smtp_handler import Handler, Session, Sink
-from gateway.smtp.commands import Data, Mail, Rcpt
-from gateway.smtp.events import Closed, Connected, DataChunk, DataEnd, DataRefused, Envelope, NeedData
+from gateway.accounts import Login
+from gateway.net.smtp_handler import Exchange, Handler, Logins, Session, Sink
+from gateway.net.tls import TlsError, TlsStream
+from gateway.smtp.commands import Auth, Data, Mail, Rcpt, StartTls
+from gateway.smtp.events import (
+    AuthResponse,
+    Closed,
+    Connected,
+    DataChunk,
+    DataEnd,
+    DataRefused,
+    Envelope,
+    NeedData,
+)
 from gateway.smtp.replies import Reply
-from gateway.smtp.server import SEND_DATA, ServerLimits, SmtpServer, State
+from gateway.smtp.server import SEND_DATA, Offer, ServerLimits, SmtpServer, State, nothing_more
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +49,8 @@ _MAX_TURNING_AWAY = 100  # connections at a time that are told why; more are jus
 _MAIL_OK = Reply(250, "2.1.0", ("Sender OK",))
 _RCPT_OK = Reply(250, "2.1.5", ("Recipient OK",))
 _FAILURE = Reply(451, "4.3.0", ("Internal error, try again later",))
+_LOGIN_FAILURE = Reply(454, "4.7.0", ("Logins can't be checked now, try again later",))
+_LOGGED_IN = Reply(235, "2.7.0", ("Authentication successful",))
 _STOPPING = Reply(421, "4.3.2", ("Service is shutting down",))
 _IDLE = Reply(421, "4.4.2", ("No command in time",))
 _SLOW_DATA = Reply(421, "4.4.2", ("Message data is too slow",))
@@ -48,6 +63,11 @@ class ServerSettings:
     """How one service is run. Times are in seconds."""
 
     limits: ServerLimits
+    tls: SSL.Context | None = None
+    tls_at_once: bool = False  # before the greeting (RFC 8314); else by STARTTLS
+    more_extensions: Callable[[], tuple[str, ...]] = nothing_more  # lines of EHLO: see `Offer.more`
+    login_without_tls: bool = False  # passwords in the clear: on this machine only
+    tls_timeout: float = 60.0  # for the handshake
     max_connections: int = 1000
     max_connections_per_network: int | None = 50  # of a /24 (IPv4) or a /64 (IPv6); None is unlimited
     command_timeout: float = 300.0  # from a reply to the whole next command (RFC 5321 section 4.5.3.2.7)
@@ -64,17 +84,20 @@ async def serve_smtp(
     listeners: Sequence[trio.abc.Listener[_AnyStream]],
     settings: ServerSettings,
     handler: Handler,
+    logins: Logins | None = None,
     *,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[Sequence[trio.abc.Listener[_AnyStream]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stopping` is set, and then until the last transaction ends or `settings.grace` is over.
 
+    With `logins` mail is taken from those only who are logged in.
+
     Resource handling: the listeners are closed when accepting ends. Error handling: an error of a connection
     is logged and stays in it; an error in accepting, other than a passing lack of resources, is raised.
     Cancellation ends all connections at once.
     """
-    server = _Server(settings, handler)
+    server = _Server(settings, handler, logins)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             await accepting.start(
@@ -90,9 +113,16 @@ async def serve_smtp(
 class _Server:
     """What the connections of a service share."""
 
-    def __init__(self, settings: ServerSettings, handler: Handler) -> None:
+    def __init__(self, settings: ServerSettings, handler: Handler, logins: Logins | None) -> None:
         self.settings = settings
         self.handler = handler
+        self.logins = logins
+        self.offer = Offer(
+            starttls=settings.tls is not None,
+            login=logins is not None,
+            require_tls=True,
+            more=settings.more_extensions,
+        )
         self.stopping = False
         self._idle: set[trio.CancelScope] = set()
         self._connections = 0
@@ -155,7 +185,8 @@ class _Server:
         self._turning_away += 1
         try:
             with trio.move_on_after(_LAST_WORDS):
-                await stream.send_all(reply.render())
+                if not self.settings.tls_at_once:  # there, it would be no word that the client knows
+                    await stream.send_all(reply.render())
                 await stream.aclose()
         except (trio.BrokenResourceError, OSError):
             pass
@@ -171,14 +202,32 @@ class _Connection:
         self._settings = server.settings
         self._handler = server.handler
         self._stream = stream
-        self._machine = SmtpServer(server.settings.limits)
         self._session = Session(secrets.token_hex(6), peer)
+        self._machine = self._new_machine()
+        self._exchange: Exchange | None = None  # a login under way
         self._sink: Sink | None = None
         self._command_deadline = 0.0
         self._data_received = 0  # octets of the message under way, as they came
         self._data_waited = 0.0  # seconds waited for them
 
+    def _new_machine(self) -> SmtpServer:
+        return SmtpServer(
+            self._settings.limits,
+            self._server.offer,
+            in_tls=bool(self._session.tls),
+            mechanisms=self._mechanisms(),
+        )
+
     async def run(self) -> None:
+        if self._settings.tls_at_once:
+            if not await self._start_tls():
+                return
+            self._machine = self._new_machine()
+        await self._serve()
+        if isinstance(self._stream, TlsStream):
+            await self._stream.aclose()  # the end was no cut
+
+    async def _serve(self) -> None:
         async with self._sink_aborted():
             while True:
                 event = self._machine.next_event()
@@ -190,6 +239,14 @@ class _Connection:
                     case Closed():
                         await self._flush()
                         return
+                    case StartTls():
+                        if not (await self._flush() and await self._start_tls()):
+                            return
+                        self._machine.tls_started(self._mechanisms())
+                    case Auth(mechanism, initial):
+                        await self._begin_login(mechanism, initial)
+                    case AuthResponse(response):
+                        await self._step_login(response)
                     case DataChunk(data):
                         await self._write(data)
                     case DataRefused():
@@ -201,6 +258,61 @@ class _Connection:
                         self._machine.answer(reply)
                     case Mail() | Rcpt() | Data() | DataEnd():
                         self._machine.answer(await self._decide(event))
+
+    # --- TLS and login ---
+
+    async def _start_tls(self) -> bool:
+        """The handshake, and a session that remembers nothing of what was before; False without success."""
+        settings = self._settings
+        assert settings.tls is not None
+        try:
+            stream = await TlsStream.accept(self._stream, settings.tls, timeout=settings.tls_timeout)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+            why = str(exc) if isinstance(exc, TlsError) else "connection lost in the TLS handshake"
+            logger.info("%s: %s (peer %s)", self._session.id, why, self._session.peer)
+            return False
+        self._stream = stream
+        self._session = Session(
+            self._session.id, self._session.peer, tls=stream.version, binding=stream.channel_binding
+        )
+        self._command_deadline = trio.current_time() + settings.command_timeout
+        return True
+
+    def _mechanisms(self) -> tuple[str, ...]:
+        logins = self._server.logins
+        if logins is None or not (self._session.tls or self._settings.login_without_tls):
+            return ()
+        return logins.mechanisms(self._session)
+
+    async def _begin_login(self, mechanism: str, initial: bytes | None) -> None:
+        assert self._server.logins is not None
+        self._exchange = self._server.logins.begin(self._session, mechanism)
+        await self._step_login(initial)
+
+    async def _step_login(self, response: bytes | None) -> None:
+        assert self._exchange is not None
+        try:
+            answer = await self._exchange.step(response)
+        except Exception:
+            logger.exception("%s: login failed, answered with 454", self._session.id)
+            answer = _LOGIN_FAILURE
+        match answer:
+            case bytes():
+                self._machine.challenge(answer)
+                return
+            case Login():
+                self._session = replace(self._session, login=answer)
+                logger.info(
+                    "login session=%s account=%s address=%s peer=%s",
+                    self._session.id,
+                    answer.account,
+                    answer.address,
+                    self._session.peer,
+                )
+                self._machine.answer(_LOGGED_IN)
+            case Reply():
+                self._machine.answer(answer)
+        self._exchange = None
 
     async def _decide(self, event: Mail | Rcpt | Data | DataEnd) -> Reply:
         envelope = self._machine.envelope

@@ -1,4 +1,4 @@
-"""The client's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531).
+"""The client's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 3207).
 
 Bytes from the server go in through `receive_data`, events come out of `next_event`, bytes for the server out
 of `data_to_send`. Three rules hold throughout:
@@ -8,10 +8,13 @@ of `data_to_send`. Three rules hold throughout:
 2. Each recipient gets exactly one Result, set once. Whatever ends the connection gives the same result to all
    that have none yet; `connection_lost` is how the caller tells of the network's part.
 3. A 421 answers whatever was asked and ends the connection. It is a normal reply.
+4. What the server said before TLS is forgotten, and what it sent behind its yes to STARTTLS ends the
+   connection: neither was from whom we talk to.
 
 The order of calls: wait for Ready; `begin(transaction)`; when SendData comes, `send_message` for each
 chunk and `end_message`; wait for Finished; again from `begin`, or `quit`. Upon NEED_DATA send what there
-is to send, then read. Upon Failed, or when `closed`, nothing more can be done with the connection.
+is to send, then read. Upon TlsStarting do the handshake, then call `tls_started`. Upon Failed, or when
+`closed`, nothing more can be done with the connection.
 """
 
 from collections import deque
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from gateway.smtp.data import DataEncoder
-from gateway.smtp.events import NEED_DATA, Failed, Finished, NeedData, Ready, SendData
+from gateway.smtp.events import NEED_DATA, Failed, Finished, NeedData, Ready, SendData, TlsStarting
 from gateway.smtp.replies import Reply, ReplyError, ReplyParser
 from gateway.smtp.results import Outcome, Result, Stage
 from gateway.smtp.transaction import Capabilities, Transaction, mail_command, refusals
@@ -31,7 +34,15 @@ from gateway.smtp.transcript import Transcript
 MAX_PIPELINED = 100
 
 
-Event = Ready | SendData | Finished | Failed | NeedData
+Event = Ready | TlsStarting | SendData | Finished | Failed | NeedData
+
+
+class StartTls(Enum):
+    """Whether to ask for TLS."""
+
+    NEVER = auto()
+    IF_OFFERED = auto()  # and go on without it where the server does not want to
+    REQUIRED = auto()
 
 
 class _Kind(Enum):
@@ -40,6 +51,7 @@ class _Kind(Enum):
     GREETING = auto()
     EHLO = auto()
     HELO = auto()
+    STARTTLS = auto()
     RSET = auto()
     MAIL = auto()
     RCPT = auto()
@@ -53,6 +65,7 @@ _STAGES: Mapping[_Kind, Stage] = {
     _Kind.GREETING: "connect",
     _Kind.EHLO: "ehlo",
     _Kind.HELO: "ehlo",
+    _Kind.STARTTLS: "starttls",
     _Kind.RSET: "mail",
     _Kind.MAIL: "mail",
     _Kind.RCPT: "rcpt",
@@ -71,12 +84,15 @@ class _Command:
 
 
 class SmtpClient:
-    """One connection. `hello_name` is our own host name or address literal. Not for use by several tasks."""
+    """One connection. `hello_name` is our own host name or address literal; `starttls` is of no meaning for a
+    connection that begins within TLS. Not for use by several tasks."""
 
-    def __init__(self, hello_name: str) -> None:
+    def __init__(self, hello_name: str, starttls: StartTls = StartTls.NEVER) -> None:
         if not (hello_name.isascii() and hello_name.isprintable()) or " " in hello_name or not hello_name:
             raise ValueError(f"{hello_name!r} can't be given in EHLO")
         self._hello_name = hello_name
+        self._starttls = starttls  # NEVER once it is decided
+        self._handshaking = False
         self._parser = ReplyParser()
         self._output: list[bytes] = []
         self._events: deque[Event] = deque()
@@ -99,6 +115,8 @@ class SmtpClient:
     @property
     def stage(self) -> Stage:
         """What is waited for, or done, now."""
+        if self._handshaking:
+            return "starttls"
         if self._awaiting:
             return _STAGES[self._awaiting[0].kind]
         return "data" if self._encoder is not None else "mail"
@@ -112,7 +130,7 @@ class SmtpClient:
 
     def begin(self, transaction: Transaction) -> None:
         """Start a transaction; its results come with Finished, also when the connection is of no more use."""
-        if self._results is not None or (self._awaiting and not self.closed):
+        if self._results is not None or ((self._awaiting or self._handshaking) and not self.closed):
             raise RuntimeError("the connection is not ready for a transaction")
         self._results = [None] * len(transaction.recipients)
         self._accepted = []
@@ -170,6 +188,15 @@ class SmtpClient:
             self._unsent.append(_Command(_Kind.QUIT, "QUIT"))
             self._send_commands()
 
+    def tls_started(self) -> None:
+        """The handshake is done: the server is greeted again (RFC 3207 section 4.2)."""
+        if not self._handshaking:
+            raise RuntimeError("no TLS handshake was due")
+        self._handshaking = False
+        self._transcript.note("TLS started")
+        self._unsent.append(_Command(_Kind.EHLO, f"EHLO {self._hello_name}"))
+        self._send_commands()
+
     def connection_lost(self, reason: str) -> None:
         """The network, or a time limit, ended the connection: the text says how."""
         if not self.closed:
@@ -179,6 +206,8 @@ class SmtpClient:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the server; b"" says that there will be no more."""
+        if self._handshaking and not self.closed:
+            raise RuntimeError("the TLS handshake is not the machine's")
         if data:
             self._parser.feed(data)
             self._read_replies()
@@ -213,7 +242,7 @@ class SmtpClient:
 
     def _read_replies(self) -> None:
         try:
-            while not self.closed and (reply := self._parser.next_reply()) is not None:
+            while not self.closed and not self._handshaking and (reply := self._parser.next_reply()):
                 self._read_reply(reply)
         except ReplyError as error:
             self._fail(self._broken(str(error)))
@@ -247,7 +276,10 @@ class SmtpClient:
     def _on_ehlo(self, command: _Command, reply: Reply) -> None:
         if reply.positive:
             self.capabilities = Capabilities.from_reply(reply)
-            self._events.append(Ready(self.capabilities))
+            if self._starttls is not StartTls.NEVER and "STARTTLS" in self.capabilities:
+                self._unsent.append(_Command(_Kind.STARTTLS, "STARTTLS"))
+            else:
+                self._ready()
         elif reply.permanent:
             self._unsent.append(_Command(_Kind.HELO, f"HELO {self._hello_name}"))
         else:
@@ -255,9 +287,33 @@ class SmtpClient:
 
     def _on_helo(self, command: _Command, reply: Reply) -> None:
         if reply.positive:
-            self._events.append(Ready(self.capabilities))
+            self._ready()
         else:
             self._refused(command, reply)
+
+    def _ready(self) -> None:
+        if self._starttls is StartTls.REQUIRED:
+            text = "TLS is required, and the server does not offer STARTTLS"
+            self._fail(Result(Outcome.BROKEN, "starttls", text))
+        else:
+            self._events.append(Ready(self.capabilities))
+
+    def _on_starttls(self, _command: _Command, reply: Reply) -> None:
+        required, self._starttls = self._starttls is StartTls.REQUIRED, StartTls.NEVER
+        if not reply.positive:
+            if required:  # a matter of the server's state, not of the message: no permanent failure
+                self._fail(
+                    Result(Outcome.BROKEN, "starttls", f"TLS is required, and STARTTLS failed: {reply}")
+                )
+            else:
+                self._ready()
+        elif not self._parser.empty:
+            self._handshaking = True  # so that the failure names its stage
+            self._fail(self._broken("the server sent more behind its reply to STARTTLS"))
+        else:
+            self._handshaking = True
+            self.capabilities = Capabilities()
+            self._events.append(TlsStarting())
 
     def _on_rset(self, _command: _Command, reply: Reply) -> None:
         if reply.positive:
@@ -367,6 +423,7 @@ _ON_REPLY: Mapping[_Kind, Callable[[SmtpClient, _Command, Reply], None]] = {
     _Kind.GREETING: SmtpClient._on_greeting,
     _Kind.EHLO: SmtpClient._on_ehlo,
     _Kind.HELO: SmtpClient._on_helo,
+    _Kind.STARTTLS: SmtpClient._on_starttls,
     _Kind.RSET: SmtpClient._on_rset,
     _Kind.MAIL: SmtpClient._on_mail,
     _Kind.RCPT: SmtpClient._on_rcpt,

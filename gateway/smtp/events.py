@@ -1,6 +1,9 @@
-"""What the machines tell those who drive them. The server's commands Mail, Rcpt and Data are events too."""
+"""What the machines tell those who drive them. The server's commands Mail, Rcpt, Data, StartTls and Auth are
+events too."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.commands import Body
@@ -24,6 +27,16 @@ NEED_DATA = NeedData()
 @dataclass(frozen=True, slots=True)
 class Connected:
     """Answer with the greeting: 220 (`SmtpServer.greeting` has one), 5xx, or 421."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """What the client answers to a challenge, decoded. Answer as Auth."""
+
+    response: bytes
+
+    def __repr__(self) -> str:  # it may be a password
+        return "AuthResponse()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +67,37 @@ CLOSED = Closed()
 
 
 @dataclass(frozen=True, slots=True)
+class DsnWish:
+    """What the client asked for one recipient (RFC 3461): see `commands.Rcpt`."""
+
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
-    """A transaction as far as it has come. `reverse_path` is None for `<>`; `size` is as declared."""
+    """A transaction as far as it has come. `reverse_path` is None for `<>`; `size` is as declared; what
+    follows it is as in `commands.Mail`. `dsn` goes with `recipients`, one for each."""
 
     reverse_path: Mailbox | None
     recipients: tuple[Mailbox, ...] = ()
     size: int | None = None
     body: Body = Body.SEVEN_BIT
     smtputf8: bool = False
+    require_tls: bool = False
+    hold_for: int | None = None
+    hold_until: datetime | None = None
+    ret: Literal["", "FULL", "HDRS"] = ""
+    envid: str = ""
+    dsn: tuple[DsnWish, ...] = ()
 
 
 # --- Of the client ---
+
+
+@dataclass(frozen=True, slots=True)
+class TlsStarting:
+    """The server said yes to STARTTLS: do the handshake, then call `tls_started`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ class LineTooLongError(Exception):
 class LineReader:
     """A buffer of received bytes from which lines, or everything, can be taken.
 
-    `limit` is in bytes and includes the line's ending.
+    `limit` is in bytes and includes the line's ending. It may change between two lines.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._buffer = b""
         self._start = 0  # bytes before this have been taken; cutting them off each time would be quadratic
         self._skipping = False
@@ -39,7 +39,7 @@ class LineReader:
                     return None
                 self._skipping = False
                 continue
-            if (end or len(self._buffer)) - self._start > self._limit:
+            if (end or len(self._buffer)) - self._start > self.limit:
                 self._start = end or len(self._buffer)
                 self._skipping = not end
                 raise LineTooLongError

@@ -1,26 +1,35 @@
-"""The server's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 2034).
+"""The server's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 2034, 3207, 4954).
 
 Bytes from the client go in through `receive_data`, events come out of `next_event`, bytes for the client out
 of `data_to_send`. Three rules hold throughout:
 
-1. An event that asks something (Connected, Mail, Rcpt, Data, DataEnd) is answered with `answer(reply)` before
-   anything else is read; what the client pipelined waits in the buffer. Give new bytes only upon NEED_DATA,
-   so that no more than one chunk is ever buffered; send upon NEED_DATA and CLOSED, so that the replies to a
-   pipelined batch go out together.
+1. An event that asks something (Connected, Mail, Rcpt, Data, DataEnd, Auth, AuthResponse) is answered with
+   `answer(reply)` before anything else is read; what the client pipelined waits in the buffer. Give new bytes
+   only upon NEED_DATA, so that no more than one chunk is ever buffered; send upon NEED_DATA, StartTls and
+   CLOSED, so that the replies to a pipelined batch go out together.
 2. The machine alone decides what is in sequence and within the limits, and answers what is not by itself. The
    caller only ever sees commands that make sense.
 3. A reply with 421, whoever gives it, closes the connection after it.
+4. What was sent before TLS is of no use within it, nor is what was sent before its turn: bytes behind
+   STARTTLS, AUTH or a response within AUTH close the connection, and are never read.
+
+Upon StartTls send what there is to send, do the handshake, and call `tls_started`. Auth and AuthResponse may
+be answered with `challenge` too.
 
 What is in sequence stands in _REFUSALS, what an answer leads to in _NEXT; the rest of the machine knows no
 order of commands.
 """
 
-from collections.abc import Mapping
+import binascii
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from gateway.smtp.commands import (
+    MAX_AUTH_LINE,
     MAX_COMMAND_LINE,
+    MORE_COMMAND_LINE,
+    Auth,
     Command,
     CommandError,
     Data,
@@ -30,17 +39,21 @@ from gateway.smtp.commands import (
     Quit,
     Rcpt,
     Rset,
+    StartTls,
+    parse_auth_response,
     parse_command,
 )
 from gateway.smtp.data import DataDecoder, DataFault
 from gateway.smtp.events import (
     CLOSED,
     NEED_DATA,
+    AuthResponse,
     Closed,
     Connected,
     DataChunk,
     DataEnd,
     DataRefused,
+    DsnWish,
     Envelope,
     NeedData,
 )
@@ -57,10 +70,28 @@ class ServerLimits:
     max_recipients: int = 1000  # of a message; RFC 5321 section 4.5.3.1.8 wants at least 100
     max_line: int | None = 998  # octets of a line of the message without CRLF; None is unlimited
     max_errors: int = 50  # 5xx replies on a connection
+    max_failed_logins: int = 5  # on a connection, those that the client ends itself included
     max_idle_commands: int = 100  # commands since the last message that carry no mail (NOOP, RSET, ...)
     max_discard: int = (
         64 * 1024 * 1024
     )  # octets read beyond max_message_size to reach the end of refused data
+
+
+def nothing_more() -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server offers beyond what every one does. `more` gives further lines of the answer to EHLO,
+    for extensions that add parameters (`commands.MORE_COMMAND_LINE`); their keywords are always the same."""
+
+    starttls: bool = False
+    login: bool = (
+        False  # mail is taken after AUTH only; the mechanisms are the machine's, for they may change
+    )
+    require_tls: bool = False  # REQUIRETLS (RFC 8689), within TLS
+    more: Callable[[], tuple[str, ...]] = nothing_more
 
 
 class State(Enum):
@@ -70,14 +101,16 @@ class State(Enum):
     TURNED_AWAY = auto()  # greeted with a 5xx: the client may only quit (RFC 5321 section 3.1)
     GREETED = auto()
     READY = auto()  # the client said EHLO or HELO
+    AUTH = auto()  # the client has to answer a challenge
+    TLS = auto()  # the handshake is to be done
     MAIL = auto()
     RCPT = auto()  # there is a recipient
     DATA = auto()  # the client sends the message
     CLOSED = auto()
 
 
-Question = Connected | Mail | Rcpt | Data | DataEnd
-Event = Question | DataChunk | DataRefused | NeedData | Closed
+Question = Connected | Mail | Rcpt | Data | DataEnd | Auth | AuthResponse
+Event = Question | StartTls | DataChunk | DataRefused | NeedData | Closed
 
 
 # --- What is out of sequence, and what it is answered with ---
@@ -95,14 +128,22 @@ _REFUSALS: Mapping[tuple[State, type[Command]], Reply] = {
     (State.TURNED_AWAY, Data): _QUIT_ONLY,
     (State.TURNED_AWAY, Rset): _QUIT_ONLY,
     (State.TURNED_AWAY, Inquiry): _QUIT_ONLY,
+    (State.TURNED_AWAY, StartTls): _QUIT_ONLY,
+    (State.TURNED_AWAY, Auth): _QUIT_ONLY,
     (State.GREETED, Mail): _HELLO_FIRST,
     (State.GREETED, Rcpt): _HELLO_FIRST,
     (State.GREETED, Data): _HELLO_FIRST,
+    (State.GREETED, StartTls): _HELLO_FIRST,
+    (State.GREETED, Auth): _HELLO_FIRST,
     (State.READY, Rcpt): _MAIL_FIRST,
     (State.READY, Data): _MAIL_FIRST,
     (State.MAIL, Mail): _NESTED,
     (State.MAIL, Data): _NO_RECIPIENTS,
+    (State.MAIL, StartTls): _NESTED,
+    (State.MAIL, Auth): _NESTED,
     (State.RCPT, Mail): _NESTED,
+    (State.RCPT, StartTls): _NESTED,
+    (State.RCPT, Auth): _NESTED,
 }
 
 # --- Where an answer leads: question -> (state after yes, state after no); None stays ---
@@ -113,6 +154,8 @@ _NEXT: Mapping[type[Question], tuple[State, State | None]] = {
     Rcpt: (State.RCPT, None),
     Data: (State.DATA, None),
     DataEnd: (State.READY, State.READY),
+    Auth: (State.READY, State.READY),
+    AuthResponse: (State.READY, State.READY),
 }
 
 # --- Replies that need no decision ---
@@ -124,21 +167,48 @@ _NOT_ASCII = Reply(553, "5.6.7", ("Address is not ASCII and MAIL had no SMTPUTF8
 _TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", ("Too many recipients",))
 _TOO_MANY_ERRORS = Reply(421, "4.7.0", ("Too many errors",))
 _TOO_MANY_COMMANDS = Reply(421, "4.7.0", ("Too many commands without a message",))
+_TOO_MANY_LOGINS = Reply(421, "4.7.0", ("Too many failed logins",))
+_PIPELINED = Reply(503, "5.5.1", ("Nothing may be sent before the answer to this",))
+_NO_TLS = Reply(502, "5.5.1", ("STARTTLS is not offered",))
+_IN_TLS = Reply(503, "5.5.1", ("TLS is in use already",))
+_GO_AHEAD = Reply(220, "2.0.0", ("Start TLS",))
+_TLS_FIRST = Reply(530, "5.7.0", ("Send STARTTLS first",))
+_LOGIN_FIRST = Reply(530, "5.7.0", ("Authentication required",))
+_LOGIN_IN_TLS = Reply(538, "5.7.11", ("Send STARTTLS first: there is no AUTH without TLS",))
+_NO_LOGIN = Reply(502, "5.5.1", ("AUTH is not offered",))
+_LOGGED_IN = Reply(503, "5.5.1", ("You are logged in already",))
+_NO_MECHANISM = Reply(504, "5.5.4", ("This mechanism is not offered",))
+_LOGIN_ENDED = Reply(501, "5.7.0", ("Authentication ended by you",))
 _INQUIRIES: Mapping[str, Reply] = {
     "NOOP": _OK,
     "VRFY": Reply(252, "2.1.5", ("Can't verify; send a message and see",)),
     "EXPN": Reply(502, "5.5.1", ("EXPN is not supported",)),
-    "HELP": Reply(214, "2.0.0", ("EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY",)),
+    "HELP": Reply(214, "2.0.0", ("EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP QUIT VRFY",)),
 }
 
 SEND_DATA = Reply(354, None, ("Send the message, end with <CRLF>.<CRLF>",))  # the yes to Data
 
 
 class SmtpServer:
-    """One session. Not for use by several tasks."""
+    """One session. Not for use by several tasks.
 
-    def __init__(self, limits: ServerLimits) -> None:
+    `in_tls`: it begins within TLS. `mechanisms`: those of AUTH, as things stand.
+    """
+
+    def __init__(
+        self,
+        limits: ServerLimits,
+        offer: Offer | None = None,
+        *,
+        in_tls: bool = False,
+        mechanisms: tuple[str, ...] = (),
+    ) -> None:
         self._limits = limits
+        self._offer = offer or Offer()
+        self._mechanisms = mechanisms
+        self.in_tls = in_tls
+        self.logged_in = False
+        self._failed_logins = 0
         self._state = State.CONNECTED
         self._question: Question | None = Connected()
         self._asked = False
@@ -151,6 +221,7 @@ class SmtpServer:
         self._idle_commands = 0
         self.hello: Hello | None = None
         self.envelope: Envelope | None = None
+        self._set_keywords()
 
     @property
     def state(self) -> State:
@@ -163,6 +234,8 @@ class SmtpServer:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the client; b"" says that there will be no more."""
+        if self._state is State.TLS:
+            raise RuntimeError("the TLS handshake is not the machine's")
         if data:
             self._input.feed(data)
         else:
@@ -182,7 +255,11 @@ class SmtpServer:
             self._asked = True
             return self._question
         while self._state is not State.CLOSED:
-            if self._decoder is None:
+            if self._state is State.TLS:
+                return StartTls()
+            if self._state is State.AUTH:
+                event = self._read_auth_response()
+            elif self._decoder is None:
                 event = self._read_command()
             elif self._decoder.finished:  # its last octets were handed out before
                 event = self._finish_data()
@@ -206,13 +283,40 @@ class SmtpServer:
         match question:
             case Mail() if not yes:
                 self.envelope = None
-            case Rcpt(recipient) if yes and self.envelope is not None:
-                self.envelope = replace(self.envelope, recipients=(*self.envelope.recipients, recipient))
+            case Rcpt(recipient, notify, orcpt) if yes and self.envelope is not None:
+                self.envelope = replace(
+                    self.envelope,
+                    recipients=(*self.envelope.recipients, recipient),
+                    dsn=(*self.envelope.dsn, DsnWish(notify, orcpt)),
+                )
             case Data() if yes:
                 self._decoder = DataDecoder(self._limits.max_message_size, self._limits.max_line)
             case DataEnd():
                 self._end_transaction()
+            case Auth() | AuthResponse():
+                self.logged_in = yes
+                if not yes:
+                    self._login_failed(reply)
+                    return
         self._say(reply)
+
+    def challenge(self, challenge: bytes) -> None:
+        """Answer Auth or AuthResponse: the client has to respond to this."""
+        if not (self._asked and isinstance(self._question, Auth | AuthResponse)):
+            raise RuntimeError("there is nothing to challenge")
+        self._question = None
+        self._state = State.AUTH
+        self._output.append(b"334 " + binascii.b2a_base64(challenge, newline=False) + b"\r\n")
+
+    def tls_started(self, mechanisms: tuple[str, ...] = ()) -> None:
+        """The handshake is done: the session begins anew (RFC 3207 section 4.2). `mechanisms` of AUTH now."""
+        if self._state is not State.TLS:
+            raise RuntimeError("no TLS handshake was due")
+        self.in_tls, self._mechanisms = True, mechanisms
+        self.hello, self.logged_in = None, False
+        self._end_transaction()
+        self._state = State.GREETED
+        self._set_keywords()
 
     def refuse_data(self, reply: Reply) -> None:
         """While the message is being read: read the rest for nothing, and give this reply at its end."""
@@ -238,7 +342,9 @@ class SmtpServer:
                     return NEED_DATA
                 self._closed()
                 return None
-            command = parse_command(line)
+            if len(line) > self._line_limit and not line[:5].upper().startswith(b"AUTH "):
+                raise LineTooLongError
+            command = parse_command(line, self._keywords)
         except LineTooLongError:
             self._say(_LINE_TOO_LONG)
             return None
@@ -256,6 +362,10 @@ class SmtpServer:
                 return self._add_recipient(command)
             case Data():
                 return self._ask(command)
+            case StartTls():
+                return self._begin_tls()
+            case Auth():
+                return self._begin_login(command)
             case Quit():
                 self._say(_BYE)
                 self._closed()
@@ -278,11 +388,22 @@ class SmtpServer:
         return None
 
     def _begin_transaction(self, command: Mail) -> Event | None:
+        if self._offer.login and not self.logged_in:
+            self._say(_LOGIN_FIRST if self._mechanisms else _TLS_FIRST)
+            return None
         if command.size is not None and command.size > self._limits.max_message_size:
             self._say(self._too_large())
             return None
         self.envelope = Envelope(
-            command.reverse_path, size=command.size, body=command.body, smtputf8=command.smtputf8
+            command.reverse_path,
+            size=command.size,
+            body=command.body,
+            smtputf8=command.smtputf8,
+            require_tls=command.require_tls,
+            hold_for=command.hold_for,
+            hold_until=command.hold_until,
+            ret=command.ret,
+            envid=command.envid,
         )
         return self._ask(command)
 
@@ -305,13 +426,86 @@ class SmtpServer:
         return Reply(250, None, (self._limits.hostname, *self._extensions()))
 
     def _extensions(self) -> tuple[str, ...]:
-        return (
+        lines = [
             "PIPELINING",
             f"SIZE {self._limits.max_message_size}",
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
-        )
+            f"LIMITS RCPTMAX={self._limits.max_recipients}",  # RFC 9422
+        ]
+        if self._offer.starttls and not self.in_tls:
+            lines.append("STARTTLS")
+        if self._offer.require_tls and self.in_tls:
+            lines.append("REQUIRETLS")
+        if self._mechanisms:
+            lines.append(" ".join(("AUTH", *self._mechanisms)))
+        return (*lines, *self._offer.more())
+
+    def _set_keywords(self) -> None:
+        """What parameters may be given now, and how long that makes a line."""
+        self._keywords = frozenset(line.partition(" ")[0] for line in self._extensions())
+        more = (octets for keyword, octets in MORE_COMMAND_LINE.items() if keyword in self._keywords)
+        self._line_limit = MAX_COMMAND_LINE + sum(more)
+        self._input.limit = MAX_AUTH_LINE if self._mechanisms else self._line_limit
+
+    # --- TLS and login ---
+
+    def _begin_tls(self) -> Event | None:
+        if self.in_tls:
+            self._say(_IN_TLS)
+        elif not self._offer.starttls:
+            self._say(_NO_TLS)
+        elif not self._pipelined():
+            self._say(_GO_AHEAD)
+            self._state = State.TLS
+        return None
+
+    def _begin_login(self, command: Auth) -> Event | None:
+        if self.logged_in:
+            self._say(_LOGGED_IN)
+        elif not self._mechanisms:
+            self._say(_LOGIN_IN_TLS if self._offer.login and not self.in_tls else _NO_LOGIN)
+        elif command.mechanism not in self._mechanisms:
+            self._say(_NO_MECHANISM)
+        elif not self._pipelined():
+            return self._ask(command)
+        return None
+
+    def _read_auth_response(self) -> Event | None:
+        try:
+            line = self._input.next_line()
+            if line is None:
+                if not self._ended:
+                    return NEED_DATA
+                self._closed()
+                return None
+            response = parse_auth_response(line)
+        except LineTooLongError:
+            self._login_failed(_LINE_TOO_LONG)
+            return None
+        except CommandError as error:
+            self._login_failed(error.reply)
+            return None
+        if response is None:
+            self._login_failed(_LOGIN_ENDED)
+            return None
+        return None if self._pipelined() else self._ask(AuthResponse(response))
+
+    def _login_failed(self, reply: Reply) -> None:
+        self._state = State.READY
+        self._say(reply)
+        self._failed_logins += 1
+        if self._failed_logins >= self._limits.max_failed_logins and self._state is not State.CLOSED:
+            self._say(_TOO_MANY_LOGINS)
+
+    def _pipelined(self) -> bool:
+        """Whether the client sent more than it may, which is the end."""
+        if not len(self._input):
+            return False
+        self._input.take()
+        self.close(_PIPELINED)
+        return True
 
     # --- Message data ---
 

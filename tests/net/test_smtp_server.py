@@ -17,7 +17,7 @@ from gateway.net import smtp_server
 from gateway.net.smtp_handler import Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.smtp.addresses import Mailbox
-from gateway.smtp.events import Envelope
+from gateway.smtp.events import DsnWish, Envelope
 from gateway.smtp.replies import Reply
 from gateway.smtp.server import ServerLimits
 
@@ -172,7 +172,7 @@ async def test_a_message() -> None:
         assert await talk.rest() == b"221 2.0.0 Bye"
         ((session, envelope, data),) = it.handler.messages
         assert data == b"Subject: x\r\n\r\n.\r\n"
-        assert envelope == Envelope(Mailbox("a", "x"), (Mailbox("b", "x"),))
+        assert envelope == Envelope(Mailbox("a", "x"), (Mailbox("b", "x"),), dsn=(DsnWish(),))
         assert session.hello is not None
         assert session.hello.name == "client.example"
         assert session.peer is None

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from gateway.smtp.addresses import parse_mailbox
 from gateway.smtp.client import SmtpClient
-from gateway.smtp.commands import Data, Mail, Rcpt
+from gateway.smtp.client import StartTls as Wanted
+from gateway.smtp.commands import Auth, Data, Mail, Rcpt, StartTls
 from gateway.smtp.events import (
+    AuthResponse,
     Closed,
     Connected,
     DataChunk,
@@ -15,16 +17,18 @@ from gateway.smtp.events import (
     Finished,
     NeedData,
     SendData,
+    TlsStarting,
 )
 from gateway.smtp.replies import Reply
 from gateway.smtp.results import Result
-from gateway.smtp.server import SEND_DATA, Event, Question, ServerLimits, SmtpServer
+from gateway.smtp.server import SEND_DATA, Event, Offer, Question, ServerLimits, SmtpServer
 from gateway.smtp.transaction import Transaction
 
 OK = Reply(250, "2.0.0", ("OK",))
 LIMITS = ServerLimits("mx.example.org")
 
-Decide = Callable[[Question], Reply | None]
+PLAIN = Offer()
+Decide = Callable[[Question], Reply | bytes | None]  # bytes are a challenge
 
 
 def whole(data: bytes) -> list[bytes]:
@@ -40,17 +44,21 @@ CHUNKINGS = (whole, bytewise)
 
 @dataclass
 class ServerRun:
-    """A server machine with a driver that says yes, except where `decide` has another answer."""
+    """A server machine with a driver that says yes, except where `decide` has another answer. The bytes
+    behind STARTTLS are taken for what comes within TLS."""
 
     limits: ServerLimits = LIMITS
     decide: Decide = lambda question: None
+    offer: Offer = PLAIN
+    mechanisms: tuple[str, ...] = ()  # without TLS
+    tls_mechanisms: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     output: bytes = b""
     closed: bool = False
 
     def __post_init__(self) -> None:
-        self.machine = SmtpServer(self.limits)
+        self.machine = SmtpServer(self.limits, self.offer, mechanisms=self.mechanisms)
         self._message = b""
         self.run()
 
@@ -68,13 +76,19 @@ class ServerRun:
                     self._message += data
                 case DataRefused():
                     self._message = b""
-                case Connected() | Mail() | Rcpt() | Data() | DataEnd():
+                case StartTls():
+                    self.machine.tls_started(self.tls_mechanisms)
+                case Connected() | Mail() | Rcpt() | Data() | DataEnd() | Auth() | AuthResponse():
                     usual = {Connected: self.machine.greeting, Data: SEND_DATA}.get(type(event), OK)
                     if isinstance(event, DataEnd):
                         self.messages.append(self._message)
                     if isinstance(event, Data):
                         self._message = b""
-                    self.machine.answer(self.decide(event) or usual)
+                    answer = self.decide(event)
+                    if isinstance(answer, bytes):
+                        self.machine.challenge(answer)
+                    else:
+                        self.machine.answer(answer or usual)
         self.closed = isinstance(event, Closed)
         self.output += self.machine.data_to_send()
 
@@ -91,9 +105,16 @@ class ServerRun:
         return codes
 
 
-def serve(data: bytes, *, limits: ServerLimits = LIMITS, decide: Decide = lambda question: None) -> ServerRun:
+def serve(
+    data: bytes,
+    *,
+    limits: ServerLimits = LIMITS,
+    decide: Decide = lambda question: None,
+    offer: Offer = PLAIN,
+    mechanisms: tuple[str, ...] = (),
+) -> ServerRun:
     """Run a script whole and byte by byte; both must give the same replies and messages."""
-    runs = [ServerRun(limits, decide).feed(chunk(data)) for chunk in CHUNKINGS]
+    runs = [ServerRun(limits, decide, offer, mechanisms).feed(chunk(data)) for chunk in CHUNKINGS]
     assert runs[0].output == runs[1].output
     assert runs[0].messages == runs[1].messages
     assert runs[0].closed == runs[1].closed
@@ -109,10 +130,16 @@ class ConnectionPair:
     """A client and a server machine, with nothing but bytes between them."""
 
     def __init__(
-        self, limits: ServerLimits = LIMITS, decide: Decide = lambda question: None, *, chunk: int = 65536
+        self,
+        limits: ServerLimits = LIMITS,
+        decide: Decide = lambda question: None,
+        *,
+        chunk: int = 65536,
+        offer: Offer = PLAIN,
+        starttls: Wanted = Wanted.NEVER,
     ) -> None:
-        self.server = ServerRun(limits, decide)
-        self.client = SmtpClient("client.example")
+        self.server = ServerRun(limits, decide, offer)
+        self.client = SmtpClient("client.example", starttls)
         self._chunk = chunk
         self._passed = 0
         self.exchange()
@@ -133,6 +160,8 @@ class ConnectionPair:
                 self.server.feed([data[start : start + self._chunk]])
                 moved = True
             while not isinstance(event := self.client.next_event(), NeedData):
+                if isinstance(event, TlsStarting):
+                    self.client.tls_started()
                 events.append(event)
                 moved = True
         return events

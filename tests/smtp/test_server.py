@@ -5,7 +5,7 @@ import pytest
 
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.commands import Body, Data, Mail, Rcpt
-from gateway.smtp.events import Closed, Connected, DataEnd, DataRefused, Envelope, NeedData
+from gateway.smtp.events import Closed, Connected, DataEnd, DataRefused, DsnWish, Envelope, NeedData
 from gateway.smtp.replies import Reply
 from gateway.smtp.server import SEND_DATA, Question, SmtpServer, State
 from tests.smtp.helpers import LIMITS, OK, ServerRun, bytewise, serve
@@ -32,7 +32,7 @@ def test_a_session() -> None:
 def test_hello() -> None:
     assert serve(HELLO).output == (
         b"220 mx.example.org ESMTP\r\n250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n"
-        b"250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+        b"250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 LIMITS RCPTMAX=1000\r\n"
     )
     assert serve(b"HELO client\r\n").output.endswith(b"ESMTP\r\n250 mx.example.org\r\n")
 
@@ -41,7 +41,9 @@ def test_envelope() -> None:
     run = ServerRun().feed([HELLO, b"MAIL FROM:<> SIZE=7 BODY=8BITMIME SMTPUTF8\r\n", RCPT])
     run.feed(["RCPT TO:<ü@example.net>\r\n".encode()])
     recipients = (Mailbox("b", "example.net"), Mailbox("ü", "example.net"))
-    assert run.machine.envelope == Envelope(None, recipients, 7, Body.EIGHT_BIT, smtputf8=True)
+    assert run.machine.envelope == Envelope(
+        None, recipients, 7, Body.EIGHT_BIT, smtputf8=True, dsn=(DsnWish(), DsnWish())
+    )
     run.feed([b"RSET\r\n"])
     assert run.machine.envelope is None
 
@@ -99,7 +101,7 @@ def test_pipelined_commands_wait_for_the_answer() -> None:
         machine.answer(reply)
     assert kinds == [Mail, Rcpt, Data]
     assert isinstance(machine.next_event(), NeedData)
-    assert machine.data_to_send().count(b"\r\n") == 10  # all replies in one go
+    assert machine.data_to_send().count(b"\r\n") == 11  # all replies in one go
     assert machine.data_to_send() == b""
 
 
