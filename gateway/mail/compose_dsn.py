@@ -39,7 +39,7 @@ _OPENINGS: dict[Action, str] = {
     "failed": "Your message could not be delivered to:",
     "delayed": "Your message could not be delivered so far, and there is nothing that you have to do. It is\n"
     "tried again, for:",
-    "relayed": "Your message was handed to the next mail server, which does not report what becomes of\nit, for:",
+    "relayed": "Your message was handed to the next mail server, which does not report further, for:",
     "delivered": "Your message was delivered to:",
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -163,10 +163,10 @@ def _boundary(*texts: bytes) -> str:
 def _status(draft: DsnDraft) -> bytes:
     """The delivery-status part (RFC 3464, 2.1)."""
     fields = [("Reporting-MTA", f"dns; {ascii_domain(draft.hostname)}")]
-    if draft.envelope_id:
+    if _plain(draft.envelope_id):
         fields.append(("Original-Envelope-Id", draft.envelope_id))
     fields.append(("Arrival-Date", format_date(draft.arrived)))
-    if draft.future_release:
+    if _plain(draft.future_release):
         fields.append(("Future-Release-Request", draft.future_release))  # RFC 4865, 7
     groups = [fields, *(_recipient(recipient) for recipient in draft.recipients)]
     return b"\r\n".join(
@@ -176,7 +176,7 @@ def _status(draft: DsnDraft) -> bytes:
 
 def _recipient(recipient: DsnRecipient) -> list[tuple[str, str]]:
     fields = []
-    if recipient.original:
+    if _plain(recipient.original):
         fields.append(("Original-Recipient", recipient.original))
     kind = "rfc822" if recipient.address.is_ascii else "utf-8"  # RFC 6533, 3
     fields.append(("Final-Recipient", f"{kind}; {_shown(recipient.address)}"))
@@ -184,8 +184,8 @@ def _recipient(recipient: DsnRecipient) -> list[tuple[str, str]]:
     fields.append(("Status", recipient.status))
     if _HOST.fullmatch(recipient.remote_mta):
         fields.append(("Remote-MTA", f"dns; {recipient.remote_mta}"))
-    if recipient.diagnostic:
-        fields.append(("Diagnostic-Code", f"smtp; {recipient.diagnostic[:MAX_DIAGNOSTIC]}"))
+    if diagnostic := _plain(recipient.diagnostic[:MAX_DIAGNOSTIC]):
+        fields.append(("Diagnostic-Code", f"smtp; {diagnostic}"))
     if recipient.last_attempt is not None:
         fields.append(("Last-Attempt-Date", format_date(recipient.last_attempt)))
     if recipient.retry_until is not None and recipient.action == "delayed":
