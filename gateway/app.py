@@ -59,9 +59,14 @@ from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
-from gateway.web.control import ControlApp
+from gateway.web.control.accounts import AccountCommands
+from gateway.web.control.app import ControlApp
+from gateway.web.control.hold_rules import HoldRuleCommands
+from gateway.web.control.queue import QueueCommands
+from gateway.web.control.webhooks import WebhookCommands
 from gateway.web.server import HttpSettings, lifespan, serve_http
 from gateway.webhooks.client import WebhookClient
+from gateway.webhooks.operations import CallOperations
 from gateway.webhooks.sender import WebhookSender
 
 log = logging.getLogger(__name__)
@@ -80,6 +85,7 @@ class Gateway:
     mailboxes: Mailboxes
     holding: HoldRules
     operations: QueueOperations
+    calls: CallOperations
     smtp_addresses: tuple[Listen, ...]
     web_addresses: tuple[Listen, ...]
 
@@ -128,6 +134,7 @@ async def serving(
         attempts = Attempts(settings, directory, hooks, transports, store, clock, tell_of_events)
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
         receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events)
+        calls = CallOperations(settings, store, clock, called.set)
         client = await resources.enter_async_context(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
         )
@@ -156,10 +163,16 @@ async def serving(
             mailboxes=mailboxes,
             holding=holding,
             operations=operations,
+            calls=calls,
             smtp_addresses=bound(smtp_listeners),
             web_addresses=bound(web_listeners),
         )
-        control = ControlApp(settings, store, clock, holding, operations, authenticator)
+        control = ControlApp(
+            QueueCommands(store, clock, operations),
+            HoldRuleCommands(settings, holding),
+            WebhookCommands(store, clock, calls),
+            AccountCommands(settings, authenticator),
+        )
 
         await scheduler.recover_dead()
         await sender.recover_dead()

@@ -17,6 +17,8 @@ from gateway.store.webhook_calls import call_from_row, retire, wake_next
 _c = webhook_call.c
 _queued = in_state(webhook_call, "queued")
 
+_LISTED = [column for column in _c if column.name != "payload"]  # a page of them may be a gigabyte
+
 CallSort = Literal["next_attempt", "submitted"]
 
 
@@ -56,7 +58,10 @@ def page(
     cursor: str = "",
     maximum: int = 100,
 ) -> tuple[tuple[Call, ...], str]:
-    """The calls that match, and the cursor of the next page. Raises ValueError as `listing.page`."""
+    """The calls that match, without payloads, and the cursor of the next page.
+
+    Raises ValueError as `listing.page`.
+    """
     rows, following = read_page(
         conn,
         webhook_call,
@@ -66,8 +71,9 @@ def page(
         ascending=ascending,
         cursor=cursor,
         maximum=maximum,
+        columns=_LISTED,
     )
-    return tuple(call_from_row(row) for row in rows), following
+    return tuple(call_from_row(row, payload=None) for row in rows), following
 
 
 def get(conn: sa.Connection, call_id: int, account: str = "") -> tuple[Call, tuple[CallAttempt, ...]] | None:

@@ -304,7 +304,7 @@ class ClaimCalls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A webhook call. `payload` is None until its first result is in."""
+    """A webhook call. `payload` is None until its first result is in, and in lists."""
 
     id: int
     account: str
@@ -319,6 +319,7 @@ class Call:
     payload: bytes | None
     attempts: int  # one under way included
     next_attempt: datetime
+    leased: bool  # a call is under way
     token: int
     success: bool | None
     superseded_by: int

@@ -29,8 +29,9 @@ def read_page(
     ascending: bool,
     cursor: str,
     maximum: int,
+    columns: Sequence[sa.Column[Any]] | None = None,
 ) -> tuple[list[AnyRow], str]:
-    """The page's rows and the next one's cursor, empty at the end.
+    """The page's rows, of these columns (None: all), and the next one's cursor, empty at the end.
 
     Raises ValueError for a cursor that no page ended with, or a page over 1000.
     """
@@ -42,7 +43,9 @@ def read_page(
     rows: list[AnyRow] = []
     # One state at a time, so that the indexes give the order.
     for state in states:
-        statement = sa.select(table).where(in_state(table, state), *conditions).order_by(*order)
+        statement = (
+            sa.select(*(columns or table.c)).where(in_state(table, state), *conditions).order_by(*order)
+        )
         if after is not None:
             statement = statement.where(beyond(column, key, after, ascending))
         rows += conn.execute(statement.limit(maximum + 1))

@@ -155,7 +155,14 @@ def claim(
             }
         )
         calls.append(
-            call_from_row(row, attempts=number, token=token, next_attempt=next_attempt, last_activity=now)
+            call_from_row(
+                row,
+                attempts=number,
+                leased=True,
+                token=token,
+                next_attempt=next_attempt,
+                last_activity=now,
+            )
         )
     _POSTPONE.run_each(conn, blocked)
     _LEASE.run_each(conn, leases)
@@ -342,7 +349,8 @@ def wake_next(conn: sa.Connection, queue_msg_id: int, url: str, now: datetime) -
 
 def call_from_row(row: AnyRow, **changed: Any) -> Call:
     fields = {name: value for name, value in row._asdict().items() if name not in _LEASE_COLUMNS}
-    return Call(**({"token": row.lease_token} | fields | changed))
+    lease = {"token": row.lease_token, "leased": row.lease_owner is not None}
+    return Call(**(lease | fields | changed))
 
 
 _LEASE_COLUMNS = frozenset({"lease_owner", "lease_token", "lease_expires"})
