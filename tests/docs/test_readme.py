@@ -7,7 +7,6 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +97,6 @@ def of(pattern: str) -> str:
     return found
 
 
-@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="the README names Linux and macOS")
 def test_quick_start(terminals: Terminals) -> None:
     there = terminals
     out = f"http://localhost:{there.webhooks}/"
