@@ -2,13 +2,12 @@
 
 `Directory` is pure: addresses of the configuration to accounts. `Authenticator` checks passwords against
 what the store keeps of them, remembers the good ones for a short time (argon2 does six checks a second on
-a core), and makes a network that guesses wait.
+a core), hands out what SCRAM needs, and makes a network that guesses wait, however it guesses.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import logging
 import secrets
@@ -24,14 +23,17 @@ from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import GatewayError
 from gateway.mail.address import Address, AddressError
-from gateway.store import credentials
+from gateway.smtp import scram
+from gateway.store import credentials, facts
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
 
 SCRAM_ITERATIONS = 4096  # RFC 7677, section 4: at least this; argon2 guards the same password
+SALT = 16  # octets
 REMEMBER_SECONDS = 300.0  # how long a verified password is not verified again
 REMEMBER_LOGINS = 10_000
+UNKNOWN_KEY = "scram_unknown_key"  # the fact that salts of unknown logins are made from, at every start
 FAILURES_ALLOWED = 20  # of one network within a minute
 FAILURE_WINDOW = 60.0  # seconds
 NETWORKS_WATCHED = 10_000
@@ -87,6 +89,16 @@ class Directory:
                     return found
         return None
 
+    def base(self, address: Address) -> Address:
+        """The address without what follows a catchall separator of its domain, case folded. It need not be
+        anybody's."""
+        folded = _folded(address)
+        domain = self._domains.get(folded.domain)
+        localpart = folded.localpart
+        for separator in domain.catchall_separator if domain is not None else ():
+            localpart = localpart.partition(separator)[0] or localpart
+        return Address(localpart, folded.domain)
+
     def may_send_from(self, account: str, address: Address) -> bool:
         return self.owner(address) == account
 
@@ -134,6 +146,7 @@ class Authenticator:
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         # What an unknown login is checked against, so that it takes as long as a known one.
         self._nobody = _unknown_password(self._hasher)
+        self._unknown_key = b""
 
     async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
         """The login's account. Raises BadCredentialsError, TooManyFailuresError, StoreError."""
@@ -142,25 +155,60 @@ class Authenticator:
         remembered = self._good.get(key)
         if remembered is not None and now < remembered[1]:
             return remembered[0]
-        network = _network(remote_ip)
-        recent = [t for t in self._failures.get(network, ()) if t > now - FAILURE_WINDOW]
-        if len(recent) >= FAILURES_ALLOWED:
-            raise TooManyFailuresError(int(recent[0] + FAILURE_WINDOW - now) + 1)
+        self.check_network(remote_ip)
         found = self._find(login)
-        hashed = self._nobody
-        if found is not None:
-            stored = await self._store.read(lambda conn: credentials.get(conn, found.account))
-            hashed = stored.argon2 if stored is not None else self._nobody
+        stored = await self._stored(found)
+        hashed = stored.argon2 if stored is not None else self._nobody
         if (
             not await trio.to_thread.run_sync(self._verify, hashed, password, limiter=self._threads)
             or found is None
         ):
-            self._failed(network, recent, now)
+            self.failed(remote_ip)
             raise BadCredentialsError("no such login, or another password")
         self._good[key] = (found, now + REMEMBER_SECONDS)
         while len(self._good) > REMEMBER_LOGINS:
             self._good.popitem(last=False)
         return found
+
+    def check_network(self, remote_ip: str) -> None:
+        """Raises TooManyFailuresError when nobody from there may try now."""
+        recent = self._recent(_network(remote_ip))
+        if len(recent) >= FAILURES_ALLOWED:
+            wait = recent[0] + FAILURE_WINDOW - self._clock.timestamp()
+            raise TooManyFailuresError(int(wait) + 1)
+
+    def failed(self, remote_ip: str) -> None:
+        """A login from there failed."""
+        network = _network(remote_ip)
+        self._failures[network] = [*self._recent(network), self._clock.timestamp()]
+        self._failures.move_to_end(network)
+        while len(self._failures) > NETWORKS_WATCHED:
+            self._failures.popitem(last=False)
+
+    def failures(self, remote_ip: str) -> int:
+        """How many logins from there failed within the last minute."""
+        return len(self._recent(_network(remote_ip)))
+
+    async def scram_secret(self, login: str) -> tuple[Login | None, scram.ScramSecret]:
+        """What a SCRAM exchange needs to know of a login. With an unknown login comes a secret that no
+        password has, always the same for that login, so that it can't be told from a known one. Raises
+        StoreError."""
+        found = self._find(login)
+        stored = await self._stored(found)
+        key = await self._key_of_unknown()
+        try:
+            name = str(self._directory.base(Address.parse(login)))
+        except AddressError:
+            name = login
+        salt, stored_key, server_key = (
+            hmac.digest(key, f"{part}\0{name}".encode("utf-8", "surrogatepass"), "sha256")
+            for part in ("salt", "stored", "server")
+        )
+        if found is None or stored is None:
+            return None, scram.ScramSecret(salt[:SALT], SCRAM_ITERATIONS, stored_key, server_key)
+        return found, scram.ScramSecret(
+            stored.scram_salt, stored.scram_iterations, stored.scram_stored_key, stored.scram_server_key
+        )
 
     async def set_password(self, account: str, password: str) -> None:
         """Replace an account's password; what was verified before counts no more."""
@@ -189,23 +237,33 @@ class Authenticator:
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
 
-    def _failed(self, network: str, recent: list[float], now: float) -> None:
-        self._failures[network] = [*recent, now]
-        self._failures.move_to_end(network)
-        while len(self._failures) > NETWORKS_WATCHED:
-            self._failures.popitem(last=False)
+    async def _stored(self, found: Login | None) -> credentials.Credential | None:
+        """The store is asked about an unknown login too, which takes time as well."""
+        account = found.account if found is not None else ""
+        return await self._store.read(lambda conn: credentials.get(conn, account))
+
+    async def _key_of_unknown(self) -> bytes:
+        if not self._unknown_key:
+            new = secrets.token_hex(32)
+            kept = await self._store.write(
+                lambda conn: facts.read_locked(conn, UNKNOWN_KEY, new, exclusive=False)
+            )
+            self._unknown_key = bytes.fromhex(kept)
+        return self._unknown_key
+
+    def _recent(self, network: str) -> list[float]:
+        since = self._clock.timestamp() - FAILURE_WINDOW
+        return [t for t in self._failures.get(network, ()) if t > since]
 
     def _derive(self, account: str, password: str) -> credentials.Credential:
-        salt = secrets.token_bytes(16)
-        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
-        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        secret = scram.derive(password, secrets.token_bytes(SALT), SCRAM_ITERATIONS)
         return credentials.Credential(
             account=account,
             argon2=self._hasher.hash(password),
-            scram_salt=salt,
-            scram_iterations=SCRAM_ITERATIONS,
-            scram_stored_key=hashlib.sha256(client_key).digest(),
-            scram_server_key=hmac.digest(salted, b"Server Key", "sha256"),
+            scram_salt=secret.salt,
+            scram_iterations=secret.iterations,
+            scram_stored_key=secret.stored_key,
+            scram_server_key=secret.server_key,
         )
 
 
