@@ -46,18 +46,8 @@ class RecipientStatus:
     enhanced: str  # of Diagnostic-Code, else the status
     diagnostic: str  # for people: Diagnostic-Code without its type
     remote_mta: str
-
-    @property
-    def addresses(self) -> tuple[Address, ...]:
-        """Whom this may be about: what can be read as an address, also with RFC 3461's encoding undone."""
-        found: dict[Address, None] = {}
-        for text in (self.original_recipient, self.final_recipient):
-            for form in (text, decode_xtext(text), _decode_unitext(text)):
-                try:
-                    found[Address.parse(form)] = None
-                except AddressError:
-                    continue
-        return tuple(found)
+    # Whom this may be about: what can be read as an address in both, also with RFC 3461's encoding undone.
+    addresses: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,15 +121,17 @@ def _recipient(block: Headers) -> RecipientStatus:
             enhanced = status
     else:
         code, enhanced = (int(status[0]) * 100, status) if status else (0, "")
+    original, final = _address(block, "Original-Recipient"), _address(block, "Final-Recipient")
     return RecipientStatus(
-        final_recipient=_address(block, "Final-Recipient"),
-        original_recipient=_address(block, "Original-Recipient"),
+        final_recipient=final,
+        original_recipient=original,
         action=_value(block, "Action").partition("(")[0].strip().lower(),
         status=status,
         code=code,
         enhanced=enhanced,
         diagnostic=diagnostic,
         remote_mta=_typed(block, "Remote-MTA"),
+        addresses=_readable(original, final),
     )
 
 
@@ -180,6 +172,16 @@ def _typed(block: Headers, name: str) -> str:
 
 def _address(block: Headers, name: str) -> str:
     return _typed(block, name).removeprefix("<").removesuffix(">").strip()
+
+
+def _readable(*texts: str) -> tuple[Address, ...]:
+    found: dict[Address, None] = {}
+    for text in dict.fromkeys(form for t in texts for form in (t, decode_xtext(t), _decode_unitext(t))):
+        try:
+            found[Address.parse(text)] = None
+        except AddressError:
+            continue
+    return tuple(found)
 
 
 def _decode_unitext(text: str) -> str:
