@@ -1,9 +1,9 @@
 """THE MAP: how the gateway is put together, and in which order it starts and stops.
 
 Out: `web/api` → `outbound/submission` (filter, sign, one row for each recipient, one commit) →
-`outbound/queue` (claim what is due) → `outbound/attempt` (route; transport) → one outcome for each
-recipient → `outbound/settle` (one commit: history, retire or reschedule, event, webhook row) →
-`webhooks/sender`.
+`outbound/queue` (claim what is due) → `outbound/attempt` (suppressed? route; transport) → one outcome for
+each recipient → `outbound/settle` (one commit: history, suppression, retire or reschedule, event, webhook
+row) → `webhooks/sender`.
 
 In: `net/smtp_server` → `inbound/receive` (policy, store; durable before the 250) → an incoming webhook
 row → `webhooks/sender`.
@@ -52,6 +52,7 @@ from gateway.outbound.attempt import Attempts
 from gateway.outbound.operations import HoldRules, QueueOperations
 from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.submission import Submitter
+from gateway.outbound.suppression import SuppressionLists
 from gateway.outbound.transports import make_transports
 from gateway.plugins import load_plugins
 from gateway.smtp.server import ServerLimits
@@ -63,6 +64,7 @@ from gateway.web.control.accounts import AccountCommands
 from gateway.web.control.app import ControlApp
 from gateway.web.control.hold_rules import HoldRuleCommands
 from gateway.web.control.queue import QueueCommands
+from gateway.web.control.suppression import SuppressionCommands
 from gateway.web.control.webhooks import WebhookCommands
 from gateway.web.server import HttpSettings, lifespan, serve_http
 from gateway.webhooks.client import WebhookClient
@@ -86,6 +88,7 @@ class Gateway:
     holding: HoldRules
     operations: QueueOperations
     calls: CallOperations
+    suppressions: SuppressionLists
     smtp_addresses: tuple[Listen, ...]
     web_addresses: tuple[Listen, ...]
 
@@ -141,6 +144,7 @@ async def serving(
         sender = WebhookSender(owner, settings, hooks, client, store, clock, called, offload)
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(store)
+        suppressions = SuppressionLists(directory, hooks, store, clock)
         web = WebApp(
             Services(
                 settings=settings,
@@ -148,6 +152,7 @@ async def serving(
                 directory=directory,
                 submitter=submitter,
                 messages=mailboxes,
+                suppressions=suppressions,
                 clock=clock,
                 offload=offload,
             ),
@@ -164,6 +169,7 @@ async def serving(
             holding=holding,
             operations=operations,
             calls=calls,
+            suppressions=suppressions,
             smtp_addresses=bound(smtp_listeners),
             web_addresses=bound(web_listeners),
         )
@@ -171,6 +177,7 @@ async def serving(
             QueueCommands(store, clock, operations),
             HoldRuleCommands(settings, holding),
             WebhookCommands(store, clock, calls),
+            SuppressionCommands(settings, suppressions, clock),
             AccountCommands(settings, authenticator),
         )
 

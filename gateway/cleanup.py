@@ -19,6 +19,7 @@ STEPS = (
     cleanup.messages,
     cleanup.webhook_calls,
     cleanup.events,
+    cleanup.suppressions,
     cleanup.counters,
 )
 

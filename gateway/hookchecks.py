@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
-from gateway.model import Reject, RetryAt, Submission, TransportType
+from gateway.model import Reject, RetryAt, Submission, Suppress, TransportType
 
-MAX_REASON = 2000  # characters of a GiveUp
+MAX_REASON = 2000  # characters of a GiveUp or Suppress
 MAX_CONTENT_TYPE = 255  # characters
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -99,6 +99,16 @@ def retry(answer: Any, *_: object) -> str:
         return "" if _is_time(answer.time) else "a RetryAt whose time is not a datetime with a time zone"
     short = _is_text(answer.reason) and len(answer.reason) <= MAX_REASON
     return "" if short else f"a GiveUp whose reason is not a str of at most {MAX_REASON} characters"
+
+
+def suppress(answer: Any, *_: object) -> str:
+    if not isinstance(answer, Suppress):
+        return "True (to add the address, answer Suppress with a reason)" if answer else ""
+    if not _is_text(answer.reason) or len(answer.reason) > MAX_REASON:
+        return f"a Suppress whose reason is not a str of at most {MAX_REASON} characters"
+    if answer.expires is not None and not _is_time(answer.expires):
+        return "a Suppress whose expires is neither a datetime with a time zone nor None"
+    return ""
 
 
 def webhook(answer: Any, *_: object) -> str:

@@ -20,7 +20,9 @@ from gateway.mail.address import Address
 from gateway.model import (
     Accept,
     Delivery,
+    Earlier,
     Event,
+    FailureSource,
     GiveUp,
     HoldRule,
     IncomingEvent,
@@ -32,6 +34,8 @@ from gateway.model import (
     Route,
     RouteRule,
     Submission,
+    Suppress,
+    Suppression,
     TransportType,
     WebhookBody,
 )
@@ -81,6 +85,18 @@ class Stages(_Asked):
         answer: bool | None = await first(calls, submission, recipient, rules) if calls else None
         return answer
 
+    async def base_address(self, *, address: Address) -> Address | None:
+        """The address that stands for this one and its like; None when nobody says."""
+        calls = self._table.get("base_address")
+        answer: Address | None = await first(calls, address) if calls else None
+        return answer
+
+    async def suppressed(self, *, message: QueuedMessage, entry: Suppression | None) -> bool | None:
+        """Whether not to send; None when nobody says."""
+        calls = self._table.get("suppressed")
+        answer: bool | None = await first(calls, message, entry) if calls else None
+        return answer
+
     async def route(self, *, message: QueuedMessage, routes: Sequence[RouteRule]) -> Route | None:
         """The transport to use; None when nobody says."""
         calls = self._table.get("route")
@@ -99,6 +115,22 @@ class Stages(_Asked):
         calls = self._table.get("retry")
         answer: RetryAt | GiveUp | None = await first(calls, message, outcome, now) if calls else None
         return answer
+
+    async def suppress(
+        self,
+        *,
+        message: QueuedMessage,
+        outcome: Outcome,
+        source: FailureSource,
+        history: Sequence[Earlier],
+        now: datetime,
+    ) -> Suppress | None:
+        """What to add to the suppression list after a failure; None for nothing."""
+        calls = self._table.get("suppress")
+        answer: Suppress | bool | None = (
+            await first(calls, message, outcome, source, history, now) if calls else None
+        )
+        return answer if isinstance(answer, Suppress) else None
 
     async def event(self, *, event: Event | IncomingEvent) -> None:
         """Tells all observers."""

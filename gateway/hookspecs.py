@@ -41,7 +41,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, overload
+from typing import Annotated, Any, Literal, Protocol, TypeVar, overload
 
 import pluggy
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -51,7 +51,9 @@ from gateway.mail.address import Address
 from gateway.model import (
     Accept,
     Delivery,
+    Earlier,
     Event,
+    FailureSource,
     GiveUp,
     HoldRule,
     IncomingEvent,
@@ -63,6 +65,8 @@ from gateway.model import (
     Route,
     RouteRule,
     Submission,
+    Suppress,
+    Suppression,
     TransportType,
     WebhookBody,
 )
@@ -248,7 +252,35 @@ class HookSpecs(Protocol):
         A failure: the sender is asked to try again; nothing is queued.
         """
 
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=Address,
+    )
+    def base_address(self, address: Address, settings: Any) -> Address | None:
+        """Says which addresses are one and the same for the suppression list: those of one base address.
+
+        Called for each recipient when a message is queued, and when an address is added to the list, removed
+        or looked up. The same address must always get the same answer. None leaves it to the next plugin.
+
+        A failure: when nobody else answers, the address itself is its base address.
+        """
+
     # Delivery
+
+    @hookspec(verb=Verb.FIRST, scope=Scope.ACCOUNT, limit=5.0, on_error=OnError.DEFER, answer=bool)
+    def suppressed(self, message: QueuedMessage, entry: Suppression | None, settings: Any) -> bool | None:
+        """Decides whether a message is not sent because its recipient is suppressed.
+
+        Called for each message when it is due, before its route is asked for. `entry`: what the account's
+        suppression list has for the recipient's base address now, if anything. Answer True to end
+        the message (event suppressed; nothing is dialled), False to send it (no other plugin is asked), None
+        to leave it to the next. When nobody answers, it is sent.
+
+        A failure: the attempt ends with a temporary outcome, and the message is tried again.
+        """
 
     @hookspec(
         verb=Verb.FIRST,
@@ -326,6 +358,34 @@ class HookSpecs(Protocol):
         failure permanent; None leaves it to the next plugin.
 
         A failure: the next attempt is made when the claim of this one said so.
+        """
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=(Suppress, bool),
+        check=hookchecks.suppress,
+    )
+    def suppress(
+        self,
+        message: QueuedMessage,
+        outcome: Outcome,
+        source: FailureSource,
+        history: Sequence[Earlier],
+        now: datetime,
+        settings: Any,
+    ) -> Suppress | Literal[False] | None:
+        """Decides whether a failure puts the recipient on the account's suppression list.
+
+        Called for each message that has failed for good, before that is recorded; once more if other messages
+        to the address ended meanwhile. `outcome`: the last attempt's, or what the report says. `history`: the
+        account's latest messages to the same address that were delivered or given up, the newest first, at
+        most ten, without this one. Answer Suppress to add the address, False not to (no other plugin is
+        asked), None to leave it to the next. When nobody answers, it is not added.
+
+        A failure: as if it had answered None.
         """
 
     # What became of it

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
+from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.reading import ParsedMessage
 
 # --- Answers that several stages share -----------------------------------------------------------
@@ -113,6 +114,11 @@ class QueuedMessage:
     from_id: str
     env_id: str
     extra: Mapping[str, str]
+    # The gateway made the identifier, with 128 random bits, and sent it to this recipient alone: who knows it
+    # got the message.
+    env_id_secret: bool = False
+    message_id_secret: bool = False
+    base_address: str = ""  # the recipient's, as of the stage `base_address` when it was queued
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +226,47 @@ class GiveUp:
     reason: str
 
 
+# --- Suppression ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """An entry of an account's suppression list: no mail to addresses that have this base address."""
+
+    id: int
+    created: datetime
+    account: str
+    base_address: str
+    original_address: str  # the address that caused it
+    manual: bool  # a person's, not a failure's
+    reason: str
+    expires: datetime | None  # None: never
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """The `suppress` stage's answer: the recipient goes on the account's suppression list.
+
+    `reason` is text for a person. With `expires` the entry holds until then, else until it is removed.
+    """
+
+    reason: str
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """An earlier message of the same account to the same address, delivered or given up."""
+
+    id: int
+    time: datetime  # when something was last known of it
+    success: bool
+
+
+# Who says that a delivery failed: an attempt of ours, or a delivery status notification that came back.
+FailureSource = Literal["queue", "dsn"]
+
+
 # --- Events and webhooks -------------------------------------------------------------------------
 
 EventName = Literal[
@@ -299,6 +346,51 @@ class WebhookBody:
 
     body: bytes
     content_type: str = "application/json; charset=utf-8"
+
+
+# --- Reports that come back -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingReport:
+    """A received message that may say what became of one that the account sent."""
+
+    account: str
+    mail_from: Address | None  # None is the null sender
+    rcpt_to: Address
+    details: tuple[str, ...]  # what stands in it after its domain's catchall separators, where a FromID may be
+    message_id: str
+    subject: str
+    dsn: DeliveryStatus | None  # None: it is no delivery status notification
+    content: Content  # the whole message
+
+
+class SentMessages(Protocol):
+    """What the account sent, queued or retired. Asking may take a moment; what is raised is not for plugins."""
+
+    async def find(
+        self, *, from_id: str = "", env_id: str = "", message_id: str = ""
+    ) -> Sequence[QueuedMessage]:
+        """The messages with all the identifiers given, the newest first, at most 1,000; with none given, none."""
+
+    async def get(self, queue_msg_id: int) -> QueuedMessage | None:
+        """The message of that ID."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMatch:
+    """The `match_report` stage's answer: what the report is about.
+
+    `by` goes into the event's MatchedBy. `recipient` is one of `report.dsn.recipients`, or None if nothing can
+    be made of the report, for `reason`. `trusted`: nobody could forge it, so a failure may put the recipient
+    on the suppression list.
+    """
+
+    queue_msg_id: int
+    by: str
+    recipient: RecipientStatus | None = None
+    trusted: bool = False
+    reason: str = ""
 
 
 # --- Reception -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One attempt at one SMTP transaction: route, hand over to the transport, settle.
+"""One attempt at one SMTP transaction: suppressed? route; hand over to the transport; settle.
 
 Whatever happens in here, each message gets exactly one outcome: a plugin or a transport that fails makes
 the outcome temporary, so that the message waits and is tried again.
@@ -9,25 +9,28 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 
 import trio
 
 from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import Settings
-from gateway.errors import PluginError, StoreError
+from gateway.errors import PluginError, Stale, StoreError
 from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
 from gateway.model import Delivery, Outcome, QueuedMessage, Result, RouteRule, Transport
-from gateway.outbound import outcomes
+from gateway.outbound import outcomes, suppression
 from gateway.outbound.settle import decide
 from gateway.store import settle
-from gateway.store.changes import Claimed
+from gateway.store.changes import Claimed, Settled, Settlement
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
 
+DECIDE_AGAIN = 3  # times, when what a suppression rests on changes between decision and commit
 SETTLE_AGAIN_AFTER = 1.0  # seconds, when the store is away; the lease bounds how long it goes on
 
 
@@ -51,31 +54,67 @@ class Attempts:
         """Attempt a transaction and settle it; returns when the result is durable or the lease ran out."""
         message = claims[0].message
         stages = self.hooks.for_account(message.account, message.sender.domain if message.sender else "")
-        delivery = Delivery(
-            messages=tuple(c.message for c in claims),
-            content=self.store.content.open(claims[0].content),
-            hostname=self.settings.hostname,
-            started=message.last_attempt or self.clock.now(),
-            deadline=claims[0].lease_expires,
-        )
         started = trio.current_time()
         # Time is left to record the outcome before the lease runs out.
-        left = (delivery.deadline - self.clock.now()).total_seconds() * 0.9
-        transport, found = "", [Outcome.temporary("the attempt took longer than its lease")] * len(claims)
+        left = (claims[0].lease_expires - self.clock.now()).total_seconds() * 0.9
+        transport, problem = "", "the attempt took longer than its lease"
+        known: dict[int, Outcome] = {}  # by message
+        suppressed: set[int] = set()
         with trio.move_on_after(left):
             try:
-                async with stages.around_attempt(delivery=delivery):
-                    transport = await self._route(stages, message)
-                    found = await self._hand_over(transport, delivery)
+                self._check_sender(message)
+                for claimed in claims:
+                    if await stages.suppressed(message=claimed.message, entry=claimed.suppression):
+                        suppressed.add(claimed.message.id)
+                        known[claimed.message.id] = suppression.not_sent(claimed.suppression)
+                sent = [claimed for claimed in claims if claimed.message.id not in suppressed]
+                if sent:
+                    delivery = self._delivery(sent)
+                    async with stages.around_attempt(delivery=delivery):
+                        transport = await self._route(stages, message)
+                        found = await self._hand_over(transport, delivery)
+                        known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
             except (NoTransport, PluginError) as exc:
-                found = [Outcome.temporary(str(exc))] * len(claims)
-        await self._settle(stages, claims, found, transport, trio.current_time() - started)
+                problem = str(exc)
+        settlements = []
+        now, duration = self.clock.now(), trio.current_time() - started
+        for claimed in claims:
+            outcome = known.get(claimed.message.id) or Outcome.temporary(problem)
+            retry = None
+            if outcome.result is Result.TEMPORARY:
+                retry = await stages.retry(message=claimed.message, outcome=outcome, now=now)
+            settlements.append(
+                decide(
+                    claimed,
+                    outcome,
+                    retry,
+                    self.settings.accounts.get(claimed.message.account),
+                    suppressed=claimed.message.id in suppressed,
+                    transport=transport,
+                    duration=duration,
+                    now=now,
+                )
+            )
+        await self._settle(stages, claims, settlements, now)
+
+    def _delivery(self, sent: Sequence[Claimed]) -> Delivery:
+        return Delivery(
+            messages=tuple(claimed.message for claimed in sent),
+            content=self.store.content.open(sent[0].content),
+            hostname=self.settings.hostname,
+            started=sent[0].message.last_attempt or self.clock.now(),
+            deadline=sent[0].lease_expires,
+        )
+
+    def _check_sender(self, message: QueuedMessage) -> None:
+        """Raises NoTransport."""
+        domain = message.sender.domain if message.sender else ""
+        if domain and self.directory.domain_disabled(domain):
+            raise NoTransport(f"the sender's domain {domain} is disabled")
 
     async def _route(self, stages: Stages, message: QueuedMessage) -> str:
         """The name of the transport to use. Raises NoTransport, PluginError."""
         sender_domain = message.sender.domain if message.sender else ""
-        if sender_domain and self.directory.domain_disabled(sender_domain):
-            raise NoTransport(f"the sender's domain {sender_domain} is disabled")
         name = message.transport
         if not name:
             route = await stages.route(message=message, routes=self._routes(message.account, sender_domain))
@@ -117,27 +156,22 @@ class Attempts:
         return checked
 
     async def _settle(
-        self,
-        stages: Stages,
-        claims: Sequence[Claimed],
-        found: Sequence[Outcome],
-        transport: str,
-        duration: float,
+        self, stages: Stages, claims: Sequence[Claimed], settlements: Sequence[Settlement], now: datetime
     ) -> None:
-        now = self.clock.now()
-        settlements = []
-        for claimed, outcome in zip(claims, found, strict=True):
-            retry = None
-            if outcome.result is Result.TEMPORARY:
-                retry = await stages.retry(message=claimed.message, outcome=outcome, now=now)
-            account = self.settings.accounts.get(claimed.message.account)
-            settlements.append(
-                decide(claimed, outcome, retry, account, transport=transport, duration=duration, now=now)
-            )
-        while True:
+        settled: tuple[Settled, ...] | None = None
+        tries = 0
+        while settled is None:
             try:
-                settled = await self.store.write(lambda conn: settle.settle_many(conn, settlements, now))
-                break
+                if tries < DECIDE_AGAIN:
+                    changes = [
+                        await self._with_suppression(stages, claimed, settlement, now)
+                        for claimed, settlement in zip(claims, settlements, strict=True)
+                    ]
+                else:
+                    changes = list(settlements)  # better no entry than one that rests on nothing
+                settled = await self.store.write(partial(settle.settle_many, changes=changes, now=now))
+            except Stale:
+                tries += 1
             except StoreError as exc:
                 # What the next hop accepted must not be forgotten while the lease lets us say so.
                 if self.clock.now() >= claims[0].lease_expires:
@@ -164,7 +198,19 @@ class Attempts:
                 message.id,
                 message.recipient,
                 message.attempts,
-                transport or "-",
-                duration,
-                f" error={settlement.event.error[:500]!r}" if settlement.event.error else "",
+                settlement.transport or "-",
+                settlement.duration,
+                (" suppressing" if one.suppressing else "")
+                + (f" error={settlement.event.error[:500]!r}" if settlement.event.error else ""),
             )
+
+    async def _with_suppression(
+        self, stages: Stages, claimed: Claimed, settlement: Settlement, now: datetime
+    ) -> Settlement:
+        """With the entry that a failure for good adds to the account's suppression list, if any."""
+        if settlement.event is None or settlement.event.name != "failed":
+            return settlement
+        entry = await suppression.after_failure(
+            stages, self.store, claimed.message, settlement.outcome, "queue", now
+        )
+        return replace(settlement, suppress=entry)

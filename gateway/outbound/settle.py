@@ -10,7 +10,16 @@ from datetime import datetime, timedelta
 
 from gateway.config.settings import AccountSettings, WebhookTarget
 from gateway.model import EventName, GiveUp, Outcome, Result, RetryAt
-from gateway.store.changes import CallDraft, Claimed, Ending, EventDraft, Reschedule, Retire, Settlement
+from gateway.store.changes import (
+    CallDraft,
+    Claimed,
+    Ending,
+    EventDraft,
+    Reschedule,
+    Retire,
+    RetiredAs,
+    Settlement,
+)
 
 SHORTEST = timedelta(seconds=1)  # between two attempts: no plugin's answer may make them a loop
 WEBHOOKS_MAY_TAKE = timedelta(days=2)  # their attempts are spread over 32 hours
@@ -22,6 +31,7 @@ def decide(
     retry: RetryAt | GiveUp | None,
     account: AccountSettings | None,
     *,
+    suppressed: bool,
     transport: str,
     duration: float,
     now: datetime,
@@ -29,30 +39,28 @@ def decide(
     """The change that settles one recipient's attempt.
 
     `retry` is asked for temporary outcomes only; None (no plugin answered) keeps the next attempt that the
-    claim recorded. `account` is None when it is no longer configured: then nobody is told.
+    claim recorded. `suppressed`: nothing was attempted. `account` is None when it is no longer configured:
+    then nobody is told.
     """
     message = claimed.message
     error = outcome.error
-    if outcome.result is Result.DELIVERED:
-        name: EventName = "delivered"
-    elif outcome.result is Result.PERMANENT:
-        name = "failed"
-    elif isinstance(retry, GiveUp):
-        name = "failed"
-        error = f"{error} ({retry.reason})" if error else retry.reason
-    else:
-        name = "delayed"
-    delivered = name == "delivered"
+    name: EventName
     then: Reschedule | Retire
-    if name == "delayed":
+    if not suppressed and outcome.result is Result.TEMPORARY and not isinstance(retry, GiveUp):
+        name = "delayed"
         chosen = max(retry.time, now + SHORTEST) if isinstance(retry, RetryAt) else message.next_attempt
         then = Reschedule(next_attempt=chosen)
     else:
-        then = Retire(
-            retired_as="delivered" if delivered else "failed",
-            success=delivered,
-            keep_until=_keep_until(account, now),
-        )
+        ended: RetiredAs = "failed"
+        if suppressed:
+            ended = "suppressed"
+        elif outcome.result is Result.DELIVERED:
+            ended = "delivered"
+        elif isinstance(retry, GiveUp):
+            error = f"{error} ({retry.reason})" if error else retry.reason
+        name = ended
+        then = Retire(retired_as=ended, success=ended == "delivered", keep_until=_keep_until(account, now))
+    delivered = name == "delivered"
     return Settlement(
         message_id=message.id,
         token=claimed.token,

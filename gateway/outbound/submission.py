@@ -21,6 +21,7 @@ from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address
 from gateway.model import Submission
 from gateway.outbound.operations import HoldRules
+from gateway.outbound.suppression import base_address
 from gateway.store import queue
 from gateway.store.changes import NewCopy, NewMessages, NewReceived, NewRecipient
 from gateway.store.content import StoredBytes
@@ -35,12 +36,24 @@ DECIDE_AGAIN = 3  # times, when hold rules change between decision and commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportWishes:
+    """What an SMTP client wants to hear of its message (RFC 3461), kept with it; `future_release` is as it
+    was asked for (RFC 4865). `recipients` has notify, as words with commas, and orcpt."""
+
+    env_id: str = ""
+    ret: str = ""
+    future_release: str = ""
+    recipients: Mapping[Address, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewSubmission:
     """What the API or the SMTP server hands over: composed, unsigned, its sender known to be allowed."""
 
     account: str
     login: Address
     via: Literal["api", "smtp"]
+    reverse_path: Address | None = None  # None: as `header_from`
     header_from: Address
     recipients: tuple[Address, ...]
     data: bytes
@@ -52,6 +65,7 @@ class NewSubmission:
     future_release: datetime | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     sent_copy: bytes | None = None  # for the account's Sent mailbox, with its Bcc header
+    reports: ReportWishes = field(default_factory=ReportWishes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,7 @@ class Submitter:
         try:
             if new.sent_copy is not None:
                 contents.append(await self._store.content.put(new.sent_copy))
-            change, ids = await self._queue_it(stages, submission, account, contents)
+            change, ids = await self._queue_it(stages, submission, new.reports, account, contents)
         except BaseException:
             for stored in contents:
                 await self._store.content.discard(stored)
@@ -124,17 +138,19 @@ class Submitter:
         self,
         stages: Stages,
         submission: Submission,
+        reports: ReportWishes,
         account: AccountSettings,
         contents: Sequence[StoredBytes],
     ) -> tuple[NewMessages, tuple[int, ...]]:
         """Decide what to hold, and write it all, unless the hold rules changed in between."""
+        bases = [await base_address(stages, recipient) for recipient in submission.recipients]
         for _ in range(DECIDE_AGAIN):
             rules, generation = await self._holding.snapshot()
             held = [
                 bool(await stages.hold(submission=submission, recipient=recipient, rules=rules))
                 for recipient in submission.recipients
             ]
-            change = self._change(submission, account, contents, held, generation)
+            change = self._change(submission, reports, account, contents, bases, held, generation)
             write = partial(queue.add, new=change, now=self._clock.now())
             try:
                 return change, await self._store.write(write, size=sum(stored.size for stored in contents))
@@ -145,8 +161,10 @@ class Submitter:
     def _change(
         self,
         submission: Submission,
+        reports: ReportWishes,
         account: AccountSettings,
         contents: Sequence[StoredBytes],
+        bases: Sequence[str],
         held: Sequence[bool],
         generation: int,
     ) -> NewMessages:
@@ -161,11 +179,21 @@ class Submitter:
             smtputf8=submission.smtputf8,
             require_tls=submission.require_tls,
             not_before=submission.not_before,
+            future_release=reports.future_release,
+            dsn_ret=reports.ret,
             extra=submission.extra,
             content=contents[0],
             recipients=tuple(
-                NewRecipient(address=r, hold=hold, destination=r.domain)
-                for r, hold in zip(submission.recipients, held, strict=True)
+                NewRecipient(
+                    address=r,
+                    base_address=base,
+                    hold=hold,
+                    destination=r.domain,
+                    env_id=reports.env_id,
+                    dsn_notify=reports.recipients.get(r, ("", ""))[0],
+                    dsn_orcpt=reports.recipients.get(r, ("", ""))[1],
+                )
+                for r, base, hold in zip(submission.recipients, bases, held, strict=True)
             ),
             hold_generation=generation,
             max_messages=_limit(account.max_messages_per_day, DEFAULT_MESSAGES_PER_DAY),
@@ -182,7 +210,7 @@ def _submission(new: NewSubmission) -> Submission:
         account=new.account,
         login=new.login,
         via=new.via,
-        reverse_path=new.header_from,
+        reverse_path=new.reverse_path or new.header_from,
         recipients=new.recipients,
         header_from=new.header_from,
         data=new.data,

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.mail.address import Address
-from gateway.model import EventName, Outcome, QueuedMessage, ReceivedMessage
+from gateway.model import EventName, Outcome, QueuedMessage, ReceivedMessage, Suppression
 from gateway.store.content import StoredBytes
 
 STEP = 500  # rows in one transaction: holding more would stop every other write
@@ -104,9 +104,12 @@ class Received:
 class NewRecipient:
     address: Address
     destination: str  # what concurrency is limited by; not empty
+    base_address: str = ""  # for the suppression list; empty: the address itself
     hold: bool = False
     from_id: str = ""
     env_id: str = ""
+    env_id_secret: bool = False  # see model.QueuedMessage
+    sender: Address | None = None  # a reverse-path of its own; None: the submission's
     dsn_notify: str = ""
     dsn_orcpt: str = ""
 
@@ -124,6 +127,7 @@ class NewMessages:
     recipients: tuple[NewRecipient, ...]
     content: StoredBytes
     message_id: str  # with its angle brackets
+    message_id_secret: bool = False  # see model.QueuedMessage
     subject: str
     hold_generation: int
     not_before: datetime | None = None  # no attempt earlier than this
@@ -171,6 +175,7 @@ class Claimed:
     dsn_orcpt: str
     is_report: str
     dialed_ips: Mapping[str, list[str]]
+    suppression: Suppression | None  # of the recipient, if it is on the account's list
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from gateway.store.tables import (
     idempotency,
     message,
     sent_hour,
+    suppression,
     webhook_attempt,
     webhook_call,
 )
@@ -65,6 +66,12 @@ def events(conn: sa.Connection, now: datetime) -> Removed:
     if ids:
         conn.execute(sa.delete(event).where(event.c.id.in_(ids)))
     return Removed(len(ids))
+
+
+def suppressions(conn: sa.Connection, now: datetime) -> Removed:
+    """Entries of suppression lists that have expired."""
+    old = sa.select(suppression.c.id).where(suppression.c.expires <= now).limit(STEP)
+    return Removed(conn.execute(sa.delete(suppression).where(suppression.c.id.in_(old))).rowcount)
 
 
 def counters(conn: sa.Connection, now: datetime) -> Removed:

@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from gateway.errors import SubmissionRefused
-from gateway.store import holds, limits, received
+from gateway.mail.address import Address
+from gateway.store import holds, limits, received, suppressions
 from gateway.store.changes import STEP, Claim, Claimed, Claims, NewMessages
 from gateway.store.content import insert_content
 from gateway.store.due import Due
@@ -85,9 +86,8 @@ def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str
         "state": "queued",
         "account": new.account,
         "queued": now,
-        "sender_localpart": new.sender.localpart if new.sender else "",
-        "sender_domain": new.sender.domain if new.sender else "",
         "message_id": new.message_id,
+        "message_id_secret": new.message_id_secret,
         "subject": new.subject,
         "size": new.content.size,
         "has_8bit": new.has_8bit,
@@ -112,9 +112,12 @@ def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str
             "hold": recipient.hold,
             "recipient_localpart": recipient.address.localpart,
             "recipient_domain": recipient.address.domain,
+            "base_address": recipient.base_address or str(recipient.address),
             "destination": recipient.destination,
+            **_sender(recipient.sender or new.sender),
             "from_id": recipient.from_id,
             "env_id": recipient.env_id,
+            "env_id_secret": recipient.env_id_secret,
             "dsn_notify": recipient.dsn_notify,
             "dsn_orcpt": recipient.dsn_orcpt,
         }
@@ -122,11 +125,17 @@ def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str
     ]
 
 
+def _sender(sender: Address | None) -> dict[str, str]:
+    if sender is None:
+        return {"sender_localpart": "", "sender_domain": ""}
+    return {"sender_localpart": sender.localpart, "sender_domain": sender.domain}
+
+
 # --- Claiming -------------------------------------------------------------------------------------
 
 _DUE = Due("message", "destination", MESSAGE_READY)
 _LOAD = Statement(
-    sa.select(message)
+    sa.select(message, suppressions.ENTRY_OF_MESSAGE)
     .where(message.c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(MESSAGE_READY))
     .with_for_update(skip_locked=True)  # PostgreSQL: another machine may be claiming them
 )
@@ -164,7 +173,7 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
     picked = _DUE.pick(conn, now, wanted.room, wanted.per_destination, wanted.busy, wanted.position)
     if not picked.ids:
         return Claims((), picked.position, picked.more)
-    found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids})}
+    found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids, "now": now})}
     rows = [found[row_id] for row_id in picked.ids if row_id in found]
     held = _held_meanwhile(conn, rows)
     if held:
@@ -198,6 +207,7 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
         for row in rows
     ]
     contents = read_contents(conn, {row.content_id for row in rows})
+    entries = suppressions.by_id(conn, [row.suppression_id for row in rows if row.suppression_id is not None])
     claimed = tuple(
         Claimed(
             message=queued_message(
@@ -214,6 +224,7 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
             dsn_orcpt=row.dsn_orcpt,
             is_report=row.is_report,
             dialed_ips=row.dialed_ips,
+            suppression=entries.get(row.suppression_id),
         )
         for row, next_attempt, attempt_id in zip(rows, next_attempts, attempt_ids, strict=True)
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from gateway.errors import Stale
 from gateway.mail.address import Address
-from gateway.model import Result
-from gateway.store import events, received, webhook_calls
+from gateway.model import Earlier, Result
+from gateway.store import events, received, suppressions, webhook_calls
 from gateway.store.changes import (
     EventDraft,
     NewReceived,
@@ -25,7 +25,9 @@ from gateway.store.changes import (
 from gateway.store.content import release_content
 from gateway.store.rows import new_attempt
 from gateway.store.statements import Statement
-from gateway.store.tables import AnyRow, UtcTime, attempt, message
+from gateway.store.tables import AnyRow, attempt, message
+
+HISTORY = 10  # earlier messages to an address that a decision to suppress it may rest on
 
 _c = message.c
 _LOAD = Statement(
@@ -72,21 +74,6 @@ _RETIRE = Statement(
         last_activity=sa.bindparam("now"),
         keep_until=sa.bindparam("keep"),
         content_id=sa.bindparam("content"),
-    )
-)
-# An entry that has expired is as good as none.
-_SUPPRESS = Statement(
-    sa.text(
-        "INSERT INTO suppression"
-        " (created, account, base_address, original_address, list_name, manual, reason, expires)"
-        " VALUES (:now, :account, :base, :original, '', :manual, :reason, :expires)"
-        " ON CONFLICT (account, base_address, list_name) DO UPDATE SET created = excluded.created,"
-        " original_address = excluded.original_address, manual = excluded.manual, reason = excluded.reason,"
-        " expires = excluded.expires WHERE suppression.expires <= excluded.created RETURNING id"
-    ).bindparams(
-        sa.bindparam("now", type_=UtcTime()),
-        sa.bindparam("expires", type_=UtcTime()),
-        sa.bindparam("manual", type_=sa.Boolean()),
     )
 )
 
@@ -146,22 +133,15 @@ def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
     return _announce(conn, row, change.event, change.notice, suppressing, files, now)
 
 
-class Before(NamedTuple):
-    """An earlier message to the same address."""
-
-    id: int
-    success: bool
-
-
 def latest_retired(
-    conn: sa.Connection, account: str, recipient: Address, *, excluding: int, limit: int = 2
-) -> tuple[Before, ...]:
+    conn: sa.Connection, account: str, recipient: Address, *, excluding: int
+) -> tuple[Earlier, ...]:
     """The account's latest delivered or failed messages to an address, the newest first.
 
     Those that were canceled or suppressed say nothing of the address and do not count.
     """
     rows = conn.execute(
-        sa.select(_c.id, _c.success)
+        sa.select(_c.id, _c.last_activity, _c.success)
         .where(
             _c.state == sa.literal_column("'retired'"),
             _c.account == account,
@@ -171,9 +151,9 @@ def latest_retired(
             _c.id != excluding,
         )
         .order_by(_c.last_activity.desc(), _c.id.desc())
-        .limit(limit)
+        .limit(HISTORY)
     )
-    return tuple(Before(row.id, row.success) for row in rows)
+    return tuple(Earlier(id=row.id, time=row.last_activity, success=row.success) for row in rows)
 
 
 # --- The parts ------------------------------------------------------------------------------------
@@ -284,19 +264,16 @@ def _suppress(conn: sa.Connection, row: AnyRow, entry: Suppress | None, now: dat
         before = latest_retired(conn, row.account, recipient, excluding=row.id)
         if tuple(earlier.id for earlier in before) != entry.history:
             raise Stale(f"message {row.id}: other messages to {recipient} were retired meanwhile")
-    added = _SUPPRESS.first(
+    return suppressions.add(
         conn,
-        {
-            "now": now,
-            "account": row.account,
-            "base": entry.base_address,
-            "original": entry.original_address,
-            "manual": False,
-            "reason": entry.reason,
-            "expires": entry.expires,
-        },
+        now,
+        account=row.account,
+        base_address=entry.base_address,
+        original_address=entry.original_address,
+        manual=False,
+        reason=entry.reason,
+        expires=entry.expires,
     )
-    return added is not None
 
 
 def _announce(

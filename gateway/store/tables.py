@@ -119,9 +119,13 @@ class MessageRow(SQLModel, table=True):
     sender_domain: str = ""
     recipient_localpart: str
     recipient_domain: str
+    base_address: str = ""  # of the recipient, for the suppression list
     destination: str  # what concurrency is limited by: the recipient domain, or a transport's coarser key
     from_id: str = ""
     env_id: str = ""
+    # Whether the gateway made it, with 128 random bits, for this recipient alone.
+    env_id_secret: bool = False
+    message_id_secret: bool = False
     message_id: str
     subject: str = ""
     size: int
@@ -267,7 +271,10 @@ class SuppressionRow(SQLModel, table=True):
     """An address that an account does not send to. `list_name` empty: for all lists."""
 
     __tablename__ = "suppression"
-    __table_args__ = _options(sa.UniqueConstraint("account", "base_address", "list_name"))
+    __table_args__ = _options(
+        sa.UniqueConstraint("account", "base_address", "list_name"),
+        _index("suppression_expires", "expires", where="expires IS NOT NULL"),
+    )
     id: int = _id()
     created: datetime = _time()
     account: str

@@ -18,6 +18,7 @@ from gateway import (
     RetryAt,
     Route,
     Submission,
+    Suppression,
     TransportType,
     WebhookBody,
     hookimpl,
@@ -134,6 +135,19 @@ class NoContent:
 
     async def read(self) -> bytes:
         return b""
+
+
+def a_suppression() -> Suppression:
+    return Suppression(
+        id=3,
+        created=NOW,
+        account="app",
+        base_address="you@example.net",
+        original_address="you+news@example.net",
+        manual=False,
+        reason="failure reported by the queue: 550",
+        expires=None,
+    )
 
 
 def a_delivery() -> Delivery:

@@ -134,8 +134,18 @@ async def test_a_plugin_that_is_given_stands_in_for_an_installed_one(site: Path)
 def test_the_built_in_sets() -> None:
     sets = plugin_sets(configured({}))
     assert sets == {
-        "default": ("dkim", "mox.hold", "mox.routing", "retry", "mox.webhook", "smtp"),
-        "mox": ("dkim", "mox.hold", "mox.routing", "mox.retry", "mox.webhook", "smtp"),
+        name: (
+            "dkim",
+            "mox.hold",
+            "mox.base_address",
+            "mox.suppressed",
+            "mox.routing",
+            retry,
+            "mox.suppress",
+            "mox.webhook",
+            "smtp",
+        )
+        for name, retry in (("default", "retry"), ("mox", "mox.retry"))
     }
     replaced = plugin_sets(configured({"mox": ["a"]}))
     assert replaced == {**sets, "mox": ("a", "rest")}

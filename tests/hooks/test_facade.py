@@ -62,8 +62,8 @@ def test_no_method_without_a_hook() -> None:
 
 
 def test_only_where_falling_back_is_the_rule_is_there_no_deferring() -> None:
-    after_hand_over = {name for name, spec in SPECS.items() if spec.on_error.value == "fallback"}
-    assert after_hand_over == {"retry", "format_webhook"}
+    must_go_on = {name for name, spec in SPECS.items() if spec.on_error.value == "fallback"}
+    assert must_go_on == {"base_address", "retry", "suppress", "format_webhook"}
 
 
 # --- first ---------------------------------------------------------------------------------------

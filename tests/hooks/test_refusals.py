@@ -15,7 +15,8 @@ from tests.hooks.helpers import load
 
 NAMED = "name the arguments that it needs, of message, routes, settings"
 HOOKS = (
-    "submission, sign, hold, route, transports, around_attempt, retry, event, format_webhook, receive_policy"
+    "submission, sign, hold, base_address, suppressed, route, transports, around_attempt, retry, suppress,"
+    " event, format_webhook, receive_policy"
 )
 
 

@@ -13,7 +13,18 @@ from tests.running import AUTH, Running
 Raw = dict[str, Any]  # a configuration file's tables
 Change = Callable[[Raw], None]
 
-USUAL = ("dkim", "mox.hold", "mox.routing", "retry", "mox.webhook", "smtp", "localserve")
+USUAL = (
+    "dkim",
+    "mox.hold",
+    "mox.base_address",
+    "mox.suppressed",
+    "mox.routing",
+    "retry",
+    "mox.suppress",
+    "mox.webhook",
+    "smtp",
+    "localserve",
+)
 PASSWORD = AUTH[1]
 
 

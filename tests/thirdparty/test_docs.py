@@ -26,6 +26,7 @@ from gateway import (
     Result,
     RetryAt,
     Route,
+    Suppress,
     TransportType,
     WebhookBody,
     hookspecs,
@@ -44,6 +45,7 @@ from tests.hooks.helpers import (
     a_message,
     a_reception,
     a_submission,
+    a_suppression,
     an_event,
     configured,
 )
@@ -229,6 +231,34 @@ async def holds(example: Example) -> None:
         assert await example.stages.hold(submission=submission, recipient=recipient, rules=()) is held
 
 
+async def joins_a_company(example: Example) -> None:
+    for address, base in (("ada@example.com", "anyone@example.com"), ("ada@example.org", None)):
+        found = await example.stages.base_address(address=ADDRESS(address))
+        assert found == (base and ADDRESS(base))
+
+
+async def sends_invoices(example: Example) -> None:
+    entry = a_suppression()
+    invoice = dataclasses.replace(a_message(), extra={"invoice": "17"})
+    for message, found, answer in (
+        (invoice, entry, False),
+        (invoice, dataclasses.replace(entry, manual=True), None),
+        (invoice, None, None),
+        (a_message(), entry, None),
+    ):
+        assert await example.stages.suppressed(message=message, entry=found) is answer
+
+
+async def waits_for_a_mailbox(example: Example) -> None:
+    full = Suppress("mailbox full", expires=NOW + timedelta(days=30))
+    for enhanced, answer in (("5.2.2", full), ("5.1.1", None)):
+        outcome = dataclasses.replace(a_failure(), enhanced=enhanced)
+        found = await example.stages.suppress(
+            message=a_message(), outcome=outcome, source="queue", history=(), now=NOW
+        )
+        assert found == answer
+
+
 async def routes(example: Example) -> None:
     for attempts, transport in ((3, "rest"), (4, "backup")):
         message = dataclasses.replace(a_message(), attempts=attempts)
@@ -299,10 +329,13 @@ EXAMPLES: list[tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] =
     (redirects, {}),
     (seals, {}),
     (holds, {}),
+    (joins_a_company, {}),
+    (sends_invoices, {}),
     (routes, {}),
     (files, {}),
     (times, {}),
     (retries, {}),
+    (waits_for_a_mailbox, {}),
     (writes_failures, {"file": "failures"}),
     (chats, {}),
     (closes_the_door, {}),

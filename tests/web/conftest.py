@@ -17,7 +17,7 @@ from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailu
 from gateway.config.settings import AccountSettings, DomainSettings, Settings
 from gateway.errors import NotVisible
 from gateway.mail.address import Address
-from gateway.model import ReceivedMessage
+from gateway.model import ReceivedMessage, Suppression
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, QueuedRecipient, Submitted
 from gateway.web.api.services import Services
@@ -89,6 +89,40 @@ class FakeMessages:
         return self.stored[account, msg_id]
 
 
+class FakeSuppressions:
+    """The whole address is its base address; pages are of two entries."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], Suppression] = {}
+
+    async def page(self, account: str, cursor: str, maximum: int) -> tuple[tuple[Suppression, ...], str]:
+        mine = sorted(base for owner, base in self.entries if owner == account and base > cursor)
+        shown = mine[: min(maximum, 2)]
+        found = tuple(self.entries[account, base] for base in shown)
+        return found, shown[-1] if len(mine) > len(shown) else ""
+
+    async def lookup(self, account: str, address: Address) -> Suppression | None:
+        return self.entries.get((account, str(address)))
+
+    async def add(self, account: str, address: Address, *, manual: bool, reason: str) -> bool:
+        if (account, str(address)) in self.entries:
+            return False
+        self.entries[account, str(address)] = Suppression(
+            id=len(self.entries) + 1,
+            created=NOW,
+            account=account,
+            base_address=str(address),
+            original_address=str(address),
+            manual=manual,
+            reason=reason,
+            expires=None,
+        )
+        return True
+
+    async def remove(self, account: str, address: Address) -> bool:
+        return self.entries.pop((account, str(address)), None) is not None
+
+
 class FixedClock:
     def now(self) -> datetime:
         return NOW
@@ -132,6 +166,7 @@ class ApiClient:
     accounts: FakeAccounts
     submitter: FakeSubmitter
     messages: FakeMessages
+    suppressions: FakeSuppressions
     offload: HereOffload
     settings: Settings
     login: str = "ann@example.org"
@@ -264,10 +299,11 @@ def make_client(**sections: Any) -> ApiClient:
         },
         **sections,
     )
-    accounts, submitter, messages, offload = (
+    accounts, submitter, messages, suppressions, offload = (
         FakeAccounts(settings),
         FakeSubmitter(),
         FakeMessages(),
+        FakeSuppressions(),
         HereOffload(),
     )
     services = Services(
@@ -276,10 +312,11 @@ def make_client(**sections: Any) -> ApiClient:
         directory=Directory(settings),
         submitter=submitter,
         messages=messages,
+        suppressions=suppressions,
         clock=FixedClock(),
         offload=offload,
     )
-    return ApiClient(WebApp(services), accounts, submitter, messages, offload, settings)
+    return ApiClient(WebApp(services), accounts, submitter, messages, suppressions, offload, settings)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.web.api import messages, models, send
+from gateway.web.api import messages, models, send, suppression
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.jsontypes import Request, Response
 
@@ -88,6 +88,54 @@ _BUILT_IN = (
             MessageID="<b3JkZXIgMTAwMQ@localhost>",
             Submissions=[models.Submission(Address="ada@example.com", QueueMsgID=10, FromID="q2ZkXw3vT8")],
         ),
+    ),
+    Method(
+        name="SuppressionList",
+        summary="The addresses that the account sends nothing to, by base address.",
+        request=models.Empty,
+        response=models.SuppressionListResult,
+        handler=suppression.suppression_list,
+        example_request={},
+        example_response=models.SuppressionListResult(
+            Suppressions=[
+                models.Suppression(
+                    ID=1,
+                    Created=datetime(2026, 1, 31, 8, 0, 0, tzinfo=UTC),
+                    Account="mox",
+                    BaseAddress="ada@example.com",
+                    OriginalAddress="ada+orders@example.com",
+                    Manual=False,
+                    Reason="failure reported by the queue: 550 5.1.1",
+                )
+            ]
+        ),
+    ),
+    Method(
+        name="SuppressionAdd",
+        summary="Send nothing to an address from now on, nor to others with the same base address.",
+        request=models.SuppressionAddRequest,
+        response=models.EmptyResult,
+        handler=suppression.suppression_add,
+        example_request={"EmailAddress": "ada+orders@example.com", "Manual": True, "Reason": "asked for it"},
+        example_response=models.EmptyResult(),
+    ),
+    Method(
+        name="SuppressionRemove",
+        summary="Send to an address again, from the next attempt on.",
+        request=models.SuppressionRequest,
+        response=models.EmptyResult,
+        handler=suppression.suppression_remove,
+        example_request={"EmailAddress": "ada@example.com"},
+        example_response=models.EmptyResult(),
+    ),
+    Method(
+        name="SuppressionPresent",
+        summary="Whether an address is suppressed, itself or by its base address.",
+        request=models.SuppressionRequest,
+        response=models.SuppressionPresentResult,
+        handler=suppression.suppression_present,
+        example_request={"EmailAddress": "ada@example.com"},
+        example_response=models.SuppressionPresentResult(Present=True),
     ),
     Method(
         name="MessageGet",

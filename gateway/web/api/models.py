@@ -68,6 +68,47 @@ class SendResult(Response):
     Submissions: list[Submission]
 
 
+# --- Suppression ---------------------------------------------------------------------------------
+
+
+class Empty(Request):
+    """No fields."""
+
+
+class EmptyResult(Response):
+    """No fields."""
+
+
+class Suppression(Response):
+    """An address that the account sends nothing to, nor to others with the same base address."""
+
+    ID: int
+    Created: Time
+    Account: str
+    BaseAddress: str
+    OriginalAddress: str
+    Manual: bool
+    Reason: str
+
+
+class SuppressionListResult(Response):
+    Suppressions: list[Suppression]
+
+
+class SuppressionAddRequest(Request):
+    EmailAddress: String = ""
+    Manual: Bool = False
+    Reason: String = ""
+
+
+class SuppressionRequest(Request):
+    EmailAddress: String = ""
+
+
+class SuppressionPresentResult(Response):
+    Present: bool
+
+
 # --- Messages ------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
-from gateway.model import Content, ReceivedMessage
+from gateway.model import Content, ReceivedMessage, Suppression
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, Submitted
 
@@ -40,6 +40,22 @@ class Messages(Protocol):
         """Raises NotVisible, StoreError."""
 
 
+class Suppressions(Protocol):
+    """The suppression lists of all accounts. All methods raise StoreError."""
+
+    async def page(self, account: str, cursor: str, maximum: int) -> tuple[tuple[Suppression, ...], str]:
+        """Entries by base address, and the cursor of the next page, empty at the end."""
+
+    async def lookup(self, account: str, address: Address) -> Suppression | None:
+        """The entry that keeps the account from sending to an address."""
+
+    async def add(self, account: str, address: Address, *, manual: bool, reason: str) -> bool:
+        """False if it is on the list already."""
+
+    async def remove(self, account: str, address: Address) -> bool:
+        """False if it is not on the list."""
+
+
 class Clock(Protocol):
     def now(self) -> datetime:
         """Aware, in UTC."""
@@ -52,11 +68,12 @@ class Services:
     directory: Directory
     submitter: Submitter
     messages: Messages
+    suppressions: Suppressions
     clock: Clock
     offload: Offload
 
 
 __all__ = [
     "Accounts", "BadCredentialsError", "Clock", "Directory", "Login", "Messages", "NewSubmission", "Offload",
-    "Services", "Submitted", "Submitter", "TooManyFailuresError",
+    "Services", "Submitted", "Submitter", "Suppressions", "TooManyFailuresError",
 ]  # fmt: skip

@@ -128,9 +128,12 @@ def upgrade() -> None:
         sa.Column("sender_domain", sa.String(), nullable=False),
         sa.Column("recipient_localpart", sa.String(), nullable=False),
         sa.Column("recipient_domain", sa.String(), nullable=False),
+        sa.Column("base_address", sa.String(), nullable=False),
         sa.Column("destination", sa.String(), nullable=False),
         sa.Column("from_id", sa.String(), nullable=False),
         sa.Column("env_id", sa.String(), nullable=False),
+        sa.Column("env_id_secret", sa.Boolean(), nullable=False),
+        sa.Column("message_id_secret", sa.Boolean(), nullable=False),
         sa.Column("message_id", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
@@ -284,6 +287,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("account", "base_address", "list_name"),
         sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "suppression_expires",
+        "suppression",
+        ["expires"],
+        unique=False,
+        sqlite_where=sa.text("expires IS NOT NULL"),
+        postgresql_where=sa.text("expires IS NOT NULL"),
     )
     op.create_table(
         "webhook_attempt",

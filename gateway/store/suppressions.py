@@ -1,0 +1,147 @@
+"""The suppression lists: for each account the base addresses that it does not send to.
+
+An entry that has expired is as good as none. An address is looked up under its base address and under
+itself: the latter is its base address when the plugins that should have said it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from gateway.mail.address import Address
+from gateway.model import Suppression
+from gateway.store.pages import MAX_PAGE
+from gateway.store.statements import Statement
+from gateway.store.tables import AnyRow, UtcTime, message, suppression
+
+_c = suppression.c
+ALL_LISTS = ""  # `list_name` of an entry that holds for all that the account sends
+_NOW = sa.bindparam("now", type_=UtcTime())
+_IN_FORCE = sa.or_(_c.expires.is_(None), _c.expires > _NOW)
+_COLUMNS = (
+    _c.id, _c.created, _c.account, _c.base_address, _c.original_address, _c.manual, _c.reason, _c.expires,
+)  # fmt: skip
+_MINE = (
+    _c.account == sa.bindparam("account"),
+    _c.base_address.in_(sa.bindparam("keys", expanding=True)),
+    _c.list_name == sa.literal_column("''"),
+)
+_LOOKUP = Statement(sa.select(*_COLUMNS).where(*_MINE, _IN_FORCE))
+_BY_ID = Statement(sa.select(*_COLUMNS).where(_c.id.in_(sa.bindparam("ids", expanding=True))))
+_ADD = Statement(
+    sa.text(
+        "INSERT INTO suppression"
+        " (created, account, base_address, original_address, list_name, manual, reason, expires)"
+        " VALUES (:now, :account, :base, :original, :list_name, :manual, :reason, :expires)"
+        " ON CONFLICT (account, base_address, list_name) DO UPDATE SET created = excluded.created,"
+        " original_address = excluded.original_address, manual = excluded.manual, reason = excluded.reason,"
+        " expires = excluded.expires WHERE suppression.expires <= excluded.created RETURNING id"
+    ).bindparams(
+        sa.bindparam("now", type_=UtcTime()),
+        sa.bindparam("expires", type_=UtcTime()),
+        sa.bindparam("manual", type_=sa.Boolean()),
+    )
+)
+
+# For a statement about messages that has the parameter `now`: the ID of the entry that holds for each.
+ENTRY_OF_MESSAGE = (
+    sa.select(sa.func.min(_c.id))
+    .where(
+        _c.account == message.c.account,
+        _c.base_address.in_(
+            [
+                message.c.base_address,
+                message.c.recipient_localpart + sa.literal_column("'@'") + message.c.recipient_domain,
+            ]
+        ),
+        _c.list_name == sa.literal_column("''"),
+        _IN_FORCE,
+    )
+    .correlate(message)
+    .scalar_subquery()
+    .label("suppression_id")
+)
+
+
+def add(
+    conn: sa.Connection,
+    now: datetime,
+    *,
+    account: str,
+    base_address: str,
+    original_address: str,
+    manual: bool,
+    reason: str,
+    expires: datetime | None,
+) -> bool:
+    """False, and nothing changes, if the base address is on the list already."""
+    added = _ADD.first(
+        conn,
+        {
+            "now": now,
+            "account": account,
+            "base": base_address,
+            "original": original_address,
+            "list_name": ALL_LISTS,
+            "manual": manual,
+            "reason": reason,
+            "expires": expires,
+        },
+    )
+    return added is not None
+
+
+def lookup(
+    conn: sa.Connection, account: str, base_address: str, address: Address, now: datetime
+) -> Suppression | None:
+    """The entry that holds for an address, if any."""
+    row = _LOOKUP.first(conn, {"account": account, "keys": _keys(base_address, address), "now": now})
+    return None if row is None else _entry(row)
+
+
+def remove(conn: sa.Connection, account: str, base_address: str, address: Address, now: datetime) -> bool:
+    """Removes what holds for an address; False if there is nothing."""
+    found = _LOOKUP.all(conn, {"account": account, "keys": _keys(base_address, address), "now": now})
+    if found:
+        conn.execute(sa.delete(suppression).where(_c.id.in_([row.id for row in found])))
+    return bool(found)
+
+
+def page(
+    conn: sa.Connection, account: str, now: datetime, *, cursor: str = "", maximum: int = 100
+) -> tuple[tuple[Suppression, ...], str]:
+    """The account's entries after `cursor`, by base address, and the next page's cursor, empty at the end.
+
+    Raises ValueError for a page over 1000.
+    """
+    if not 1 <= maximum <= MAX_PAGE:
+        raise ValueError(f"a page has 1 to {MAX_PAGE} entries, not {maximum}")
+    rows = conn.execute(
+        sa.select(*_COLUMNS)
+        .where(
+            _c.account == account,
+            _c.base_address > cursor,
+            _c.list_name == sa.literal_column("''"),
+            _IN_FORCE,
+        )
+        .order_by(_c.base_address)
+        .limit(maximum + 1),
+        {"now": now},
+    ).all()
+    entries = tuple(_entry(row) for row in rows[:maximum])
+    return entries, entries[-1].base_address if len(rows) > maximum else ""
+
+
+def by_id(conn: sa.Connection, ids: Collection[int]) -> dict[int, Suppression]:
+    return {row.id: _entry(row) for row in _BY_ID.all(conn, {"ids": list(ids)})} if ids else {}
+
+
+def _keys(base_address: str, address: Address) -> list[str]:
+    return [base_address, str(address)]
+
+
+def _entry(row: AnyRow) -> Suppression:
+    return Suppression(**row._asdict())
