@@ -15,7 +15,6 @@ COMMANDS = {
     "localserve": "localserve",
     "webhook-receiver": "webhook_receiver",
     "queue": "queue",
-    "webhook": "webhook",
     "suppression": "suppression",
     "account": "account",
 }
