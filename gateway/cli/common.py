@@ -7,18 +7,20 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from gateway import datadir
 from gateway.config.load import load
 from gateway.errors import GatewayError
+from gateway.model import EventName
 
 CONFIG_FILE = "gateway.toml"
+EVENTS = (*get_args(EventName), "incoming")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -115,52 +117,78 @@ def time_bound(text: str) -> dict[str, str]:
 MESSAGE_ID = click.IntRange(1, 2**63 - 1)
 
 
-def filter_options(command: F) -> F:
-    """The options that choose messages of the queue; they arrive as one argument `filter`."""
-    for option in reversed(
-        (
-            click.option(
-                "--id", "ids", type=MESSAGE_ID, multiple=True, help="Message ID; may be given again."
-            ),
-            click.option("--account", default="", help="Account name."),
-            click.option("--from", "from_", default="", help="Part of the sender's address."),
-            click.option("--to", default="", help="Part of the recipient's address."),
-            click.option("--held/--not-held", "hold", default=None, help="Only messages on hold, or not."),
-            click.option(
-                "--submitted", type=time_bound, help='Queued before or after, as in "<-1h" or ">-2d".'
-            ),
-            click.option(
-                "--next-attempt", type=time_bound, help='Due before or after, as in "<now" or ">1h".'
-            ),
-            click.option("--transport", default="", help="Transport that was set for the message."),
-        )
-    ):
-        command = option(command)
-    return command
+_id_option = click.option("--id", "IDs", type=MESSAGE_ID, multiple=True, help="ID; may be given again.")
+_account_option = click.option("--account", "Account", default="", help="Account name.")
+_submitted_option = click.option(
+    "--submitted", "Submitted", type=time_bound, help='Queued before or after, as in "<-1h" or ">-2d".'
+)
+_next_attempt_option = click.option(
+    "--next-attempt", "NextAttempt", type=time_bound, help='Due before or after, as in "<now" or ">1h".'
+)
 
 
-def filter_request(
-    ids: Sequence[int],
-    account: str,
-    from_: str,
-    to: str,
-    hold: bool | None,
-    submitted: dict[str, str] | None,
-    next_attempt: dict[str, str] | None,
-    transport: str,
-) -> dict[str, Any]:
-    """The filter as the control socket takes it: only the conditions that were given."""
-    conditions = {
-        "IDs": list(ids),
-        "Account": account,
-        "From": from_,
-        "To": to,
-        "Submitted": submitted,
-        "NextAttempt": next_attempt,
-        "Transport": transport,
-    }
-    given = {name: value for name, value in conditions.items() if value}
-    return given if hold is None else {**given, "Hold": hold}
+def options(*several: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options of a command at once, in the order of its help."""
+
+    def add(command: F) -> F:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return add
+
+
+# What chooses messages of the queue, and webhook calls. Each arrives under the control socket's name for it.
+filter_options: Callable[[F], F] = options(
+    _id_option,
+    _account_option,
+    click.option("--from", "From", default="", help="Part of the sender's address."),
+    click.option("--to", "To", default="", help="Part of the recipient's address."),
+    click.option("--held/--not-held", "Hold", default=None, help="Only messages on hold, or not."),
+    _submitted_option,
+    _next_attempt_option,
+    click.option("--transport", "Transport", default="", help="Transport that was set for the message."),
+    click.option("--message-id", "MessageID", default="", help="Message-ID, as it is in the message."),
+    click.option("--from-id", "FromID", default="", help="FromID of the message."),
+)
+call_filter_options: Callable[[F], F] = options(
+    _id_option,
+    _account_option,
+    _submitted_option,
+    _next_attempt_option,
+    click.option("--event", "Event", type=click.Choice(EVENTS), help="Event that the call tells of."),
+)
+
+
+def page_options(*orders: str) -> Callable[[F], F]:
+    """Of a list: its order (the first is the default), and its pages."""
+    return options(
+        click.option("--sort", type=click.Choice(orders), default=orders[0], show_default=True),
+        click.option("--desc", is_flag=True, help="Latest first."),
+        click.option("--max", "maximum", type=click.IntRange(1, 1000), default=100, show_default=True),
+        click.option("--cursor", default="", help="Go on after a page: what the page before ended with."),
+    )
+
+
+def page_request(sort: str, desc: bool, maximum: int, cursor: str) -> dict[str, Any]:
+    """What `page_options` gave, as the control socket takes it."""
+    name = "".join(part.capitalize() for part in sort.split("-"))
+    return {"Sort": name, "Asc": not desc, "Max": maximum, "Cursor": cursor}
+
+
+def given(conditions: dict[str, Any]) -> dict[str, Any]:
+    """A filter with only the conditions that were given."""
+    return {name: value for name, value in conditions.items() if value not in (None, "", ())}
+
+
+def act(directory: Path, command: str, what: str, conditions: dict[str, Any], **more: Any) -> None:
+    """Have the gateway do something to all that the conditions match, and say to how many `what` it was."""
+    affected = ask(directory, command, {"Filter": given(conditions), **more})["Affected"]
+    click.echo(count(affected, what))
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -174,6 +202,36 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 def printable(text: str) -> str:
     """Text that strangers may have written, without what moves a terminal's cursor or changes its colours."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def print_fields(fields: dict[str, Any], times: Collection[str]) -> None:
+    """A name and its value in each line; `times` names those that are RFC 3339 times."""
+    for name, value in fields.items():
+        shown = f"{value} ({relative(value)})" if name in times and value else _shown(value)
+        click.echo(f"{name + ':':<15} {printable(shown)}")
+
+
+def _shown(value: Any) -> str:
+    if value in (None, "", {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_shown(entry)}" for key, entry in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def print_text(text: str) -> None:
+    """Lines that strangers wrote, set off from ours."""
+    for line in text.splitlines():
+        click.echo(f"    {printable(line)}".rstrip())
+
+
+def print_excerpt(name: str, excerpt: dict[str, Any]) -> None:
+    """The beginning of something large."""
+    size = f"{excerpt['Size']} bytes" + ("" if excerpt["Complete"] else ", of which the first are shown")
+    click.echo(f"\n{name}, {size}:")
+    print_text(excerpt["Text"])
 
 
 def relative(time: str | None) -> str:

@@ -15,6 +15,7 @@ COMMANDS = {
     "localserve": "localserve",
     "webhook-receiver": "webhook_receiver",
     "queue": "queue",
+    "webhook": "webhook",
     "suppression": "suppression",
     "account": "account",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,27 @@ import click
 from gateway.cli.common import (
     MESSAGE_ID,
     CommandError,
+    act,
     ask,
     dir_option,
     duration,
     filter_options,
-    filter_request,
+    given,
     json_option,
+    options,
+    page_options,
+    page_request,
+    print_excerpt,
+    print_fields,
     print_table,
+    print_text,
     printable,
     relative,
+    time_bound,
 )
+from gateway.cli.hold_rules import hold_rules
+
+TIMES = ("Queued", "LastAttempt", "NextAttempt", "LastActivity", "KeepUntil")
 
 
 @click.group()
@@ -33,16 +45,18 @@ def queue() -> None:
     """
 
 
+queue.add_command(hold_rules)
+
+
 @queue.command("list")
 @dir_option
 @filter_options
-@click.option(
-    "--sort", type=click.Choice(["next-attempt", "queued"]), default="next-attempt", show_default=True
-)
-@click.option("--desc", is_flag=True, help="Latest first.")
-@click.option("--max", "maximum", type=click.IntRange(1, 1000), default=100, show_default=True)
-@click.option("--cursor", default="", help="Go on after a page: what the page before ended with.")
+@page_options("next-attempt", "queued")
 @click.option("--retired", is_flag=True, help="Messages that have left the queue.")
+@click.option("--success/--failed", default=None, help="Only retired messages that arrived, or did not.")
+@click.option(
+    "--last-activity", type=time_bound, help="Only retired messages of which something was last known then."
+)
 @json_option
 def list_(
     directory: Path,
@@ -51,6 +65,8 @@ def list_(
     maximum: int,
     cursor: str,
     retired: bool,
+    success: bool | None,
+    last_activity: dict[str, str] | None,
     as_json: bool,
     **conditions: Any,
 ) -> None:
@@ -59,50 +75,35 @@ def list_(
     \b
     Example: gateway queue list --account mox --next-attempt "<1h"
     """
-    request = {
-        "Filter": {**filter_request(**conditions), "State": "retired" if retired else "queued"},
-        "Sort": {"next-attempt": "NextAttempt", "queued": "Queued"}[sort],
-        "Asc": not desc,
-        "Cursor": cursor,
-        "Max": maximum,
-    }
-    answer = ask(directory, "queue/list", request)
+    if not retired and (success is not None or last_activity):
+        raise click.UsageError("--success, --failed and --last-activity are of messages that are --retired")
+    wanted = given(conditions | {"Success": success, "LastActivity": last_activity})
+    request = {"Filter": {**wanted, "State": "retired" if retired else "queued"}}
+    answer = ask(directory, "queue/list", request | page_request(sort, desc, maximum, cursor))
     if as_json:
         click.echo(json.dumps(answer))
         return
-    messages = answer["Messages"]
-    if not messages:
-        click.echo("no messages match" if filter_request(**conditions) else "no messages")
+    if not answer["Messages"]:
+        click.echo("no messages match" if wanted else "no messages")
         return
-    print_table(
-        (
-            "ID",
-            "QUEUED",
-            "HOLD",
-            "FROM",
-            "TO",
-            "ATTEMPTS",
-            "RESULT" if retired else "NEXT",
-            "SUBJECT",
-            "LAST ERROR",
+    columns: dict[str, Callable[[dict[str, Any]], object]] = {
+        "ID": lambda m: m["ID"],
+        "QUEUED": lambda m: relative(m["Queued"]),
+        **(
+            {"LAST ACTIVITY": lambda m: relative(m["LastActivity"])}
+            if retired
+            else {"HOLD": lambda m: "hold" if m["Hold"] else "-"}
         ),
-        [
-            (
-                m["ID"],
-                relative(m["Queued"]),
-                "hold" if m["Hold"] else "-",
-                m["Sender"] or "<>",
-                m["Recipient"],
-                m["Attempts"],
-                m["RetiredAs"] if retired else _next(m),
-                m["Subject"][:40],
-                m["LastError"][:80],
-            )
-            for m in messages
-        ],
-    )
+        "FROM": lambda m: m["Sender"] or "<>",
+        "TO": lambda m: m["Recipient"],
+        "ATTEMPTS": lambda m: m["Attempts"],
+        **({"RESULT": lambda m: m["RetiredAs"]} if retired else {"NEXT": _next}),
+        "SUBJECT": lambda m: m["Subject"][:40],
+        "LAST ERROR": lambda m: m["LastError"][:80],
+    }
+    print_table([*columns], [[cell(m) for cell in columns.values()] for m in answer["Messages"]])
     if answer["NextCursor"]:
-        click.echo(f"more: --cursor {answer['NextCursor']}")
+        click.echo(f"more: --cursor {printable(answer['NextCursor'])}")
 
 
 def _next(message: dict[str, Any]) -> str:
@@ -114,174 +115,143 @@ def _next(message: dict[str, Any]) -> str:
 @queue.command()
 @click.argument("message_id", type=MESSAGE_ID)
 @dir_option
+@click.option("--content", is_flag=True, help="How the message begins, its header fields first.")
 @json_option
-def show(message_id: int, directory: Path, as_json: bool) -> None:
+def show(message_id: int, directory: Path, content: bool, as_json: bool) -> None:
     """Show a message, queued or retired, with its attempts.
 
     \b
     Example: gateway queue show 12
     """
-    answer = ask(directory, "queue/show", {"ID": message_id})
+    answer = ask(directory, "queue/show", {"ID": message_id, "Content": content})
     if as_json:
         click.echo(json.dumps(answer))
         return
-    for name, value in answer["Message"].items():
-        click.echo(f"{name + ':':<15} {printable(_shown(name, value))}")
+    print_fields(answer["Message"], TIMES)
     for attempt in answer["Attempts"]:
+        _show_attempt(attempt)
+    if content and answer["Content"] is None:
+        click.echo("\ncontent: not kept any more")
+    elif content:
+        print_excerpt("content", answer["Content"])
+
+
+def _show_attempt(attempt: dict[str, Any]) -> None:
+    if attempt["Number"]:
         click.echo(
             f"\nattempt {attempt['Number']}: {attempt['State']}, {relative(attempt['Start'])}, "
-            f"{attempt['Duration']:.3f} s, transport {attempt['Transport'] or '-'}, "
+            f"{attempt['Duration']:.3f} s, transport {printable(attempt['Transport']) or '-'}, "
             f"remote {printable(attempt['RemoteMTA']) or '-'}"
         )
-        if attempt["Error"]:
-            codes = (attempt["Code"] or "", attempt["EnhancedCode"])
-            click.echo("  " + " ".join(printable(str(part)) for part in (*codes, attempt["Error"]) if part))
-        for line in attempt["Transcript"].splitlines():
-            click.echo(f"    {printable(line)}")
+    else:  # what was no attempt of ours
+        click.echo(f"\nnoted {relative(attempt['Start'])}:")
+    if attempt["Error"]:
+        codes = (attempt["Code"] or "", attempt["EnhancedCode"])
+        click.echo("  " + " ".join(printable(str(part)) for part in (*codes, attempt["Error"]) if part))
+    print_text(attempt["Transcript"])
 
 
-def _shown(name: str, value: Any) -> str:
-    if value in (None, "", {}):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={entry}" for key, entry in value.items())
-    if name in ("Queued", "LastAttempt", "NextAttempt", "LastActivity", "KeepUntil"):
-        return f"{value} ({relative(value)})"
-    return str(value)
+# --- Actions on all that match ---------------------------------------------------------------------
+
+_choice = options(
+    dir_option,
+    filter_options,
+    click.option("--all", "everything", is_flag=True, help="Every message of the queue."),
+)
 
 
-def _act(directory: Path, command: str, conditions: dict[str, Any], everything: bool, **more: Any) -> None:
-    request = filter_request(**conditions)
-    if not request and not everything:
+def _act(directory: Path, command: str, everything: bool, conditions: dict[str, Any], **more: Any) -> None:
+    if not given(conditions) and not everything:
         raise CommandError("choose messages (--id, --to, ...), or --all for every message of the queue")
-    affected = ask(directory, f"queue/{command}", {"Filter": request, **more})["Affected"]
-    click.echo(_messages(affected))
-
-
-def _messages(count: int) -> str:
-    return f"{count} message{'' if count == 1 else 's'}"
-
-
-all_option = click.option("--all", "everything", is_flag=True, help="Every message of the queue.")
+    act(directory, f"queue/{command}", "message", conditions, **more)
 
 
 @queue.command()
-@dir_option
-@filter_options
-@all_option
+@_choice
 def hold(directory: Path, everything: bool, **conditions: Any) -> None:
     """Put messages on hold: no attempt is made until they are released.
 
     \b
     Example: gateway queue hold --to example.org
     """
-    _act(directory, "hold", conditions, everything)
+    _act(directory, "hold", everything, conditions)
 
 
 @queue.command()
-@dir_option
-@filter_options
-@all_option
+@_choice
 def release(directory: Path, everything: bool, **conditions: Any) -> None:
     """Release messages from hold.
 
     \b
     Example: gateway queue release --id 12
     """
-    _act(directory, "release", conditions, everything)
+    _act(directory, "release", everything, conditions)
 
 
 @queue.command()
-@dir_option
-@filter_options
-@all_option
-@click.option(
-    "--in", "in_", type=duration, default="0s", show_default=True, help="From now: 90s, 7.5m, 1h30m, 2d."
-)
-def schedule(directory: Path, everything: bool, in_: timedelta, **conditions: Any) -> None:
-    """Set when the next attempt is made.
+@_choice
+@click.option("--in", "in_", type=duration, help="From now: 90s, 7.5m, 1h30m, 2d; now, if it is not given.")
+@click.option("--add", type=duration, help="Later than it is due by this, instead of from now.")
+def schedule(
+    directory: Path, everything: bool, in_: timedelta | None, add: timedelta | None, **conditions: Any
+) -> None:
+    """Set when the next attempt is made. One that is under way is left alone.
 
     \b
     Example: gateway queue schedule --to example.org --in 1h
     """
-    _act(directory, "schedule", conditions, everything, Seconds=in_.total_seconds())
+    if in_ is not None and add is not None:
+        raise click.UsageError("give either --in or --add")
+    if add is not None:
+        _act(directory, "schedule", everything, conditions, Add=add.total_seconds())
+    else:
+        _act(directory, "schedule", everything, conditions, Seconds=(in_ or timedelta()).total_seconds())
 
 
 @queue.command()
-@dir_option
-@filter_options
-@all_option
+@_choice
+@click.option("--set", "name", required=True, help='[transports.NAME] of gateway.toml; "": routes decide.')
+def transport(directory: Path, everything: bool, name: str, **conditions: Any) -> None:
+    """Set the transport of messages, from the next attempt on.
+
+    \b
+    Example: gateway queue transport --to example.org --set smarthost
+    """
+    _act(directory, "transport", everything, conditions, Transport=name)
+
+
+@queue.command("require-tls")
+@click.argument("value", type=click.Choice(["yes", "no", "default"]))
+@_choice
+def require_tls(value: str, directory: Path, everything: bool, **conditions: Any) -> None:
+    """Set whether messages may only go over verified TLS, from the next attempt on.
+
+    "no" lets them go whatever the recipient's domain asks for; "default" keeps to what it asks for.
+
+    \b
+    Example: gateway queue require-tls yes --id 12
+    """
+    wanted = {"yes": True, "no": False, "default": None}[value]
+    _act(directory, "require-tls", everything, conditions, RequireTLS=wanted)
+
+
+@queue.command()
+@_choice
+def fail(directory: Path, everything: bool, **conditions: Any) -> None:
+    """Give up on messages; the account hears of it as event failed.
+
+    \b
+    Example: gateway queue fail --to example.org
+    """
+    _act(directory, "fail", everything, conditions)
+
+
+@queue.command()
+@_choice
 def drop(directory: Path, everything: bool, **conditions: Any) -> None:
     """Remove messages from the queue; the account hears of it as event canceled.
 
     \b
     Example: gateway queue drop --id 12
     """
-    _act(directory, "drop", conditions, everything)
-
-
-@queue.group("hold-rules")
-def hold_rules() -> None:
-    """Rules that put messages on hold as they are queued.
-
-    \b
-    Example: gateway queue hold-rules add --to-domain example.org
-    """
-
-
-@hold_rules.command("add")
-@dir_option
-@click.option("--account", default="", help="Account that sends.")
-@click.option("--from-domain", default="", help="Sender's domain.")
-@click.option("--to-domain", default="", help="Recipient's domain.")
-@click.option("--all", "everything", is_flag=True, help="A rule that matches everything: pauses the queue.")
-def add_rule(directory: Path, account: str, from_domain: str, to_domain: str, everything: bool) -> None:
-    """Hold what matches all that is given, what is queued already included.
-
-    \b
-    Example: gateway queue hold-rules add --account mox --to-domain example.org
-    """
-    if not (account or from_domain or to_domain or everything):
-        raise CommandError("give --account, --from-domain or --to-domain, or --all to pause the whole queue")
-    request = {"Account": account, "SenderDomain": from_domain, "RecipientDomain": to_domain}
-    answer = ask(directory, "queue/hold-rules/add", request)
-    click.echo(f"hold rule {answer['ID']} added; {_messages(answer['Affected'])} of the queue put on hold")
-
-
-@hold_rules.command("list")
-@dir_option
-@json_option
-def list_rules(directory: Path, as_json: bool) -> None:
-    """List the hold rules.
-
-    \b
-    Example: gateway queue hold-rules list
-    """
-    rules = ask(directory, "queue/hold-rules/list", {})["Rules"]
-    if as_json:
-        click.echo(json.dumps(rules))
-    elif not rules:
-        click.echo("no hold rules")
-    else:
-        print_table(
-            ("ID", "ACCOUNT", "FROM DOMAIN", "TO DOMAIN"),
-            [
-                (r["ID"], r["Account"] or "any", r["SenderDomain"] or "any", r["RecipientDomain"] or "any")
-                for r in rules
-            ],
-        )
-
-
-@hold_rules.command("remove")
-@click.argument("rule_id", type=MESSAGE_ID)
-@dir_option
-def remove_rule(rule_id: int, directory: Path) -> None:
-    """Remove a hold rule. Messages that it held stay on hold: release them.
-
-    \b
-    Example: gateway queue hold-rules remove 1
-    """
-    ask(directory, "queue/hold-rules/remove", {"ID": rule_id})
-    click.echo(f"hold rule {rule_id} removed; messages on hold stay so: gateway queue release")
+    _act(directory, "drop", everything, conditions)

@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import trio
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from gateway.cli.common import duration, relative, time_bound
 from gateway.cli.main import main
 from gateway.clock import Clock
+from tests.cli.asking import ESCAPES, listed, ok, refused
 from tests.running import Running, receiving, running
-
-ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\u009b31m"
-
-
-async def run(gateway: Running, *arguments: object) -> Result:
-    """A command in this process, with the gateway's directory."""
-    invoke = partial(CliRunner().invoke, main, [*map(str, arguments), "--dir", str(gateway.directory)])
-    result: Result = await trio.to_thread.run_sync(invoke)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
-
-
-async def ok(gateway: Running, *arguments: object) -> str:
-    result = await run(gateway, *arguments)
-    assert (result.exit_code, result.stderr) == (0, ""), result.output
-    return result.stdout
-
-
-async def refused(gateway: Running, *arguments: object) -> str:
-    result = await run(gateway, *arguments)
-    assert (result.exit_code, result.stdout) == (1, ""), result.output
-    [line] = result.stderr.splitlines()
-    assert line.startswith("gateway: ")
-    return line.removeprefix("gateway: ")
-
-
-async def listed(gateway: Running, *arguments: object) -> list[int]:
-    answer = json.loads(await ok(gateway, "queue", "list", "--json", *arguments))
-    return [message["ID"] for message in answer["Messages"]]
 
 
 @pytest.fixture
@@ -181,7 +152,7 @@ async def test_hold_release_schedule_and_drop(three: Running) -> None:
     assert await ok(three, "queue", "drop", "--id", 3) == "1 message\n"
     assert (await three.webhooks.event("canceled"))["Error"] == "canceled by admin"
     retired = (await ok(three, "queue", "list", "--retired", "--sort", "queued")).splitlines()[1:]
-    assert [line.split()[7] for line in retired] == ["delivered", "delivered", "canceled"]
+    assert [line.split()[8] for line in retired] == ["delivered", "delivered", "canceled"]
     for action in ("hold", "release", "schedule", "drop"):
         assert await refused(three, "queue", action) == (
             "choose messages (--id, --to, ...), or --all for every message of the queue"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from gateway.cli.common import filter_options
+from gateway.cli.common import call_filter_options, filter_options
 from gateway.cli.main import main
 from gateway_localserve.simulate import failure
 from tests.docs.pages import PAGES, all_sections, code, tables, text
@@ -45,6 +45,15 @@ def options(command: click.Command) -> dict[str, click.Option]:
 @filter_options
 def filters(**_: Any) -> None:
     """The options that several commands share."""
+
+
+@click.command()
+@call_filter_options
+def call_filters(**_: Any) -> None:
+    """The same for webhook calls."""
+
+
+SHARED = {"Filters": filters, "Webhook filters": call_filters}  # by the section that has them
 
 
 def documented(section: str) -> dict[str, str]:
@@ -85,7 +94,12 @@ COMMANDS = dict(walk(main))
 @pytest.mark.parametrize("path", COMMANDS)
 def test_command(path: str) -> None:
     command, section = COMMANDS[path], SECTIONS[path]
-    shared = options(filters) if "(#filters)" in section else {}
+    shared = {
+        name: option
+        for title, several in SHARED.items()
+        if f"(#{title.lower().replace(' ', '-')})" in section
+        for name, option in options(several).items()
+    }
     own = {name: option for name, option in options(command).items() if name not in shared}
     assert own.keys() | shared.keys() == options(command).keys()
     check(command, own, section)
@@ -100,8 +114,9 @@ def test_no_command_is_of_something_that_is_not_there() -> None:
     assert {title for title in SECTIONS if title.startswith("gateway ")} == COMMANDS.keys()
 
 
-def test_filters() -> None:
-    check(filters, options(filters), SECTIONS["Filters"])
+@pytest.mark.parametrize("title", SHARED)
+def test_filters(title: str) -> None:
+    check(SHARED[title], options(SHARED[title]), SECTIONS[title])
 
 
 def lines(page: str) -> list[str]:
