@@ -17,8 +17,6 @@ from gateway.store.listing import Filter, Item
 from gateway.store.steps import run_steps
 from gateway.store.store import Store
 
-UNDER_WAY = "; an attempt was under way and may still deliver it"
-
 
 class HoldRules:
     """The hold rules. A copy is kept in memory, so that a submission need not ask the store.
@@ -135,7 +133,7 @@ class QueueOperations:
     def _failure(self, item: Item, error: str, now: datetime) -> Report:
         """What is written of one; the place for its DSN too (`notice`)."""
         terms = ending(self._settings.accounts.get(item.message.account), "failed", now)
-        why = error + (UNDER_WAY if item.leased else "")
+        why = error + (actions.UNDER_WAY if item.leased else "")
         return Report(
             message_id=item.message.id,
             error=why,

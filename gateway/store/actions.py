@@ -21,6 +21,8 @@ from gateway.store.pages import in_state, next_window
 from gateway.store.tables import UtcTime, message
 
 _ENDING_STEP = 100  # each makes an event and calls: about 0.2 ms
+# Said of what is ended all the same.
+UNDER_WAY = "; an attempt was under way and may still deliver it"
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # a next attempt later than a datetime can say could not be read
 
 
@@ -84,7 +86,7 @@ def cancel(
         terms = ending(row.account)
         why = error
         if row.lease_owner is not None:
-            why += "; an attempt was under way and may still deliver it"
+            why += UNDER_WAY
         settle.record(conn, row.id, now, Report(message_id=row.id, error=why))
         files += settle.retire(
             conn, row, Retire(retired_as="canceled", success=False, keep_until=terms.keep_until), now

@@ -72,6 +72,7 @@ def page(
         cursor=cursor,
         maximum=maximum,
         columns=_LISTED,
+        few=wanted.ids is not None,
     )
     return tuple(call_from_row(row, payload=None) for row in rows), following
 

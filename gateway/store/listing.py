@@ -126,6 +126,7 @@ def page(
         ascending=ascending,
         cursor=cursor,
         maximum=maximum,
+        few=wanted.ids is not None or bool(wanted.message_id or wanted.from_id),
     )
     return Page(tuple(item_from_row(row) for row in rows), following)
 

@@ -12,7 +12,7 @@ from gateway.errors import Stale, SubmissionRefused
 from gateway.mail.address import Address
 from gateway.model import Event
 from gateway.store import actions, cleanup, events, holds, listing, queue, received, settle, tables
-from gateway.store.changes import Claim, Ending, NewCopy, NewReceived, Report, Retire, Suppress
+from gateway.store.changes import Claim, Ending, EventDraft, NewCopy, NewReceived, Report, Retire, Suppress
 from gateway.store.content import StoredBytes, release_content
 from gateway.store.listing import Filter
 from tests.store.sample import (
@@ -615,3 +615,45 @@ def test_the_hot_path_scans_no_table(conn: sa.Connection) -> None:
         bad = [s for s in scans if not re.search(r"USING (COVERING )?INDEX message_(due|leased|held)", s)]
         assert not bad, f"{name} scans:\n{plan}"
         assert "TEMP B-TREE FOR ORDER BY" not in plan, f"{name} sorts:\n{plan}"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (Filter(ids=(1,), state="queued"), "INTEGER PRIMARY KEY"),
+        (Filter(message_id="<m1@example.org>", state="queued"), "message_message_id"),
+        (Filter(from_id="f", state="queued"), "message_from_id"),
+    ],
+)
+@pytest.mark.parametrize("sort", ["queued", "next_attempt"])
+def test_a_page_of_few_walks_no_queue(
+    conn: sa.Connection, wanted: Filter, index: str, sort: listing.Sort
+) -> None:
+    message_id, other = add(
+        conn, recipient("a@b.example", from_id="f"), recipient("c@b.example", from_id="g")
+    )
+    plan = plans(conn, lambda: listing.page(conn, wanted, sort=sort))
+    assert index in plan
+    assert "message_queued" not in plan
+    assert "message_next" not in plan
+    found = [item.message.id for item in listing.page(conn, wanted, sort=sort).items]
+    assert found == ([message_id, other] if wanted.message_id else [message_id])
+
+
+def test_what_ends_outside_of_an_attempt(conn: sa.Connection) -> None:
+    first, second, gone = add(conn, "a@a.example", "b@b.example", "c@c.example")
+    settle.settle(conn, delivered(claim(conn, room=1)[0]), NOW)  # the first
+    items, following = actions.matching(conn, Filter(state="queued"))
+    assert ([item.message.id for item in items], following) == ([second, gone], None)
+    settle.settle(conn, failed(claim(conn, room=2)[1]), NOW)  # before the decision is written
+    retire = Retire(retired_as="failed", success=False, keep_until=KEEP)
+    draft = EventDraft(name="failed", error="enough", keep_until=KEEP)
+    reports = [
+        Report(message_id=item.message.id, error="enough", retire=retire, event=draft) for item in items
+    ]
+    assert actions.end(conn, reports, at(1)).affected == 1
+    assert item(conn, second).retired_as == "failed"
+    assert [e.error for e in events.of_message(conn, second)] == ["enough"]
+    assert [e.error for e in events.of_message(conn, gone)] == ["no such user"]
+    assert attempts(conn, gone)[-1][1] == "done"
+    assert item(conn, first).retired_as == "delivered"
