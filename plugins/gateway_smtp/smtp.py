@@ -114,8 +114,10 @@ def _transaction(delivery: Delivery) -> Transaction:
 
 @lru_cache(maxsize=1024)
 def _mailbox(address: Address) -> Mailbox:
-    """An address for a command: with its domain in A-labels where that makes all of it ASCII."""
-    return Mailbox(address.localpart, address.ascii_domain if address.is_ascii else address.domain)
+    """An address for a command: with its domain in A-labels where that makes all of it ASCII, or where its
+    labels have joiners (RFC 5892, A.1), which are legal and invisible."""
+    in_ascii = address.is_ascii or not address.domain.isprintable()
+    return Mailbox(address.localpart, address.ascii_domain if in_ascii else address.domain)
 
 
 class Smtp:

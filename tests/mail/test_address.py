@@ -59,7 +59,9 @@ def test_parse(text: str, localpart: str, domain: str, printed: str) -> None:
         ('"a\x85b"@c', "control character"),
         ("a\r\nX: y@c", "special characters"),
         ("a\u2028@c", "separator"),
-        ("\ud800@c", "control character or separator"),
+        ("\ud800@c", "control character"),
+        ("a\u200bb@c", "invisible"),
+        ("a\u202eb@c", "invisible"),
         ("a@b\n", "label"),
         ("a@-b.org", "label"),
         ("a@b..org", "label"),
@@ -118,7 +120,7 @@ def test_parse_raises_address_errors_only_and_prints_what_it_parses(localpart: s
     assert address.ascii_domain.isascii()
 
 
-@given(st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")), max_size=30))
+@given(st.text(st.characters(exclude_categories=("C", "Z")), max_size=30))
 def test_any_localpart_can_be_quoted(localpart: str) -> None:
     address = Address(localpart, "example.org")
     assert Address.parse(str(address)) == address
