@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test check format bench soak clean
+# Mail clients that the tests submit with: Debian's names of the packages, and of their programs.
+SYSTEM := curl swaks msmtp
+
+.PHONY: help run system test check format bench soak clean
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -17,10 +20,18 @@ $(READY): pyproject.toml
 run: $(READY)    ## run a local gateway for development (Ctrl-C stops it)
 	$(BIN)/gateway localserve
 
-test: $(READY)   ## run all tests
+system:          ## install the mail clients that the tests use (as root, on Debian), or say what is missing
+	@missing=""; for program in $(SYSTEM); do \
+	  command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	else echo "missing:$$missing; install them, as in: apt-get install$$missing" >&2; exit 1; fi
+
+test: $(READY)   ## run all tests (they need what `make system` installs)
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## format, lint, types and tests: what continuous integration runs
+check: $(READY) system ## format, lint, types and tests: what continuous integration runs
 	$(BIN)/ruff format --check gateway plugins tests benchmarks
 	$(BIN)/ruff check gateway plugins tests benchmarks
 	$(BIN)/mypy gateway plugins tests

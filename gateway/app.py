@@ -18,7 +18,7 @@ the grace period; then all is cancelled, and the store is closed last.
             ├── webhooks/sender
             ├── events             tells the plugins
             ├── outbound/queue     ── one task for each attempt
-            ├── net/smtp_server    ── one task for each connection
+            ├── net/smtp_server    ── one task for each connection (mail that comes in; submission, twice)
             └── web/server         ── one task for each connection (API and pages; control socket)
 """
 
@@ -28,33 +28,39 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import trio
+from OpenSSL import SSL
 
 from gateway import datadir
 from gateway.accounts import Authenticator, Directory
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
-from gateway.config.settings import Listen, Settings
+from gateway.config.settings import Listen, Settings, SmtpSettings, SubmissionSettings
 from gateway.errors import StartError
 from gateway.events import EventTeller
 from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
 from gateway.model import ServingTransport
+from gateway.net.certificates import load_certificate
 from gateway.net.listeners import bound, open_tcp, open_unix
 from gateway.net.smtp_server import ServerSettings, serve_smtp
+from gateway.net.tls import server_context
 from gateway.offload import Offload
 from gateway.outbound.attempt import Attempts
 from gateway.outbound.operations import HoldRules, QueueOperations
 from gateway.outbound.queue import QueueScheduler
+from gateway.outbound.smtp_submission import SmtpSubmission
 from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
 from gateway.outbound.transports import make_transports
 from gateway.plugins import load_plugins
+from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
@@ -90,6 +96,8 @@ class Gateway:
     calls: CallOperations
     suppressions: SuppressionLists
     smtp_addresses: tuple[Listen, ...]
+    submission_addresses: tuple[Listen, ...]
+    submissions_addresses: tuple[Listen, ...]
     web_addresses: tuple[Listen, ...]
 
 
@@ -115,7 +123,12 @@ async def serving(
         resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)
         transports = make_transports(settings.transports, hooks.transports, config_dir)
+        tls = _tls_context(settings, config_dir)
         smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
+        submission_listeners, submissions_listeners = [
+            await _listening(resources, section.listen, f"{name}.listen") if section.listen else []
+            for name, section in (("submission", settings.submission), ("submissions", settings.submissions))
+        ]
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))
         store = await resources.enter_async_context(Store.open(settings.data_dir, clock))
@@ -134,6 +147,8 @@ async def serving(
         holding = HoldRules(store, clock)
         operations = QueueOperations(settings, store, clock, queued.set, tell_of_events)
         submitter = Submitter(settings, directory, hooks, store, holding, clock, queued.set)
+        submission = SmtpSubmission(settings, directory, submitter, clock, offload, settings.data_dir)
+        logins = SaslLogins(authenticator)
         attempts = Attempts(settings, directory, hooks, transports, store, clock, tell_of_events)
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
         receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events)
@@ -171,6 +186,8 @@ async def serving(
             calls=calls,
             suppressions=suppressions,
             smtp_addresses=bound(smtp_listeners),
+            submission_addresses=bound(submission_listeners),
+            submissions_addresses=bound(submissions_listeners),
             web_addresses=bound(web_listeners),
         )
         control = ControlApp(
@@ -197,12 +214,21 @@ async def serving(
                 if isinstance(transport, ServingTransport):
                     background.start_soon(transport.serve)
             http = _http_settings(settings)
+            smtp_settings = _smtp_settings(settings, settings.smtp, settings.smtp.max_message_size, tls)
+            with_starttls = replace(
+                _smtp_settings(settings, settings.submission, settings.queue.max_message_size, tls),
+                more_extensions=submission.extensions,
+                login_without_tls=settings.submission.login_without_tls,
+            )
+            with_tls = replace(with_starttls, tls_at_once=True)
             async with trio.open_nursery() as services:
                 for serve in (
                     sender.serve,
                     teller.serve,
                     scheduler.serve,
-                    partial(serve_smtp, smtp_listeners, _smtp_settings(settings), receiver),
+                    partial(serve_smtp, smtp_listeners, smtp_settings, receiver),
+                    partial(serve_smtp, submission_listeners, with_starttls, submission, logins),
+                    partial(serve_smtp, submissions_listeners, with_tls, submission, logins),
                     partial(serve_http, web_listeners, web, http),
                     partial(serve_http, [control_listener], control, http),
                 ):
@@ -228,15 +254,28 @@ async def _listening(
     return listeners
 
 
-def _smtp_settings(settings: Settings) -> ServerSettings:
-    smtp = settings.smtp
+def _tls_context(settings: Settings, config_dir: Path) -> SSL.Context | None:
+    """Raises ConfigError."""
+    certificate, key = settings.tls.certificate, settings.tls.key
+    if not certificate:
+        return None
+    loaded = load_certificate(config_dir / certificate, config_dir / key)
+    if loaded.expires < datetime.now(UTC):
+        log.warning("tls.certificate: %s: expired on %s", certificate, loaded.expires)
+    return server_context(loaded)
+
+
+def _smtp_settings(
+    settings: Settings, section: SmtpSettings | SubmissionSettings, max_size: int, tls: SSL.Context | None
+) -> ServerSettings:
     return ServerSettings(
         limits=ServerLimits(
-            settings.hostname, max_message_size=smtp.max_message_size, max_recipients=smtp.max_recipients
+            settings.hostname, max_message_size=max_size, max_recipients=section.max_recipients
         ),
-        max_connections=smtp.max_connections,
-        max_connections_per_network=smtp.max_connections_per_network,
-        command_timeout=smtp.command_timeout,
+        tls=tls,
+        max_connections=section.max_connections,
+        max_connections_per_network=section.max_connections_per_network,
+        command_timeout=section.command_timeout,
         grace=settings.grace,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import smtplib
 import socket
@@ -18,7 +19,7 @@ import trio
 
 from gateway import app
 from gateway.cli.common import CONFIG_FILE
-from gateway.cli.localserve import first_start, new_signing_key
+from gateway.cli.localserve import PORTS, first_start, new_signing_key
 from gateway.clock import Clock
 from gateway.config.load import parse, read_toml
 from gateway.store import listing
@@ -31,19 +32,18 @@ PATIENCE = 20.0  # seconds: what takes longer has failed
 
 
 def free_port_base() -> int:
-    """A port base whose SMTP (+25) and HTTP (+80) ports are free."""
+    """A port base whose ports (SMTP +25, and the others) are free."""
     while True:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            base = int(one.getsockname()[1]) - 25
-        if not 1024 <= base <= 64000:
-            continue
-        with socket.socket() as other:
-            try:
-                other.bind(("127.0.0.1", base + 80))
-            except OSError:
-                continue
-            return base
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            base = 0
+            for port in sorted(PORTS.values()):
+                sock = taken.enter_context(socket.socket())
+                sock.bind(("127.0.0.1", base + port if base else 0))
+                base = base or int(sock.getsockname()[1]) - port
+                if not 1024 <= base <= 64000:
+                    break
+            else:
+                return base
 
 
 @dataclass

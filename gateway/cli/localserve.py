@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from string import Template
@@ -26,9 +27,11 @@ from gateway.config.load import parse, read_toml
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError, StartError
 from gateway.logs import set_up_logging
+from gateway.net.certificates import self_signed
 
 ACCOUNT, LOGIN, PASSWORD = "mox", "mox@localhost", "moxmoxmox"
 PORT_BASE = 1000
+PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "web": 80}  # added to it, by section
 RECEIVER = "http://localhost:9090/"
 TEMPLATE = Path(__file__).parent.parent / "config" / "localserve.toml"
 
@@ -54,7 +57,7 @@ def url(text: str) -> str:
 @click.option(
     "--port-base",
     type=click.IntRange(0, 64000),
-    help="Added to the standard ports: SMTP 25, HTTP 80.  [default: 1000]",
+    help="Added to the standard ports: SMTP 25, submission 587 and 465, HTTP 80.  [default: 1000]",
 )
 @click.option("--webhook-out", type=url, help=f"URL for events of sent messages.  [default: {RECEIVER}]")
 @click.option("--webhook-in", type=url, help=f"URL for messages that arrive.  [default: {RECEIVER}]")
@@ -114,19 +117,24 @@ def _is_there(config: Path) -> bool:
 def first_start(
     directory: Path, ip: str | None, port_base: int | None, out: str | None, into: str | None
 ) -> None:
-    """Write the configuration and the signing key; the configuration last, for with it the rest is there."""
+    """Write keys, certificate and configuration; that last, for with it the rest is there."""
     ip = ip or "127.0.0.1"
-    smtp_port, web_port = _ports(port_base)
+    ports = _ports(port_base)
     try:
         (directory / "dkim").mkdir(mode=0o700, parents=True, exist_ok=True)
         key = directory / "dkim" / "localhost.pem"
         if not key.exists():  # a configuration that was deleted is no reason for another key
             _write(key, new_signing_key())
+        (directory / "tls").mkdir(mode=0o700, exist_ok=True)
+        certificate = directory / "tls" / "localhost.pem"
+        if not certificate.exists():  # clients may have been told to trust it
+            chain, private = self_signed(datetime.now(UTC), [ip])
+            _write(directory / "tls" / "localhost.key", private)
+            _write(certificate, chain)
         text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-            smtp=_listen(ip, smtp_port),
-            web=_listen(ip, web_port),
+            **{section: _listen(ip, port) for section, port in ports.items()},
             ip=_own(ip),
-            smtp_port=smtp_port,
+            smtp_port=ports["smtp"],
             webhook_out=_toml(out or RECEIVER),
             webhook_in=_toml(into or RECEIVER),
         )
@@ -163,9 +171,8 @@ def _toml(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _ports(base: int | None) -> tuple[int, int]:
-    base = PORT_BASE if base is None else base
-    return base + 25, base + 80
+def _ports(base: int | None) -> dict[str, int]:
+    return {section: (PORT_BASE if base is None else base) + port for section, port in PORTS.items()}
 
 
 def _listen(ip: str, port: int) -> str:
@@ -177,14 +184,14 @@ def _override(raw: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     if chosen["ip"] or chosen["port_base"] is not None:
         transport = raw.get("transports", {}).get("localserve", {})
         ip = chosen["ip"] or transport.get("host", "127.0.0.1")
-        smtp_port, web_port = _ports(chosen["port_base"])
-        if chosen["port_base"] is None:  # keep the file's ports
-            smtp_port = transport.get("port", smtp_port)
-            listen = raw.get("web", {}).get("listen") or [_listen(ip, web_port)]
-            web_port = int(str(listen[0]).rpartition(":")[2])
-        raw.setdefault("smtp", {})["listen"] = [_listen(ip, smtp_port)]
-        raw.setdefault("web", {})["listen"] = [_listen(ip, web_port)]
-        transport.update(host=_own(ip), port=smtp_port)
+        ports = _ports(chosen["port_base"])
+        for section in PORTS:
+            listen = raw.get(section, {}).get("listen")
+            if chosen["port_base"] is None and listen:  # keep the file's port
+                ports[section] = int(str(listen[0]).rpartition(":")[2])
+            if listen or section in ("smtp", "web"):
+                raw.setdefault(section, {})["listen"] = [_listen(ip, ports[section])]
+        transport.update(host=_own(ip), port=ports["smtp"])
     account = raw.get("accounts", {}).get(ACCOUNT, {})
     for option in ("webhook_out", "webhook_in"):
         if chosen[option]:
@@ -229,12 +236,15 @@ def _banner(gateway: app.Gateway, directory: Path, color: bool) -> str:
     incoming = account.webhook_incoming.url if account and account.webhook_incoming else "none"
     hooks = outgoing if outgoing == incoming else f"{outgoing} (sent), {incoming} (received)"
     chosen = "" if directory == default_dir() else f" --dir {shlex.quote(str(directory))}"
+    submission = [f"{address} (STARTTLS)" for address in gateway.submission_addresses]
+    submission += [f"{address} (TLS)" for address in gateway.submissions_addresses]
     lines = [
         bold(
             f"Mail gateway {__version__}, for development: what is sent is delivered to this server itself."
         ),
         "",
         f"  SMTP      {', '.join(map(str, gateway.smtp_addresses))}",
+        *([f"  Submit    {', '.join(submission)}"] if submission else []),
         f"  Web API   {api}",
         f"  Account   {login}",
         f"  Webhooks  {hooks}",

@@ -109,6 +109,51 @@ class SmtpSettings(Section):
     unknown_recipients: str = ""
 
 
+class TlsSettings(Section):
+    """[tls]: the certificate of the listeners, PEM. Paths are relative to the configuration file."""
+
+    certificate: str = ""  # and its chain behind it
+    key: str = ""
+
+    @model_validator(mode="after")
+    def _both(self) -> TlsSettings:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together: set both or neither")
+        return self
+
+
+class SubmissionSettings(Section):
+    """[submission]: mail that accounts hand in over SMTP, with STARTTLS.
+
+    What is set here holds for [submissions] too. The largest message is `queue.max_message_size`.
+    """
+
+    listen: Listens = ()
+    max_recipients: Positive = 1000  # of one message
+    max_connections: Positive = 1000
+    max_connections_per_network: Positive = 100  # IPv4 /24, IPv6 /64
+    command_timeout: Seconds = 300.0  # RFC 5321, 4.5.3.2.7
+    # Passwords may be sent in the clear: only where all of `listen` is this machine itself.
+    login_without_tls: bool = False
+    # X-Mox-Extra-... header fields are delivered too, not only told by webhooks.
+    keep_extra_headers: bool = False
+
+    @model_validator(mode="after")
+    def _clear(self) -> SubmissionSettings:
+        others = [str(listen) for listen in self.listen if not ip_address(listen.host).is_loopback]
+        if self.login_without_tls and others:
+            raise ValueError(
+                f"login_without_tls: {others[0]} is not a loopback address; leave one of them out"
+            )
+        return self
+
+
+class SubmissionsSettings(Section):
+    """[submissions]: the same within TLS from the first byte (RFC 8314)."""
+
+    listen: Listens = ()
+
+
 class WebSettings(Section):
     """[web]: the API and the pages."""
 
@@ -215,7 +260,10 @@ class Settings(Section):
     data_dir: Path = Field(default=Path("data"), strict=False)  # relative to the configuration file
     grace: Seconds = 10.0  # for work under way when the gateway stops
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    tls: TlsSettings = TlsSettings()
     smtp: SmtpSettings = SmtpSettings()
+    submission: SubmissionSettings = SubmissionSettings()
+    submissions: SubmissionsSettings = SubmissionsSettings()
     web: WebSettings = WebSettings()
     queue: QueueSettings = QueueSettings()
     webhooks: WebhookSettings = WebhookSettings()
@@ -230,6 +278,14 @@ class Settings(Section):
     @model_validator(mode="after")
     def _references(self) -> Settings:
         """What one part says of another: names that must exist, addresses that must be unique."""
+        if not self.tls.certificate:
+            if self.submissions.listen:
+                raise ValueError("submissions.listen: needs a certificate; set tls.certificate and tls.key")
+            if self.submission.listen and not self.submission.login_without_tls:
+                raise ValueError(
+                    "submission.listen: nobody could log in without a certificate; set tls.certificate and "
+                    "tls.key"
+                )
         owner: dict[Address, str] = {}
         for name, account in self.accounts.items():
             for address in account.addresses:

@@ -236,6 +236,8 @@ def test_configuration_in_conf(path: Path, tmp_path: Path) -> None:
 def test_conf_has_what_the_first_start_writes() -> None:
     written = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         smtp="127.0.0.1:1025",
+        submission="127.0.0.1:1587",
+        submissions="127.0.0.1:1465",
         web="127.0.0.1:1080",
         ip="127.0.0.1",
         smtp_port=1025,

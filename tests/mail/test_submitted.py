@@ -1,0 +1,171 @@
+"""The header of a message that a client hands in."""
+
+from datetime import UTC, datetime
+from time import perf_counter
+
+import pytest
+
+from gateway.mail.address import Address
+from gateway.mail.submitted import HeaderFault, SubmittedHeader, canonical, rewrite
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NEW_ID = "<new@mx.example.org>"
+
+
+def rewritten(section: str | bytes, *, keep_extra: bool = False) -> SubmittedHeader | HeaderFault:
+    data = section if isinstance(section, bytes) else section.encode()
+    return rewrite(data, message_id=NEW_ID, date=NOW, keep_extra=keep_extra)
+
+
+def good(section: str | bytes, *, keep_extra: bool = False) -> SubmittedHeader:
+    header = rewritten(section, keep_extra=keep_extra)
+    assert isinstance(header, SubmittedHeader), header
+    return header
+
+
+def fault(section: str | bytes) -> HeaderFault:
+    header = rewritten(section)
+    assert isinstance(header, HeaderFault)
+    return header
+
+
+FROM = "From: Me <me@example.org>\r\n"
+
+
+def test_what_is_missing_is_added_at_the_end() -> None:
+    header = good(FROM + "Subject: =?utf-8?q?H=C3=A9?=\r\n llo\r\n")
+    assert header.section.decode() == (
+        FROM + "Subject: =?utf-8?q?H=C3=A9?=\r\n llo\r\n"
+        "Message-ID: <new@mx.example.org>\r\nDate: Fri, 20 Nov 2026 12:00:00 +0000\r\n"
+    )
+    assert (header.message_id, header.subject) == (NEW_ID, "H\u00e9 llo")
+    assert header.from_ == Address("me", "example.org")
+    assert (header.tls_required_no, header.extra, header.utf8) == (False, {}, False)
+
+
+def test_what_is_there_stays_as_it_is() -> None:
+    section = FROM + "DATE: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-Id:\r\n\t<a@b>\r\nX-Y:  odd \t \r\n"
+    header = good(section)
+    assert header.section.decode() == section
+    assert header.message_id == "<a@b>"
+
+
+def test_a_message_id_that_is_none_is_replaced() -> None:
+    header = good(FROM + "Message-ID: 17\r\n")
+    assert header.section.count(b"Message-ID") == 1
+    assert header.message_id == NEW_ID
+
+
+def test_what_is_not_for_others_is_removed() -> None:
+    header = good(
+        "Bcc: a@x,\r\n b@x\r\nReturn-Path: <me@example.org>\r\n" + FROM + "RESENT-BCC: c@x\r\nbcc : d@x\r\n"
+    )
+    assert header.section.startswith(FROM.encode() + b"Message-ID")
+    for gone in (b"a@x", b"b@x", b"c@x", b"d@x", b"Return-Path"):
+        assert gone not in header.section
+
+
+def test_extra() -> None:
+    section = FROM + "X-Mox-Extra-order-ID: 17\r\nx-mox-extra-customer: =?utf-8?q?M=C3=BCller?=\r\n & Co\r\n"
+    header = good(section)
+    assert header.extra == {"Order-Id": "17", "Customer": "M\u00fcller & Co"}
+    assert b"mox-extra" not in header.section.lower()
+    assert header.section.startswith(FROM.encode())
+    assert b"X-Mox-Extra-order-ID: 17\r\n" in good(section, keep_extra=True).section
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ("X-Mox-Extra-a: 1\r\nX-Mox-Extra-A: 2\r\n", "X-Mox-Extra-A is given twice"),
+        ("X-Mox-Extra-: 1\r\n", "no key"),
+        ("".join(f"X-Mox-Extra-{n}: {'x' * 900}\r\n" for n in range(80)), "more than 65536"),
+    ],
+)
+def test_extra_that_is_refused(fields: str, text: str) -> None:
+    found = fault(FROM + fields)
+    assert found.about == "header"
+    assert text in found.text
+
+
+@pytest.mark.parametrize(("key", "written"), [("order-id", "Order-Id"), ("ORDER", "Order"), ("a--b", "A--B")])
+def test_canonical(key: str, written: str) -> None:
+    assert canonical(key) == written
+
+
+@pytest.mark.parametrize(("value", "no"), [("No", True), ("no", True), ("Yes", False), ("", False)])
+def test_tls_required(value: str, no: bool) -> None:
+    header = good(FROM + f"TLS-Required: {value}\r\n")
+    assert header.tls_required_no is no
+    assert b"TLS-Required" in header.section
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "me@example.org",
+        "<me@example.org>",
+        "Me <me@example.org>",
+        '"Me, myself @ home" <me@example.org>',
+        "=?utf-8?q?M@E?= <me@example.org>",
+        "me@example.org (Me)",
+        "Me (it is) <me@example.org> (really)",
+        "M. E. <me@EXAMPLE.org>",
+        "\r\n Me\r\n <me@example.org>",
+        '"me"@example.org',
+    ],
+)
+def test_from(value: str) -> None:
+    assert good(f"From: {value}\r\n").from_ == Address("me", "example.org")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "",
+        "Subject: x\r\n",
+        "From:\r\n",
+        "From: \r\n",
+        "From: Me\r\n",
+        "From: <>\r\n",
+        "From: me@example.org, you@example.org\r\n",
+        "From: me@example.org\r\nFrom: me@example.org\r\n",
+        "From: me@example.org\r\nfrom : you@example.org\r\n",
+        "From: Us: me@example.org;\r\n",
+        "From: boss@bank.example <me@example.org>\r\n",
+        "From: <boss@bank.example> <me@example.org>\r\n",
+        "From: <@relay.example:me@example.org>\r\n",
+        "From: me@example.org; you@example.org\r\n",
+        "From: me@example.org>\r\n",
+        "From: (me@example.org\r\n",
+        'From: "me@example.org\r\n',
+        "From: me@\r\n",
+        "From: me@exa mple.org\r\n",
+        "From: nobody, me@example.org\r\n",
+    ],
+)
+def test_from_that_is_not_one_address(fields: str) -> None:
+    assert fault(fields + "To: x@y\r\n").about == "from"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [FROM + "no field\r\n", FROM + ": x\r\n", FROM + "a b: x\r\n", "X: " + "y" * 1_000_001 + "\r\n" + FROM],
+)
+def test_malformed(section: str) -> None:
+    assert fault(section).about == "header"
+
+
+def test_header_is_utf8_or_something_old() -> None:
+    assert good(FROM + "Subject: \u00fc\r\n").utf8
+    assert not good(FROM.encode() + b"Subject: \xfc\r\n").utf8
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["(" * 50_000, '"' * 50_001, "<" * 50_000, "=?" * 25_000, "a@" * 25_000, " " * 50_000, "\\" * 50_001],
+)
+def test_hostile_from_takes_no_time(value: str) -> None:
+    started = perf_counter()
+    assert fault(f"From: {value}\r\n").about == "from"
+    assert perf_counter() - started < 0.5
