@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
@@ -24,7 +23,7 @@ from gateway import __version__, app
 from gateway.accounts import Authenticator
 from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option
 from gateway.config.load import parse, read_toml
-from gateway.config.settings import Settings
+from gateway.config.settings import Settings, http_url
 from gateway.errors import GatewayError, StartError
 from gateway.logs import set_up_logging
 from gateway.net.certificates import self_signed
@@ -46,9 +45,10 @@ def address(text: str) -> str:
 
 def url(text: str) -> str:
     """An option's value."""
-    if not re.fullmatch(r"https?://[!-.0-~][!-~]*", text):
-        raise click.BadParameter(f"{text!r} is no URL; give one such as {RECEIVER}")
-    return text
+    try:
+        return http_url(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
 
 
 @click.command()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -80,6 +81,18 @@ def _network(value: object) -> object:
         raise ValueError(f'{exc}; write a network such as "10.0.0.0/8"') from None
 
 
+def http_url(value: str) -> str:
+    """Raises ValueError if nothing could be called there."""
+    try:
+        parts = urlsplit(value)
+        callable_ = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port over 65535, brackets that do not match
+        callable_ = False
+    if not callable_ or any(char.isspace() or not char.isprintable() for char in value):
+        raise ValueError(f"{value!a} is no URL; write one such as http://localhost:9090/")
+    return value
+
+
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -93,7 +106,7 @@ Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
 Seconds = Annotated[float, Field(gt=0, strict=False)]
 Positive = Annotated[int, Field(gt=0)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 
 
 class SmtpSettings(Section):

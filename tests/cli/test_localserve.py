@@ -270,6 +270,9 @@ def test_a_broken_configuration(config: Path, before: str, after: str, says: str
             "Invalid value for '--webhook-out': 'localhost:9090' is no URL",
         ),
         (("--webhook-in", "http://x/\n[smtp]"), "is no URL"),
+        (("--webhook-out", "http://[::1/"), "is no URL"),
+        (("--webhook-out", "http://localhost:99999/"), "is no URL"),
+        (("--webhook-out", "http://:9090/"), "is no URL"),
     ],
 )
 def test_options_that_are_wrong_write_nothing(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
