@@ -345,7 +345,7 @@ async def test_plugin_failure_names_the_plugin_only(api: Any, caplog: pytest.Log
     assert "acme.sign" in message
     assert "try again later" in message
     assert "pem" not in message
-    assert "secret.pem" in caplog.text
+    assert not caplog.text  # the engine has logged it
 
 
 @pytest.mark.parametrize("error", [StoreBusy("64 writes wait"), StoreUnavailable("disk full: /var/x")])
