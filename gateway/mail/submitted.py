@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.mail.address import Address, AddressError
+from gateway.mail.compose import MAX_MESSAGE_ID
 from gateway.mail.encoded_words import decode_words
-from gateway.mail.fields import MAX_LINE, fold_field, format_date
+from gateway.mail.fields import fold_field, format_date
 from gateway.mail.headers import Headers, read_headers, unfold
 
 EXTRA = "x-mox-extra-"  # a field of that name and a key: a value for the webhooks of this message
@@ -76,7 +77,7 @@ def rewrite(
     if isinstance(extra, HeaderFault):
         return extra
     given = headers.message_ids("Message-ID")
-    usable = bool(given) and len(given[0]) <= MAX_LINE
+    usable = bool(given) and len(given[0]) <= MAX_MESSAGE_ID and given[0].isascii() and given[0].isprintable()
     out = [
         b"%s:%s\r\n" % (name, value)
         for name, value in headers.fields

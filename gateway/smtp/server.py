@@ -16,21 +16,18 @@ of `data_to_send`. Three rules hold throughout:
 Upon StartTls send what there is to send, do the handshake, and call `tls_started`. Auth and AuthResponse may
 be answered with `challenge` too.
 
-What is in sequence stands in _REFUSALS, what an answer leads to in _NEXT; the rest of the machine knows no
-order of commands.
+What is in sequence stands in `server_rules`: in REFUSALS, and what an answer leads to in NEXT. The rest of
+the machine knows no order of commands.
 """
 
 import binascii
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 
 from gateway.smtp.commands import (
     MAX_AUTH_LINE,
     MAX_COMMAND_LINE,
     MORE_COMMAND_LINE,
     Auth,
-    Command,
     CommandError,
     Data,
     Hello,
@@ -48,145 +45,48 @@ from gateway.smtp.events import (
     CLOSED,
     NEED_DATA,
     AuthResponse,
-    Closed,
     Connected,
     DataChunk,
     DataEnd,
     DataRefused,
     DsnWish,
     Envelope,
-    NeedData,
 )
 from gateway.smtp.lines import LineReader, LineTooLongError
 from gateway.smtp.replies import Reply
+from gateway.smtp.server_rules import (
+    BYE,
+    GO_AHEAD,
+    IN_TLS,
+    INQUIRIES,
+    LINE_TOO_LONG,
+    LOGGED_IN,
+    LOGIN_ENDED,
+    LOGIN_FIRST,
+    LOGIN_IN_TLS,
+    NEXT,
+    NO_LOGIN,
+    NO_MECHANISM,
+    NO_TLS,
+    NOT_ASCII,
+    OK,
+    PIPELINED,
+    REFUSALS,
+    SEND_DATA,
+    TLS_FIRST,
+    TOO_MANY_COMMANDS,
+    TOO_MANY_ERRORS,
+    TOO_MANY_LOGINS,
+    TOO_MANY_RECIPIENTS,
+    Event,
+    Offer,
+    Question,
+    ServerLimits,
+    State,
+    nothing_more,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What a server tells about itself, and what it allows one connection."""
-
-    hostname: str
-    max_message_size: int = 100 * 1024 * 1024  # octets, as in SIZE (RFC 1870)
-    max_recipients: int = 1000  # of a message; RFC 5321 section 4.5.3.1.8 wants at least 100
-    max_line: int | None = 998  # octets of a line of the message without CRLF; None is unlimited
-    max_errors: int = 50  # 5xx replies on a connection
-    max_failed_logins: int = 5  # on a connection, those that the client ends itself included
-    max_idle_commands: int = 100  # commands since the last message that carry no mail (NOOP, RSET, ...)
-    max_discard: int = (
-        64 * 1024 * 1024
-    )  # octets read beyond max_message_size to reach the end of refused data
-
-
-def nothing_more() -> tuple[str, ...]:
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a server offers beyond what every one does. `more` gives further lines of the answer to EHLO,
-    for extensions that add parameters (`commands.MORE_COMMAND_LINE`); their keywords are always the same."""
-
-    starttls: bool = False
-    login: bool = (
-        False  # mail is taken after AUTH only; the mechanisms are the machine's, for they may change
-    )
-    require_tls: bool = False  # REQUIRETLS (RFC 8689), within TLS
-    more: Callable[[], tuple[str, ...]] = nothing_more
-
-
-class State(Enum):
-    """Where a session is."""
-
-    CONNECTED = auto()  # the greeting is not decided
-    TURNED_AWAY = auto()  # greeted with a 5xx: the client may only quit (RFC 5321 section 3.1)
-    GREETED = auto()
-    READY = auto()  # the client said EHLO or HELO
-    AUTH = auto()  # the client has to answer a challenge
-    TLS = auto()  # the handshake is to be done
-    MAIL = auto()
-    RCPT = auto()  # there is a recipient
-    DATA = auto()  # the client sends the message
-    CLOSED = auto()
-
-
-Question = Connected | Mail | Rcpt | Data | DataEnd | Auth | AuthResponse
-Event = Question | StartTls | DataChunk | DataRefused | NeedData | Closed
-
-
-# --- What is out of sequence, and what it is answered with ---
-
-_HELLO_FIRST = Reply(503, "5.5.1", ("Send EHLO or HELO first",))
-_MAIL_FIRST = Reply(503, "5.5.1", ("Send MAIL first",))
-_NESTED = Reply(503, "5.5.1", ("A message is already begun",))
-_NO_RECIPIENTS = Reply(554, "5.5.1", ("No valid recipients",))
-_QUIT_ONLY = Reply(503, "5.5.1", ("No service here; only QUIT is possible",))
-
-_REFUSALS: Mapping[tuple[State, type[Command]], Reply] = {
-    (State.TURNED_AWAY, Hello): _QUIT_ONLY,
-    (State.TURNED_AWAY, Mail): _QUIT_ONLY,
-    (State.TURNED_AWAY, Rcpt): _QUIT_ONLY,
-    (State.TURNED_AWAY, Data): _QUIT_ONLY,
-    (State.TURNED_AWAY, Rset): _QUIT_ONLY,
-    (State.TURNED_AWAY, Inquiry): _QUIT_ONLY,
-    (State.TURNED_AWAY, StartTls): _QUIT_ONLY,
-    (State.TURNED_AWAY, Auth): _QUIT_ONLY,
-    (State.GREETED, Mail): _HELLO_FIRST,
-    (State.GREETED, Rcpt): _HELLO_FIRST,
-    (State.GREETED, Data): _HELLO_FIRST,
-    (State.GREETED, StartTls): _HELLO_FIRST,
-    (State.GREETED, Auth): _HELLO_FIRST,
-    (State.READY, Rcpt): _MAIL_FIRST,
-    (State.READY, Data): _MAIL_FIRST,
-    (State.MAIL, Mail): _NESTED,
-    (State.MAIL, Data): _NO_RECIPIENTS,
-    (State.MAIL, StartTls): _NESTED,
-    (State.MAIL, Auth): _NESTED,
-    (State.RCPT, Mail): _NESTED,
-    (State.RCPT, StartTls): _NESTED,
-    (State.RCPT, Auth): _NESTED,
-}
-
-# --- Where an answer leads: question -> (state after yes, state after no); None stays ---
-
-_NEXT: Mapping[type[Question], tuple[State, State | None]] = {
-    Connected: (State.GREETED, State.TURNED_AWAY),
-    Mail: (State.MAIL, None),
-    Rcpt: (State.RCPT, None),
-    Data: (State.DATA, None),
-    DataEnd: (State.READY, State.READY),
-    Auth: (State.READY, State.READY),
-    AuthResponse: (State.READY, State.READY),
-}
-
-# --- Replies that need no decision ---
-
-_OK = Reply(250, "2.0.0", ("OK",))
-_BYE = Reply(221, "2.0.0", ("Bye",))
-_LINE_TOO_LONG = Reply(500, "5.5.2", (f"Line is longer than {MAX_COMMAND_LINE} octets",))
-_NOT_ASCII = Reply(553, "5.6.7", ("Address is not ASCII and MAIL had no SMTPUTF8",))
-_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", ("Too many recipients",))
-_TOO_MANY_ERRORS = Reply(421, "4.7.0", ("Too many errors",))
-_TOO_MANY_COMMANDS = Reply(421, "4.7.0", ("Too many commands without a message",))
-_TOO_MANY_LOGINS = Reply(421, "4.7.0", ("Too many failed logins",))
-_PIPELINED = Reply(503, "5.5.1", ("Nothing may be sent before the answer to this",))
-_NO_TLS = Reply(502, "5.5.1", ("STARTTLS is not offered",))
-_IN_TLS = Reply(503, "5.5.1", ("TLS is in use already",))
-_GO_AHEAD = Reply(220, "2.0.0", ("Start TLS",))
-_TLS_FIRST = Reply(530, "5.7.0", ("Send STARTTLS first",))
-_LOGIN_FIRST = Reply(530, "5.7.0", ("Authentication required",))
-_LOGIN_IN_TLS = Reply(538, "5.7.11", ("Send STARTTLS first: there is no AUTH without TLS",))
-_NO_LOGIN = Reply(502, "5.5.1", ("AUTH is not offered",))
-_LOGGED_IN = Reply(503, "5.5.1", ("You are logged in already",))
-_NO_MECHANISM = Reply(504, "5.5.4", ("This mechanism is not offered",))
-_LOGIN_ENDED = Reply(501, "5.7.0", ("Authentication ended by you",))
-_INQUIRIES: Mapping[str, Reply] = {
-    "NOOP": _OK,
-    "VRFY": Reply(252, "2.1.5", ("Can't verify; send a message and see",)),
-    "EXPN": Reply(502, "5.5.1", ("EXPN is not supported",)),
-    "HELP": Reply(214, "2.0.0", ("EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP QUIT VRFY",)),
-}
-
-SEND_DATA = Reply(354, None, ("Send the message, end with <CRLF>.<CRLF>",))  # the yes to Data
+__all__ = ["SEND_DATA", "Event", "Offer", "Question", "ServerLimits", "SmtpServer", "State", "nothing_more"]
 
 
 class SmtpServer:
@@ -278,7 +178,7 @@ class SmtpServer:
         if not yes and reply.code < 400:
             raise ValueError(f"{reply.code} is no answer to {type(question).__name__}")
         self._question = None
-        after_yes, after_no = _NEXT[type(question)]
+        after_yes, after_no = NEXT[type(question)]
         self._state = after_yes if yes else after_no or self._state
         match question:
             case Mail() if not yes:
@@ -346,12 +246,12 @@ class SmtpServer:
                 raise LineTooLongError
             command = parse_command(line, self._keywords)
         except LineTooLongError:
-            self._say(_LINE_TOO_LONG)
+            self._say(LINE_TOO_LONG)
             return None
         except CommandError as error:
             self._say(error.reply)
             return None
-        refusal = _REFUSALS.get((self._state, type(command)))
+        refusal = REFUSALS.get((self._state, type(command)))
         if refusal is not None:
             self._say(refusal)
             return None
@@ -367,7 +267,7 @@ class SmtpServer:
             case Auth():
                 return self._begin_login(command)
             case Quit():
-                self._say(_BYE)
+                self._say(BYE)
                 self._closed()
                 return None
             case Hello():
@@ -378,18 +278,18 @@ class SmtpServer:
             case Rset():
                 self._end_transaction()
                 self._state = State.GREETED if self.hello is None else State.READY
-                reply = _OK
+                reply = OK
             case Inquiry(verb):
-                reply = _INQUIRIES[verb]
+                reply = INQUIRIES[verb]
         self._say(reply)
         self._idle_commands += 1
         if self._idle_commands > self._limits.max_idle_commands:
-            self._say(_TOO_MANY_COMMANDS)
+            self._say(TOO_MANY_COMMANDS)
         return None
 
     def _begin_transaction(self, command: Mail) -> Event | None:
         if self._offer.login and not self.logged_in:
-            self._say(_LOGIN_FIRST if self._mechanisms else _TLS_FIRST)
+            self._say(LOGIN_FIRST if self._mechanisms else TLS_FIRST)
             return None
         if command.size is not None and command.size > self._limits.max_message_size:
             self._say(self._too_large())
@@ -410,9 +310,9 @@ class SmtpServer:
     def _add_recipient(self, command: Rcpt) -> Event | None:
         assert self.envelope is not None  # or it would be out of sequence
         if not (command.recipient.ascii or self.envelope.smtputf8):
-            self._say(_NOT_ASCII)
+            self._say(NOT_ASCII)
         elif len(self.envelope.recipients) >= self._limits.max_recipients:
-            self._say(_TOO_MANY_RECIPIENTS)
+            self._say(TOO_MANY_RECIPIENTS)
         else:
             return self._ask(command)
         return None
@@ -453,21 +353,21 @@ class SmtpServer:
 
     def _begin_tls(self) -> Event | None:
         if self.in_tls:
-            self._say(_IN_TLS)
+            self._say(IN_TLS)
         elif not self._offer.starttls:
-            self._say(_NO_TLS)
+            self._say(NO_TLS)
         elif not self._pipelined():
-            self._say(_GO_AHEAD)
+            self._say(GO_AHEAD)
             self._state = State.TLS
         return None
 
     def _begin_login(self, command: Auth) -> Event | None:
         if self.logged_in:
-            self._say(_LOGGED_IN)
+            self._say(LOGGED_IN)
         elif not self._mechanisms:
-            self._say(_LOGIN_IN_TLS if self._offer.login and not self.in_tls else _NO_LOGIN)
+            self._say(LOGIN_IN_TLS if self._offer.login and not self.in_tls else NO_LOGIN)
         elif command.mechanism not in self._mechanisms:
-            self._say(_NO_MECHANISM)
+            self._say(NO_MECHANISM)
         elif not self._pipelined():
             return self._ask(command)
         return None
@@ -482,13 +382,13 @@ class SmtpServer:
                 return None
             response = parse_auth_response(line)
         except LineTooLongError:
-            self._login_failed(_LINE_TOO_LONG)
+            self._login_failed(LINE_TOO_LONG)
             return None
         except CommandError as error:
             self._login_failed(error.reply)
             return None
         if response is None:
-            self._login_failed(_LOGIN_ENDED)
+            self._login_failed(LOGIN_ENDED)
             return None
         return None if self._pipelined() else self._ask(AuthResponse(response))
 
@@ -497,14 +397,14 @@ class SmtpServer:
         self._say(reply)
         self._failed_logins += 1
         if self._failed_logins >= self._limits.max_failed_logins and self._state is not State.CLOSED:
-            self._say(_TOO_MANY_LOGINS)
+            self._say(TOO_MANY_LOGINS)
 
     def _pipelined(self) -> bool:
         """Whether the client sent more than it may, which is the end."""
         if not len(self._input):
             return False
         self._input.take()
-        self.close(_PIPELINED)
+        self.close(PIPELINED)
         return True
 
     # --- Message data ---
@@ -569,7 +469,7 @@ class SmtpServer:
         elif reply.permanent:
             self._errors += 1
             if self._errors > self._limits.max_errors:
-                self._say(_TOO_MANY_ERRORS)
+                self._say(TOO_MANY_ERRORS)
 
     def _closed(self) -> None:
         self._end_transaction()
