@@ -16,10 +16,12 @@ import trio.testing
 from gateway.net import smtp_server
 from gateway.net.smtp_handler import Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
+from gateway.net.tls import TlsStream
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import DsnWish, Envelope
 from gateway.smtp.replies import Reply
 from gateway.smtp.server import ServerLimits
+from tests.net.certificates import client_tls, server_tls
 
 SETTINGS = ServerSettings(ServerLimits("mx.example.org"))
 HELLO = b"EHLO client.example\r\n"
@@ -510,3 +512,70 @@ async def test_smtplib() -> None:
     assert first.recipients == (Mailbox("b", "example.net"), Mailbox("a b", "example.net"))
     assert first.size == len(sent)
     assert second.reverse_path == Mailbox("ü", "example.org")
+
+
+# --- TLS ---
+
+
+async def within_tls(talk: Talk) -> None:
+    talk.stream = await TlsStream.connect(talk.stream, client_tls(), "localhost", timeout=5)
+    talk.received = b""
+
+
+async def test_starttls_and_a_message() -> None:
+    async with service(settings=replace(SETTINGS, tls=server_tls())) as smtp:
+        talk = await smtp.talk(HELLO, b"STARTTLS\r\n")
+        while b"Start TLS" not in talk.received:
+            talk.received += await talk.stream.receive_some()
+        assert b"250-STARTTLS\r\n" in talk.received or b"250 STARTTLS\r\n" in talk.received
+        await within_tls(talk)
+        await talk.stream.send_all(SEND + b"hi\r\n.\r\nQUIT\r\n")
+        assert await talk.rest() == b"221 2.0.0 Bye"  # and then close_notify, or it would be an error
+        assert b"STARTTLS" not in talk.received
+    [(session, _, data)] = smtp.handler.messages
+    assert (session.tls, data) == ("TLSv1.3", b"hi\r\n")
+    assert session.binding == talk.stream.channel_binding
+
+
+async def test_tls_at_once() -> None:
+    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=True)) as smtp:
+        talk = await smtp.talk()
+        await within_tls(talk)
+        await talk.stream.send_all(SEND + b"hi\r\n.\r\nQUIT\r\n")
+        assert await talk.rest() == b"221 2.0.0 Bye"
+    assert len(smtp.handler.messages) == 1
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_handshake_has_a_time_limit(at_once: bool, autojump_clock: trio.testing.MockClock) -> None:
+    settings = replace(SETTINGS, tls=server_tls(), tls_at_once=at_once, tls_timeout=7)
+    async with service(settings=settings) as smtp:
+        talk = await smtp.talk(*(() if at_once else (HELLO, b"STARTTLS\r\n")))
+        started = trio.current_time()
+        await talk.rest()
+        assert trio.current_time() - started == 7
+
+
+@pytest.mark.parametrize("said", [b"EHLO client.example\r\n", b"\x16\x03\x01\x00\x01\x00", b""])
+async def test_no_handshake(said: bytes) -> None:
+    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=True)) as smtp:
+        talk = await smtp.talk(said)
+        await talk.stream.send_stream.aclose()
+        await talk.rest()
+    assert smtp.handler.steps == []
+
+
+async def test_turned_away_before_tls_without_a_word() -> None:
+    settings = replace(SETTINGS, tls=server_tls(), tls_at_once=True, max_connections=0)
+    async with service(settings=settings) as smtp:
+        talk = await smtp.talk()
+        assert await talk.rest() == b""
+
+
+async def test_a_session_within_tls_that_is_idle_ends_with_a_word(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=True)) as smtp:
+        talk = await smtp.talk()
+        await within_tls(talk)
+        assert await talk.rest() == b"421 4.4.2 No command in time"

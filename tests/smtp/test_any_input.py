@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.smtp.client import SmtpClient
-from gateway.smtp.events import Finished, NeedData, SendData
+from gateway.smtp.commands import Auth, Mail, StartTls
+from gateway.smtp.events import AuthResponse, Finished, NeedData, SendData
+from gateway.smtp.server import Offer, Question
 from tests.smtp.helpers import LIMITS, ServerRun, transaction
 
 COMMANDS = st.sampled_from(
@@ -20,6 +22,10 @@ COMMANDS = st.sampled_from(
         b"RSET\r\n",
         b"NOOP\r\n",
         b"QUIT\r\n",
+        b"AUTH PLAIN AGEAYg==\r\n",
+        b"AUTH PLAIN\r\n",
+        b"AGEAYg==\r\n",
+        b"*\r\n",
         b".\r\n",
         b"\r\n.\r\n",
         b"text",
@@ -71,6 +77,25 @@ def test_server(script: bytes, places: list[int]) -> None:
         )
         assert whole.closed == pieces.closed
         assert whole.feed([b""]).closed
+
+
+@settings(deadline=None)
+@given(st.lists(COMMANDS | st.just(b"STARTTLS\r\n"), max_size=25), st.booleans())
+def test_server_with_tls_and_logins(script: list[bytes], login: bool) -> None:
+    """Whatever comes in whatever order: TLS once, and no mail before somebody is logged in."""
+
+    def decide(question: Question) -> bytes | None:
+        return b"more" if isinstance(question, Auth | AuthResponse) and not login else None
+
+    offer = Offer(starttls=True, login=True)
+    run = ServerRun(LIMITS, decide, offer, tls_mechanisms=("PLAIN",)).feed(script)
+    assert sum(isinstance(event, StartTls) for event in run.events) <= 1
+    logged_in = False
+    for event in run.events:
+        if isinstance(event, Auth | AuthResponse):
+            logged_in = login
+        assert logged_in or not isinstance(event, Mail)
+    assert run.feed([b""]).closed
 
 
 @settings(deadline=None)
