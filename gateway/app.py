@@ -1,9 +1,9 @@
 """THE MAP: how the gateway is put together, and in which order it starts and stops.
 
-Out: `web/api` → `outbound/submission` (filter, sign, one row for each recipient, one commit) →
-`outbound/queue` (claim what is due) → `outbound/attempt` (suppressed? route; transport) → one outcome for
-each recipient → `outbound/settle` (one commit: history, suppression, retire or reschedule, event, webhook
-row) → `webhooks/sender`.
+Out: `web/api`, or `net/smtp_server` → `outbound/smtp_submission`; from either → `outbound/submission`
+(filter, sign, one row for each recipient, one commit) → `outbound/queue` (claim what is due) →
+`outbound/attempt` (suppressed? route; transport) → one outcome for each recipient → `outbound/settle` (one
+commit: history, suppression, retire or reschedule, event, webhook row) → `webhooks/sender`.
 
 In: `net/smtp_server` → `inbound/receive` (policy, store; durable before the 250) → an incoming webhook
 row → `webhooks/sender`.
@@ -227,12 +227,17 @@ async def serving(
                     teller.serve,
                     scheduler.serve,
                     partial(serve_smtp, smtp_listeners, smtp_settings, receiver),
-                    partial(serve_smtp, submission_listeners, with_starttls, submission, logins),
-                    partial(serve_smtp, submissions_listeners, with_tls, submission, logins),
                     partial(serve_http, web_listeners, web, http),
                     partial(serve_http, [control_listener], control, http),
                 ):
                     await services.start(partial(serve, stopping=stopping))
+                for listeners, how in (
+                    (submission_listeners, with_starttls),
+                    (submissions_listeners, with_tls),
+                ):
+                    if listeners:
+                        serve_them = partial(serve_smtp, listeners, how, submission, logins)
+                        await services.start(partial(serve_them, stopping=stopping))
                 try:
                     yield running
                 finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import smtplib
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from click.testing import CliRunner
 
 from gateway.cli.main import main
 from gateway.config.load import load
+from gateway.errors import ConfigError
 from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, localserve
 from tests.running import free_port_base, write_configuration
 
@@ -73,13 +76,16 @@ def test_the_first_start_and_its_curl_line(tmp_path: Path) -> None:
         text = (tmp_path / "gw" / "gateway.toml").read_text()
         assert text.startswith("# ")
         assert (tmp_path / "gw" / "gateway.toml").stat().st_mode & 0o77 == 0
-        assert (tmp_path / "gw" / "dkim" / "localhost.pem").stat().st_mode & 0o77 == 0
+        for key in ("dkim/localhost.pem", "tls/localhost.key"):
+            assert (tmp_path / "gw" / key).stat().st_mode & 0o77 == 0
+        certificate = (tmp_path / "gw" / "tls" / "localhost.pem").read_bytes()
         assert running.stop(signal.SIGTERM) == 0
         assert "stopping" in running.log.read_text()
     # And the second.
     with localserve(tmp_path / "gw") as running:
         assert (tmp_path / "gw" / "gateway.toml").read_text() == text
         assert running.api in line
+        assert (tmp_path / "gw" / "tls" / "localhost.pem").read_bytes() == certificate
         assert running.stop(signal.SIGINT) == 0
     log = running.log.read_text()
     assert "Traceback" not in log
@@ -93,8 +99,13 @@ def test_options(tmp_path: Path) -> None:
         assert (running.smtp_port, running.web_port) == (base + 25, base + 80)
         assert f"http://[::1]:{base + 80}/webapi/v0/" in running.banner
         assert 'http://127.0.0.1:1/out (sent), http://127.0.0.1:1/in"\\$x (received)' in running.banner
-        with socket.create_connection(("::1", base + 25), timeout=5) as connection:
-            assert connection.recv(100).startswith(b"220 ")
+        assert f"[::1]:{base + 587} (STARTTLS), [::1]:{base + 465} (TLS)" in running.banner
+        for port in (base + 25, base + 587):
+            with socket.create_connection(("::1", port), timeout=5) as connection:
+                assert connection.recv(100).startswith(b"220 ")
+        trusting = ssl.create_default_context(cafile=tmp_path / "gw" / "tls" / "localhost.pem")
+        with smtplib.SMTP_SSL("::1", base + 465, timeout=5, context=trusting) as client:
+            assert client.ehlo()[0] == 250
         assert running.stop() == 0
     written = (tmp_path / "gw" / "gateway.toml").read_text()
     settings = load(tmp_path / "gw" / "gateway.toml")
@@ -105,6 +116,7 @@ def test_options(tmp_path: Path) -> None:
     with localserve(tmp_path / "gw", *options) as running:
         assert (running.smtp_port, running.web_port) == (other + 25, other + 80)
         assert f"http://127.0.0.2:{other + 80}/" in running.banner
+        assert f"127.0.0.2:{other + 587} (STARTTLS), 127.0.0.2:{other + 465} (TLS)" in running.banner
         assert "http://127.0.0.1:2/ (sent)" in running.banner
         [line] = [line for line in running.banner.splitlines() if line.startswith("  curl ")]
         subprocess.run(["sh", "-c", line], capture_output=True, timeout=PATIENCE, check=True)
@@ -243,6 +255,10 @@ def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
         ('sets = ["default", "localserve"]', 'sets = ["defualt"]', "'defualt'"),
         ('plugins = ["localserve"]', 'plugins = ["localsevre"]', "'localsevre'"),
         ("dkim/localhost.pem", "dkim/none.pem", "dkim/none.pem: cannot be read (No such file or directory)"),
+        ("tls/localhost.key", "tls/none.key", "tls/none.key: there is no such file"),
+        ("tls/localhost.pem", "dkim/localhost.pem", "holds no certificate that can be read"),
+        ('key = "tls/localhost.key"', "", "tls: certificate and key go together: set both or neither"),
+        ("[tls]", "[tls.x]", "tls.x: there is no such setting"),
         ('["mox@localhost"]', '["mox"]', "accounts.mox.addresses"),
         ('["mox@localhost"]', '["mox@example.net"]', "add [domains.'example.net']"),
         ('hostname = "localhost"', "hostname = \xff", "is not UTF-8"),
@@ -257,7 +273,7 @@ def test_a_broken_configuration(config: Path, before: str, after: str, says: str
     for options in ((), ("--ip", "127.0.0.1", "--webhook-out", "http://127.0.0.1:1/")):
         line = refused("--dir", config.parent, *options)
         assert says in line
-        assert str(config) in line or "plugin" in line or "transports." in line, line
+        assert str(config) in line or any(part in line for part in ("plugin", "transports.", "tls.")), line
 
 
 @pytest.mark.parametrize(
@@ -288,3 +304,27 @@ def test_a_configuration_without_the_account(config: Path) -> None:
     with localserve(config.parent) as running:
         assert "Account   none: gateway.toml has no [accounts.mox]" in running.banner
         assert running.stop() == 0
+
+
+def test_a_configuration_from_before_there_was_submission(config: Path) -> None:
+    text = config.read_text()
+    config.write_text(text[: text.index("# Mail from accounts")] + text[text.index("[web]") :])
+    with localserve(config.parent, "--ip", "127.0.0.1") as running:
+        assert "Submit" not in running.banner
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("listen", "more", "says"),
+    [
+        ("127.0.0.1:1587", "", "submission.listen: nobody could log in without a certificate"),
+        ("0.0.0.0:1587", "login_without_tls = true", "0.0.0.0:1587 is not a loopback address"),
+        ("127.0.0.1:1587", "login_without_tls = true\n[submissions]\nlisten = ['127.0.0.1:1465']",
+         "submissions.listen: needs a certificate"),
+    ],
+)  # fmt: skip
+def test_logins_need_tls(tmp_path: Path, listen: str, more: str, says: str) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"hostname = 'localhost'\n[submission]\nlisten = ['{listen}']\n{more}\n")
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(path)
