@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.mail.address import Address, AddressError, parse_domain
-from gateway.model import RouteRule
+from gateway.mail.fields import FieldError, check_text
+from gateway.model import EventName, RouteRule
 
 MAX_MESSAGE_SIZE = 25 * 1024 * 1024  # bytes; what large providers accept, base64 included
 
@@ -81,6 +82,37 @@ def _network(value: object) -> object:
         raise ValueError(f'{exc}; write a network such as "10.0.0.0/8"') from None
 
 
+def _separator(value: str) -> str:
+    try:
+        Address.parse(f"a{value}b@localhost")
+    except AddressError:
+        pass
+    else:
+        if value:
+            return value
+    raise ValueError(f'{value!a} can separate nothing in an address; write one such as "+"')
+
+
+def _text(value: str) -> str:
+    try:
+        check_text("", value)
+    except FieldError as exc:
+        raise ValueError(str(exc).removeprefix(": ")) from None
+    return value
+
+
+def _header_value(value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must be printable ASCII, as it goes into a header")
+    return value
+
+
+def _data_dir(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("no path has a NUL character")
+    return value
+
+
 def http_url(value: str) -> str:
     """Raises ValueError if nothing could be called there."""
     try:
@@ -101,9 +133,13 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Domain = Annotated[str, AfterValidator(_domain)]
 DomainPattern = Annotated[str, AfterValidator(_domain_pattern)]
 EmailAddress = Annotated[Address, BeforeValidator(_address)]
+Text = Annotated[str, AfterValidator(_text)]  # for people, in a header
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
 Seconds = Annotated[float, Field(gt=0, strict=False)]
+Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], BeforeValidator(_tuple)]
+Events = Annotated[tuple[EventName, ...], BeforeValidator(_tuple)]
 Positive = Annotated[int, Field(gt=0)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
@@ -234,7 +270,7 @@ class DomainSettings(Section):
     """[domains."example.org"]: a domain whose mail this gateway handles."""
 
     disabled: bool = False
-    catchall_separator: Strings = ()  # such as "+": the localpart is cut there to find the account
+    catchall_separator: Separators = ()  # such as "+": the localpart is cut there to find the account
     catchall_account: str = ""  # gets mail for this domain's other addresses
     plugin_set: str = ""  # instead of the gateway's, for the stages of account scope
     routes: Routes = ()
@@ -244,8 +280,8 @@ class WebhookTarget(Section):
     """Where an account's webhooks go."""
 
     url: HttpUrl
-    authorization: str = ""  # the header's value
-    events: Strings = ()  # outgoing only; none listed means all
+    authorization: HeaderValue = ""  # the header's value
+    events: Events = ()  # outgoing only; none listed means all
     supersede: bool = True  # outgoing only: drop a waiting call when a newer event of the message comes
 
 
@@ -253,7 +289,7 @@ class AccountSettings(Section):
     """[accounts.NAME]: who may send, and receives."""
 
     addresses: Annotated[tuple[EmailAddress, ...], BeforeValidator(_tuple), Field(min_length=1)]
-    full_name: str = ""
+    full_name: Text = ""
     plugin_set: str = ""  # instead of the domain's or the gateway's, for the stages of account scope
     plugin: Mapping[str, Mapping[str, Any]] = {}  # [accounts.NAME.plugin.PLUGIN]: over [plugin.PLUGIN]
     routes: Routes = ()
@@ -270,7 +306,9 @@ class Settings(Section):
     """gateway.toml."""
 
     hostname: Domain
-    data_dir: Path = Field(default=Path("data"), strict=False)  # relative to the configuration file
+    data_dir: Annotated[Path, AfterValidator(_data_dir)] = Field(
+        default=Path("data"), strict=False
+    )  # relative to the configuration file
     grace: Seconds = 10.0  # for work under way when the gateway stops
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tls: TlsSettings = TlsSettings()
@@ -299,16 +337,18 @@ class Settings(Section):
                     "submission.listen: nobody could log in without a certificate; set tls.certificate and "
                     "tls.key"
                 )
-        owner: dict[Address, str] = {}
+        owner: dict[tuple[str, str], str] = {}
         for name, account in self.accounts.items():
             for address in account.addresses:
                 if address.domain not in self.domains:
                     raise ValueError(
                         f"accounts.{name}.addresses: {address}: add [domains.{address.domain!r}]"
                     )
-                if address in owner:
-                    raise ValueError(f"accounts.{name}.addresses: {address} is {owner[address]}'s already")
-                owner[address] = name
+                # Mail to an address is delivered whatever its case.
+                folded = (address.localpart.casefold(), address.domain)
+                if folded in owner:
+                    raise ValueError(f"accounts.{name}.addresses: {address} is {owner[folded]}'s already")
+                owner[folded] = name
         wanted = [(f"domains.{d!r}.catchall_account", s.catchall_account) for d, s in self.domains.items()]
         wanted.append(("smtp.unknown_recipients", self.smtp.unknown_recipients))
         for where, account_name in wanted:
