@@ -109,6 +109,11 @@ class Directory:
             found = domain.catchall_account or None
         return found
 
+    def separators(self, domain: str) -> tuple[str, ...]:
+        """A domain's catchall separators; none for one that is not configured."""
+        settings = self._domains.get(domain)
+        return tuple(filter(None, settings.catchall_separator)) if settings is not None else ()
+
     def domain_disabled(self, domain: str) -> bool:
         settings = self._domains.get(domain)
         return settings is not None and settings.disabled

@@ -13,9 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
-from gateway.model import Reject, RetryAt, Submission, Suppress, TransportType
+from gateway.mail.dsn import RecipientStatus
+from gateway.model import Reject, ReportMatch, RetryAt, Submission, Suppress, TransportType
 
-MAX_REASON = 2000  # characters of a GiveUp or Suppress
+MAX_REASON = 2000  # characters of a GiveUp, Suppress or ReportMatch
+MAX_BY = 100  # characters of a ReportMatch
+MAX_MATCHES = 1000  # of one report
 MAX_CONTENT_TYPE = 255  # characters
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -108,6 +111,49 @@ def suppress(answer: Any, *_: object) -> str:
         return f"a Suppress whose reason is not a str of at most {MAX_REASON} characters"
     if answer.expires is not None and not _is_time(answer.expires):
         return "a Suppress whose expires is neither a datetime with a time zone nor None"
+    return ""
+
+
+def _is_status(value: object) -> bool:
+    return (
+        isinstance(value, RecipientStatus)
+        and all(
+            _is_text(getattr(value, name)) and len(getattr(value, name)) <= MAX_REASON
+            for name in ("action", "status", "enhanced", "diagnostic", "remote_mta")
+        )
+        and type(value.code) is int
+        and 0 <= value.code <= 999
+    )
+
+
+_MATCH: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "queue_msg_id": (lambda v: type(v) is int, "is not an int"),
+    "by": (
+        lambda v: _is_text(v) and 0 < len(v) <= MAX_BY,
+        f"is not a str of 1 to {MAX_BY} characters",
+    ),
+    "recipient": (
+        lambda v: v is None or _is_status(v),
+        f"is neither None nor a RecipientStatus with a code to 999, texts to {MAX_REASON} characters",
+    ),
+    "trusted": (lambda v: isinstance(v, bool), "is not a bool"),
+    "reason": (
+        lambda v: _is_text(v) and len(v) <= MAX_REASON,
+        f"is not a str of at most {MAX_REASON} characters",
+    ),
+}
+
+
+def match_report(answer: Any, *_: object) -> str:
+    matches: tuple[object, ...] = answer if isinstance(answer, tuple) else (answer,)
+    if not matches or len(matches) > MAX_MATCHES:
+        return f"a tuple of {len(matches)} in place of 1 to {MAX_MATCHES} ReportMatch"
+    for match in matches:
+        if not isinstance(match, ReportMatch):
+            return f"a tuple with {type(match).__name__} in place of ReportMatch"
+        for name, (is_good, problem) in _MATCH.items():
+            if not is_good(getattr(match, name)):
+                return f"a ReportMatch whose {name} {problem}"
     return ""
 
 

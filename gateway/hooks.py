@@ -26,13 +26,16 @@ from gateway.model import (
     GiveUp,
     HoldRule,
     IncomingEvent,
+    IncomingReport,
     Outcome,
     QueuedMessage,
     Reception,
     Reject,
+    ReportMatch,
     RetryAt,
     Route,
     RouteRule,
+    SentMessages,
     Submission,
     Suppress,
     Suppression,
@@ -131,6 +134,14 @@ class Stages(_Asked):
             await first(calls, message, outcome, source, history, now) if calls else None
         )
         return answer if isinstance(answer, Suppress) else None
+
+    async def match_report(self, *, report: IncomingReport, sent: SentMessages) -> tuple[ReportMatch, ...]:
+        """The messages that it is about; none when nobody says."""
+        calls = self._table.get("match_report")
+        answer: ReportMatch | tuple[ReportMatch, ...] | None = (
+            await first(calls, report, sent) if calls else None
+        )
+        return (answer,) if isinstance(answer, ReportMatch) else answer or ()
 
     async def event(self, *, event: Event | IncomingEvent) -> None:
         """Tells all observers."""

@@ -57,13 +57,16 @@ from gateway.model import (
     GiveUp,
     HoldRule,
     IncomingEvent,
+    IncomingReport,
     Outcome,
     QueuedMessage,
     Reception,
     Reject,
+    ReportMatch,
     RetryAt,
     Route,
     RouteRule,
+    SentMessages,
     Submission,
     Suppress,
     Suppression,
@@ -389,6 +392,27 @@ class HookSpecs(Protocol):
         """
 
     # What became of it
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=(ReportMatch, tuple),
+        check=hookchecks.match_report,
+    )
+    def match_report(
+        self, report: IncomingReport, sent: SentMessages, settings: Any
+    ) -> ReportMatch | tuple[ReportMatch, ...] | None:
+        """Says which message that the account sent a report is about.
+
+        Called for each recipient of a received message that may be a report: it is a delivery status
+        notification, has the null sender, or came to an address with a catchall separator. `sent` looks up
+        what the account sent. Answer a match, or several for a report on several messages; None leaves it to
+        the next plugin. When nobody answers, the message is announced as any other.
+
+        A failure: as if it had answered None.
+        """
 
     @hookspec(verb=Verb.TELL, scope=Scope.ACCOUNT, limit=5.0, on_error=OnError.SKIP, answer=type(None))
     def event(self, event: Event | IncomingEvent, settings: Any) -> None:

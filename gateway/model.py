@@ -358,7 +358,7 @@ class IncomingReport:
     account: str
     mail_from: Address | None  # None is the null sender
     rcpt_to: Address
-    details: tuple[str, ...]  # what stands in it after its domain's catchall separators, where a FromID may be
+    details: tuple[str, ...]  # what follows a catchall separator in its localpart: where a FromID may be
     message_id: str
     subject: str
     dsn: DeliveryStatus | None  # None: it is no delivery status notification
@@ -366,12 +366,12 @@ class IncomingReport:
 
 
 class SentMessages(Protocol):
-    """What the account sent, queued or retired. Asking may take a moment; what is raised is not for plugins."""
+    """What the account sent, queued or retired."""
 
     async def find(
         self, *, from_id: str = "", env_id: str = "", message_id: str = ""
     ) -> Sequence[QueuedMessage]:
-        """The messages with all the identifiers given, the newest first, at most 1,000; with none given, none."""
+        """The messages with all the identifiers given, the newest first, at most 1,000; none for none."""
 
     async def get(self, queue_msg_id: int) -> QueuedMessage | None:
         """The message of that ID."""
@@ -381,9 +381,9 @@ class SentMessages(Protocol):
 class ReportMatch:
     """The `match_report` stage's answer: what the report is about.
 
-    `by` goes into the event's MatchedBy. `recipient` is one of `report.dsn.recipients`, or None if nothing can
-    be made of the report, for `reason`. `trusted`: nobody could forge it, so a failure may put the recipient
-    on the suppression list.
+    `by` goes into the event's MatchedBy. `recipient` says what became of the message (one of
+    `report.dsn.recipients`, say), or is None if nothing can be made of the report, for `reason`. `trusted`:
+    nobody could forge it, so a failure may put the recipient on the suppression list.
     """
 
     queue_msg_id: int

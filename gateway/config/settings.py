@@ -295,6 +295,9 @@ class AccountSettings(Section):
     routes: Routes = ()
     webhook_outgoing: WebhookTarget | None = None
     webhook_incoming: WebhookTarget | None = None
+    # Logins whose messages get a unique reverse-path for each recipient, so that what comes back says which
+    # message it is about. The domains of all the account's addresses need a catchall separator.
+    from_id_login_addresses: Annotated[tuple[EmailAddress, ...], BeforeValidator(_tuple)] = ()
     # Over the last 24 hours, counted for each recipient; 0 is the default, -1 no limit.
     max_messages_per_day: Annotated[int, Field(ge=-1)] = 0
     max_first_time_recipients_per_day: Annotated[int, Field(ge=-1)] = 0
@@ -349,6 +352,8 @@ class Settings(Section):
                 if folded in owner:
                     raise ValueError(f"accounts.{name}.addresses: {address} is {owner[folded]}'s already")
                 owner[folded] = name
+            if account.from_id_login_addresses:
+                self._check_from_ids(name, account)
         wanted = [(f"domains.{d!r}.catchall_account", s.catchall_account) for d, s in self.domains.items()]
         wanted.append(("smtp.unknown_recipients", self.smtp.unknown_recipients))
         for where, account_name in wanted:
@@ -366,3 +371,19 @@ class Settings(Section):
                         f"{where}[{number}].transport: there is no [transports.{rule.transport}]; add it"
                     )
         return self
+
+    def _check_from_ids(self, name: str, account: AccountSettings) -> None:
+        """Unique addresses can be made, and come back to the account."""
+        where = f"accounts.{name}.from_id_login_addresses"
+        ours = {(address.localpart.casefold(), address.domain) for address in account.addresses}
+        for login in account.from_id_login_addresses:
+            separators = self.domains[login.domain].catchall_separator if login.domain in self.domains else ()
+            cuts = [login.localpart, *(login.localpart.partition(separator)[0] for separator in separators)]
+            if not any((cut.casefold(), login.domain) in ours for cut in cuts):
+                raise ValueError(f"{where}: {login} is no address of this account; add it to its addresses")
+        for address in account.addresses:
+            if not any(self.domains[address.domain].catchall_separator):
+                raise ValueError(
+                    f"{where}: the domain of {address} has no catchall separator; add"
+                    f' catchall_separator = ["+"] to [domains.{address.domain!r}]'
+                )

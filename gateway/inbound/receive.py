@@ -7,16 +7,18 @@ its sink. One stored content for all recipients; one row, event and webhook call
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 
 from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
-from gateway.errors import PluginError, StoreError
+from gateway.errors import PluginError, Stale, StoreError
 from gateway.hooks import Hooks
 from gateway.inbound.replies import OK, rejection, reply_to
+from gateway.inbound.reports import Arrived, Reports
 from gateway.mail.address import Address, AddressError
 from gateway.mail.fields import format_date
 from gateway.mail.reading import ParsedHeader, parse_header
@@ -27,8 +29,8 @@ from gateway.outbound.settle import call_draft, keep_events_until
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
-from gateway.store import received
-from gateway.store.changes import IncomingDraft, NewCopy, NewReceived
+from gateway.store import reports
+from gateway.store.changes import IncomingDraft, NewCopy, NewReceived, Report
 from gateway.store.content import Spool, StoredBytes
 from gateway.store.store import Store
 
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 
 INBOX = "Inbox"
 MAX_RECEIVED = 100  # header fields; more is a loop (RFC 5321, 6.3)
+DECIDE_AGAIN = 3  # times, when what a report says rests on what changes until the commit
 HEAD = 1024 * 1024  # bytes kept in memory to read the header section from
 
 
@@ -52,6 +55,7 @@ class Receiver:
         offload: Offload,
         announced: Callable[[], None],
     ) -> None:
+        self.reports = Reports(settings, hooks, store, offload)
         self.settings, self.directory, self.hooks = settings, directory, hooks
         self.store, self.clock, self.offload, self.announced = store, clock, offload, announced
 
@@ -189,9 +193,31 @@ class _Incoming:
         assert self._spool is not None
         receiver = self._receiver
         stored = await self._spool.finish()
-        now = receiver.clock.now()
-        new = self._copies(stored, header, now)
-        ids = await receiver.store.write(lambda conn: received.add(conn, new, now), size=stored.size)
+        arrived = Arrived(
+            mail_from=receiver.address(self._envelope.reverse_path),
+            header=header,
+            content=receiver.store.content.open(stored),
+        )
+        owners = [(self._account(recipient), recipient) for recipient in self._recipients()]
+        candidates = [receiver.reports.may_be(arrived, *owner) for owner in owners]
+        dsn = await receiver.reports.read(arrived) if any(candidates) else None
+        for tries in range(DECIDE_AGAIN + 1):
+            now = receiver.clock.now()
+            found = [
+                await receiver.reports.about(arrived, dsn, *owner, now, suppressing=tries < DECIDE_AGAIN)
+                if candidate
+                else ()
+                for owner, candidate in zip(owners, candidates, strict=True)
+            ]
+            new = self._copies(stored, header, owners, found, now)
+            try:
+                write = partial(reports.add, new=new, found=found, now=now)
+                ids, _ = await receiver.store.write(write, size=stored.size)
+                break
+            except Stale:
+                # What was reported on is gone, or a suppression rested on what has changed.
+                if tries == DECIDE_AGAIN:
+                    raise
         receiver.announced()
         log.info(
             "received session=%s messages=%s from=<%s> size=%d",
@@ -202,14 +228,26 @@ class _Incoming:
         )
         return OK
 
-    def _copies(self, stored: StoredBytes, header: ParsedHeader, now: datetime) -> NewReceived:
-        """A copy for each recipient, announced to its account."""
+    def _recipients(self) -> list[Address]:
+        return [self._receiver.local(mailbox) for mailbox in self._envelope.recipients]
+
+    def _account(self, recipient: Address) -> str:
+        account = self._receiver.account_of(recipient)
+        assert account is not None  # it was when the recipient was accepted, and settings do not change
+        return account
+
+    def _copies(
+        self,
+        stored: StoredBytes,
+        header: ParsedHeader,
+        owners: Sequence[tuple[str, Address]],
+        found: Sequence[Sequence[Report]],
+        now: datetime,
+    ) -> NewReceived:
+        """A copy for each recipient, announced to its account unless it is a report on what that sent."""
         receiver, envelope = self._receiver, self._envelope
         copies = []
-        for mailbox in envelope.recipients:
-            recipient = receiver.local(mailbox)
-            account = receiver.account_of(recipient)
-            assert account is not None  # it was when the recipient was accepted, and settings do not change
+        for (account, recipient), reported in zip(owners, found, strict=True):
             copies.append(
                 NewCopy(
                     account=account,
@@ -222,7 +260,7 @@ class _Incoming:
                     automated=header.automated,
                     message_id=header.message_id,
                     subject=header.subject,
-                    event=_announcement(receiver.settings.accounts[account], now),
+                    event=None if reported else _announcement(receiver.settings.accounts[account], now),
                 )
             )
         return NewReceived(content=stored, copies=tuple(copies))

@@ -38,16 +38,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 class RecipientStatus:
     """What a notification says of one recipient. "" is what it does not say."""
 
-    final_recipient: str  # an address, as it is written, without its type
-    original_recipient: str
     action: str  # lower case: "failed", "delayed", "delivered", "relayed", "expanded", or anything else
-    status: str  # RFC 3463, "5.1.1"
-    code: int  # SMTP reply code of Diagnostic-Code; else 100 times the class of the status; else 0
-    enhanced: str  # of Diagnostic-Code, else the status
-    diagnostic: str  # for people: Diagnostic-Code without its type
-    remote_mta: str
+    status: str = ""  # RFC 3463, "5.1.1"
+    code: int = 0  # SMTP reply code of Diagnostic-Code; else 100 times the class of the status; else 0
+    enhanced: str = ""  # of Diagnostic-Code, else the status
+    diagnostic: str = ""  # for people: Diagnostic-Code without its type
+    remote_mta: str = ""
+    final_recipient: str = ""  # an address, as it is written, without its type
+    original_recipient: str = ""
     # Whom this may be about: what can be read as an address in both, also with RFC 3461's encoding undone.
-    addresses: tuple[Address, ...]
+    addresses: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,10 @@ from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
 from gateway.model import Delivery, Outcome, QueuedMessage, Result, RouteRule, Transport
 from gateway.outbound import outcomes, suppression
+from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import decide
 from gateway.store import settle
-from gateway.store.changes import Claimed, Settled, Settlement
+from gateway.store.changes import Claimed, Reschedule, Settled, Settlement
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Attempts:
                         known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
             except (NoTransport, PluginError) as exc:
                 problem = str(exc)
-        settlements = []
+        settlements: list[Settlement] = []
         now, duration = self.clock.now(), trio.current_time() - started
         for claimed in claims:
             outcome = known.get(claimed.message.id) or Outcome.temporary(problem)
@@ -95,7 +96,19 @@ class Attempts:
                     now=now,
                 )
             )
-        await self._settle(stages, claims, settlements, now)
+        notified = [
+            await self._with_notice(stages, claimed, settlement, now)
+            for claimed, settlement in zip(claims, settlements, strict=True)
+        ]
+        try:
+            await self._settle(stages, claims, notified, now)
+        finally:
+            for settlement in notified:
+                await self._notices.discard(settlement.notice)
+
+    @property
+    def _notices(self) -> Notices:
+        return Notices(self.settings, self.store)
 
     def _delivery(self, sent: Sequence[Claimed]) -> Delivery:
         return Delivery(
@@ -169,7 +182,8 @@ class Attempts:
                     ]
                 else:
                     changes = list(settlements)  # better no entry than one that rests on nothing
-                settled = await self.store.write(partial(settle.settle_many, changes=changes, now=now))
+                write = partial(settle.settle_many, changes=changes, now=now)
+                settled = await self.store.write(write, size=sum(map(_size, changes)))
             except Stale:
                 tries += 1
             except StoreError as exc:
@@ -204,6 +218,21 @@ class Attempts:
                 + (f" error={settlement.event.error[:500]!r}" if settlement.event.error else ""),
             )
 
+    async def _with_notice(
+        self, stages: Stages, claimed: Claimed, settlement: Settlement, now: datetime
+    ) -> Settlement:
+        """With what the sender's mailbox is told, if anything."""
+        assert settlement.event is not None
+        news = News(
+            event=settlement.event.name,
+            outcome=settlement.outcome,
+            error=settlement.event.error,
+            next_attempt=settlement.then.next_attempt if isinstance(settlement.then, Reschedule) else None,
+        )
+        content = self.store.content.open(claimed.content)
+        notice = await self._notices.about(stages, claimed, content, news, now)
+        return replace(settlement, notice=notice)
+
     async def _with_suppression(
         self, stages: Stages, claimed: Claimed, settlement: Settlement, now: datetime
     ) -> Settlement:
@@ -214,3 +243,8 @@ class Attempts:
             stages, self.store, claimed.message, settlement.outcome, "queue", now
         )
         return replace(settlement, suppress=entry)
+
+
+def _size(change: Settlement) -> int:
+    """Bytes that a settlement brings to the store."""
+    return change.notice.content.size if change.notice is not None else 0

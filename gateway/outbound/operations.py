@@ -9,9 +9,10 @@ from functools import partial
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import NotConfigured
-from gateway.model import HoldRule
+from gateway.model import HoldRule, Outcome
+from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import ending
-from gateway.store import actions, holds
+from gateway.store import actions, holds, listing
 from gateway.store.changes import EventDraft, Report, Retire
 from gateway.store.listing import Filter, Item
 from gateway.store.steps import run_steps
@@ -75,6 +76,7 @@ class QueueOperations:
     ) -> None:
         self._settings, self._store, self._clock = settings, store, clock
         self._queued, self._settled = queued, settled
+        self._notices = Notices(settings, store)
 
     async def hold(self, wanted: Filter) -> int:
         return await run_steps(self._store, lambda conn, at: actions.hold(conn, wanted, at))
@@ -121,8 +123,14 @@ class QueueOperations:
                 partial(actions.matching, wanted=wanted, position=position)
             )
             now = self._clock.now()
-            reports = [self._failure(item, error, now) for item in items]
-            done = await self._store.write(partial(actions.end, reports=reports, now=now))
+            reports = [await self._failure(item, error, now) for item in items]
+            notices = [report.notice for report in reports if report.notice is not None]
+            try:
+                write = partial(actions.end, reports=reports, now=now)
+                done = await self._store.write(write, size=sum(notice.content.size for notice in notices))
+            finally:
+                for notice in notices:
+                    await self._notices.discard(notice)
             await self._store.content.unlink(done.files)
             self._settled()
             changed += done.affected
@@ -130,16 +138,20 @@ class QueueOperations:
                 return changed
             position = following
 
-    def _failure(self, item: Item, error: str, now: datetime) -> Report:
-        """What is written of one; the place for its DSN too (`notice`)."""
+    async def _failure(self, item: Item, error: str, now: datetime) -> Report:
+        """What is written of one."""
         terms = ending(self._settings.accounts.get(item.message.account), "failed", now)
         why = error + (actions.UNDER_WAY if item.leased else "")
+        where = await self._store.read(partial(listing.content_of, message_id=item.message.id))
+        content = None if where is None else self._store.content.open(where)
+        news = News(event="failed", outcome=Outcome.permanent(why), error=why)
         return Report(
             message_id=item.message.id,
             error=why,
             success=False,
             retire=Retire(retired_as="failed", success=False, keep_until=terms.keep_until),
             event=EventDraft(name="failed", error=why, keep_until=terms.event_keep_until, calls=terms.calls),
+            notice=await self._notices.about(None, item, content, news, now),
         )
 
     async def drop(self, wanted: Filter, error: str) -> int:

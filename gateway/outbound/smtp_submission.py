@@ -150,11 +150,12 @@ class _Submitted:
     async def _submit(self, message: bytes) -> Reply:
         handler = self._handler
         section, body = _split(message)
+        made = new_message_id(ascii_domain(handler.settings.hostname))  # if it has none
         header = await handler.offload.run_beside(
             len(section),
             rewrite,
             section,
-            message_id=new_message_id(ascii_domain(handler.settings.hostname)),
+            message_id=made,
             date=self._started,
             keep_extra=handler.settings.submission.keep_extra_headers,
         )
@@ -162,7 +163,7 @@ class _Submitted:
             raise SubmissionRefused("badFrom" if header.about == "from" else "user", header.text)
         if not handler.directory.may_send_from(self._login.account, header.from_):
             raise SubmissionRefused("badFrom", f"From: {header.from_} is not an address of your account")
-        submitted = await handler.submitter.submit(self._new(header, body))
+        submitted = await handler.submitter.submit(self._new(header, body, made))
         log.info(
             "submitted session=%s account=%s messages=%s",
             self._session.id,
@@ -171,7 +172,7 @@ class _Submitted:
         )
         return Reply(250, "2.0.0", (f"Queued as {submitted.recipients[0].id}",))
 
-    def _new(self, header: SubmittedHeader, body: bytes) -> NewSubmission:
+    def _new(self, header: SubmittedHeader, body: bytes, made: str) -> NewSubmission:
         envelope, hostname = self._envelope, self._handler.settings.hostname
         assert envelope.reverse_path is not None  # refused at MAIL
         sender = _address(envelope.reverse_path, hostname)
@@ -193,6 +194,7 @@ class _Submitted:
             recipients=recipients,
             data=data,
             message_id=header.message_id,
+            made_message_id=header.message_id == made,
             subject=header.subject,
             smtputf8=(header.utf8 and envelope.smtputf8)
             or not all(address.is_ascii for address in (sender, header.from_, *recipients)),

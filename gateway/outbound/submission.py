@@ -18,8 +18,9 @@ from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks, Stages
-from gateway.mail.address import Address
+from gateway.mail.address import Address, AddressError
 from gateway.model import Submission
+from gateway.outbound.from_ids import details, new_from_id, unique_sender
 from gateway.outbound.operations import HoldRules
 from gateway.outbound.suppression import base_address
 from gateway.store import queue
@@ -58,6 +59,7 @@ class NewSubmission:
     recipients: tuple[Address, ...]
     data: bytes
     message_id: str
+    made_message_id: bool = False  # by us, with 128 random bits
     subject: str
     smtputf8: bool
     has_8bit: bool
@@ -114,7 +116,7 @@ class Submitter:
         try:
             if new.sent_copy is not None:
                 contents.append(await self._store.content.put(new.sent_copy))
-            change, ids = await self._queue_it(stages, submission, new.reports, account, contents)
+            change, ids = await self._queue_it(stages, submission, new, account, contents)
         except BaseException:
             for stored in contents:
                 await self._store.content.discard(stored)
@@ -138,19 +140,20 @@ class Submitter:
         self,
         stages: Stages,
         submission: Submission,
-        reports: ReportWishes,
+        new: NewSubmission,
         account: AccountSettings,
         contents: Sequence[StoredBytes],
     ) -> tuple[NewMessages, tuple[int, ...]]:
         """Decide what to hold, and write it all, unless the hold rules changed in between."""
         bases = [await base_address(stages, recipient) for recipient in submission.recipients]
+        from_ids = self._from_ids(submission, account)
         for _ in range(DECIDE_AGAIN):
             rules, generation = await self._holding.snapshot()
             held = [
                 bool(await stages.hold(submission=submission, recipient=recipient, rules=rules))
                 for recipient in submission.recipients
             ]
-            change = self._change(submission, reports, account, contents, bases, held, generation)
+            change = self._change(submission, new, account, contents, from_ids, bases, held, generation)
             write = partial(queue.add, new=change, now=self._clock.now())
             try:
                 return change, await self._store.write(write, size=sum(stored.size for stored in contents))
@@ -158,22 +161,54 @@ class Submitter:
                 await self._holding.refresh()
         raise StoreBusy("hold rules keep changing; try again")
 
+    def _from_ids(
+        self, submission: Submission, account: AccountSettings
+    ) -> Sequence[tuple[str, Address | None]]:
+        """For each recipient its FromID, and the unique reverse-path with it; ("", None) for none.
+
+        Raises SubmissionRefused.
+        """
+        sender, count = submission.reverse_path, len(submission.recipients)
+        separators = self._directory.separators(sender.domain)
+        if (
+            not any(_same(submission.login, login) for login in account.from_id_login_addresses)
+            or not separators
+            or not self._directory.may_send_from(submission.account, sender)  # a plugin's
+        ):
+            return [("", None)] * count
+        if submission.via == "smtp" and not any(_same(sender, address) for address in account.addresses):
+            chosen = details(sender, separators)
+            if chosen and count > 1:
+                raise SubmissionRefused("user", "a FromID in MAIL FROM is for one recipient only")
+            if chosen:
+                return [(chosen[0], sender)]
+        ids = [new_from_id() for _ in range(count)]
+        try:
+            return [(i, unique_sender(sender, i, account.addresses, separators)) for i in ids]
+        except AddressError as exc:
+            raise SubmissionRefused("user", f"no unique address can be made of {sender}: {exc}") from None
+
     def _change(
         self,
         submission: Submission,
-        reports: ReportWishes,
+        new: NewSubmission,
         account: AccountSettings,
         contents: Sequence[StoredBytes],
+        from_ids: Sequence[tuple[str, Address | None]],
         bases: Sequence[str],
         held: Sequence[bool],
         generation: int,
     ) -> NewMessages:
         """The rows to write, and the facts that must still hold then."""
+        reports = new.reports
         return NewMessages(
             account=submission.account,
             submission_id=submission.id,
             sender=submission.reverse_path,
             message_id=submission.message_id,
+            message_id_secret=new.made_message_id
+            and submission.message_id == new.message_id
+            and len(submission.recipients) == 1,
             subject=submission.subject,
             has_8bit=submission.has_8bit,
             smtputf8=submission.smtputf8,
@@ -189,11 +224,15 @@ class Submitter:
                     base_address=base,
                     hold=hold,
                     destination=r.domain,
+                    from_id=from_id,
+                    sender=sender,
                     env_id=reports.env_id,
                     dsn_notify=reports.recipients.get(r, ("", ""))[0],
                     dsn_orcpt=reports.recipients.get(r, ("", ""))[1],
                 )
-                for r, base, hold in zip(submission.recipients, bases, held, strict=True)
+                for r, (from_id, sender), base, hold in zip(
+                    submission.recipients, from_ids, bases, held, strict=True
+                )
             ),
             hold_generation=generation,
             max_messages=_limit(account.max_messages_per_day, DEFAULT_MESSAGES_PER_DAY),
@@ -202,6 +241,11 @@ class Submitter:
             ),
             sent_copy=_sent(submission, contents[1]) if len(contents) > 1 else None,
         )
+
+
+def _same(one: Address, other: Address) -> bool:
+    """Localparts of our own domains are compared case-folded."""
+    return one.domain == other.domain and one.localpart.casefold() == other.localpart.casefold()
 
 
 def _submission(new: NewSubmission) -> Submission:

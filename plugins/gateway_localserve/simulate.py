@@ -30,7 +30,8 @@ class Localserve:
         if reception.step == "mail":
             sender = reception.reverse_path
             if sender is not None and sender.localpart.lower().startswith("mailfrom"):
-                return await _simulate(sender)
+                # Cut at localserve's separator: a unique MAIL FROM has a FromID behind it.
+                return await _simulate(Address(sender.localpart.partition("+")[0], sender.domain))
             return None
         if reception.step == "rcpt":
             *earlier, recipient = reception.recipients

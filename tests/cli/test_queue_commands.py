@@ -48,7 +48,7 @@ async def test_list(three: Running) -> None:
         "ERROR",
     ]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
-    assert "mox@localhost" in lines[1]
+    assert "mox+" in lines[1]
     assert "in 60.0m" in lines[1] or "in 1.0h" in lines[1]
     assert "in 5.0h" in lines[3]
     assert await ok(three, "queue", "list", "--to", "nobody") == "no messages match\n"
@@ -62,7 +62,7 @@ async def test_list(three: Running) -> None:
         (["--id", "9"], []),
         (["--account", "mox"], [1, 2, 3]),
         (["--account", "other"], []),
-        (["--from", "MOX@"], [1, 2, 3]),
+        (["--from", "MOX+"], [1, 2, 3]),
         (["--to", "example.org"], [1, 3]),
         (["--to", "%"], []),
         (["--to", "_"], []),

@@ -12,6 +12,7 @@ from gateway import (
     Delivery,
     Event,
     GiveUp,
+    IncomingReport,
     Outcome,
     QueuedMessage,
     Reception,
@@ -177,6 +178,19 @@ def an_event() -> Event:
 
 def a_reception() -> Reception:
     return Reception(step="mail", remote_ip="192.0.2.1", helo="client.example", reverse_path=None)
+
+
+def a_report() -> IncomingReport:
+    return IncomingReport(
+        account="app",
+        mail_from=None,
+        rcpt_to=Address.parse("app@example.org"),
+        details=(),
+        message_id="<1@mx.example>",
+        subject="hi",
+        dsn=None,
+        content=NoContent(),
+    )
 
 
 def a_failure() -> Outcome:

@@ -142,6 +142,9 @@ def test_the_built_in_sets() -> None:
             "mox.routing",
             retry,
             "mox.suppress",
+            "mox.fromid",
+            "mox.envid",
+            "mox.messageid",
             "mox.webhook",
             "smtp",
         )

@@ -62,7 +62,7 @@ async def test_two_accounts(tmp_path: Path, webhooks: Receiver) -> None:
         await gateway.send("vtemperror@example.org")
 
         arrived = await webhooks.wait_for(lambda p: "Meta" in p, 3)
-        assert [p["Meta"]["MailFrom"] for p in arrived] == ["mox@localhost"] * 3
+        assert {p["From"][0]["Address"] for p in arrived} == {"mox@localhost"}
         for payload in arrived:
             assert b"X-Acme-Seal" not in await gateway.raw(payload["Meta"]["MsgID"])
         await webhooks.event("delayed", Recipient="vtemperror@example.org")

@@ -8,7 +8,7 @@ import inspect
 import logging
 import re
 import textwrap
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +44,7 @@ from tests.hooks.helpers import (
     a_failure,
     a_message,
     a_reception,
+    a_report,
     a_submission,
     a_suppression,
     an_event,
@@ -259,6 +260,26 @@ async def waits_for_a_mailbox(example: Example) -> None:
         assert found == answer
 
 
+async def knows_an_old_server(example: Example) -> None:
+    class Sent:
+        async def find(
+            self, *, from_id: str = "", env_id: str = "", message_id: str = ""
+        ) -> Sequence[gateway.QueuedMessage]:
+            return [a_message()] if message_id == "<7@example.org>" else []
+
+        async def get(self, queue_msg_id: int) -> gateway.QueuedMessage | None:
+            return None
+
+    failed = gateway.RecipientStatus(action="failed", code=550)
+    for subject, answer in (
+        ("Message bounced: <7@example.org>", (gateway.ReportMatch(7, "subject", failed),)),
+        ("Message bounced: <8@example.org>", ()),
+        ("hi", ()),
+    ):
+        report = dataclasses.replace(a_report(), subject=subject)
+        assert await example.stages.match_report(report=report, sent=Sent()) == answer
+
+
 async def routes(example: Example) -> None:
     for attempts, transport in ((3, "rest"), (4, "backup")):
         message = dataclasses.replace(a_message(), attempts=attempts)
@@ -336,6 +357,7 @@ EXAMPLES: list[tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] =
     (times, {}),
     (retries, {}),
     (waits_for_a_mailbox, {}),
+    (knows_an_old_server, {}),
     (writes_failures, {"file": "failures"}),
     (chats, {}),
     (closes_the_door, {}),

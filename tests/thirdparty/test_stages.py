@@ -194,7 +194,8 @@ async def test_format_webhook(tmp_path: Path, webhooks: Receiver) -> None:
         await gateway.send(Subject="for the chat")
         bodies = await webhooks.wait_for(lambda payload: True, 2)
         assert {"text": "delivered: for the chat to user@example.org"} in bodies
-        assert any(body["text"].endswith("bytes from mox@localhost") for body in bodies)
+        [arrived] = [body["text"] for body in bodies if " bytes from " in body["text"]]
+        assert arrived.partition(" bytes from ")[2].startswith("mox+")
         assert {headers["content-type"] for headers in webhooks.headers} == {"application/json"}
 
 

@@ -41,7 +41,12 @@ async def test_a_message_goes_all_the_way(tmp_path: Path) -> None:
     async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
         answer = await gateway.send(Extra={"Order": "17"}, HTML="<p>hello</p>")
         [submission] = answer["Submissions"]
-        assert submission == {"Address": "user@example.org", "QueueMsgID": 1, "FromID": ""}
+        sender = f"mox+{submission['FromID']}@localhost"
+        assert submission == {
+            "Address": "user@example.org",
+            "QueueMsgID": 1,
+            "FromID": submission["FromID"],
+        }
 
         delivered = await webhooks.event("delivered")
         assert delivered["QueueMsgID"] == 1
@@ -58,7 +63,7 @@ async def test_a_message_goes_all_the_way(tmp_path: Path) -> None:
             "<p>hello</p>\n",
         )
         meta = incoming["Meta"]
-        assert (meta["MailFrom"], meta["RcptTo"]) == ("mox@localhost", "user@example.org")
+        assert (meta["MailFrom"], meta["RcptTo"]) == (sender, "user@example.org")
         assert (meta["MailboxName"], meta["RemoteIP"], meta["Automated"]) == ("Inbox", "127.0.0.1", False)
 
         got = await gateway.call("MessageGet", {"MsgID": meta["MsgID"]})
@@ -72,7 +77,9 @@ async def test_a_message_goes_all_the_way(tmp_path: Path) -> None:
         raw = await gateway.raw(meta["MsgID"])
         assert got["Meta"]["Size"] == len(raw)
         trace, _, rest = raw.partition(b"DKIM-Signature:")
-        assert trace.startswith(b"Return-Path: <mox@localhost>\r\nReceived: from localhost ([127.0.0.1])\r\n")
+        assert trace.startswith(
+            f"Return-Path: <{sender}>\r\nReceived: from localhost ([127.0.0.1])\r\n".encode()
+        )
         assert b"\tfor <user@example.org>;" in trace
         assert verified(raw, tmp_path)
         assert not verified(raw.replace(b"hello", b"Hello"), tmp_path)

@@ -97,6 +97,7 @@ async def send(call: Call, request: models.SendRequest) -> models.SendResult:
             message_id=composed.message_id,
             subject=request.Subject,
             smtputf8=composed.smtputf8 or not all(address.is_ascii for address in recipients),
+            made_message_id=not request.MessageID,
             has_8bit=composed.has_8bit,
             require_tls=request.RequireTLS,
             future_release=future_release,

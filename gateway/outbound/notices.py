@@ -1,0 +1,243 @@
+"""Notices: what the sender's own mailbox is told of a delivery, as a delivery status notification (RFC 3464).
+
+A message that failed, or is late, makes one in the Inbox of the account that sent it, and nowhere else: who
+did not log in here never gets one. It is stored directly, with the result that it tells of; nothing is
+matched, and no webhook is called for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import trio
+
+from gateway.config.settings import Settings
+from gateway.errors import GatewayError
+from gateway.hooks import Stages
+from gateway.mail.address import Address, ascii_domain
+from gateway.mail.compose import new_message_id
+from gateway.mail.compose_dsn import Action, DsnDraft, DsnRecipient, compose_dsn
+from gateway.mail.fields import FieldError
+from gateway.mail.headers import MAX_SECTION, split_message
+from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, RetryAt
+from gateway.outbound.from_ids import without_from_id
+from gateway.store.changes import NewCopy, NewReceived
+from gateway.store.store import Store
+
+log = logging.getLogger(__name__)
+
+INBOX = "Inbox"
+DELAYED_AFTER = 5  # failed attempts: then the sender hears that the message is late
+FORESEEN = 100  # attempts to come that the retry stage is asked about
+FORESEE_WITHIN = 5.0  # seconds
+LISTED = 10  # attempts to come, in the text
+SHORTEST = timedelta(seconds=1)
+
+EXPIRED = "4.4.7"  # RFC 3463: delivery time expired
+
+
+class Requested(Protocol):
+    """A message and what its submitter asked for (a Claimed, or an Item of a list)."""
+
+    @property
+    def message(self) -> QueuedMessage: ...
+    @property
+    def future_release(self) -> str: ...
+    @property
+    def dsn_ret(self) -> str: ...
+    @property
+    def dsn_notify(self) -> str: ...
+    @property
+    def dsn_orcpt(self) -> str: ...
+    @property
+    def is_report(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What became of a message: its event, and the outcome and error that go with it."""
+
+    event: str  # the event's name
+    outcome: Outcome
+    error: str
+    next_attempt: datetime | None = None  # of one that is delayed
+
+
+def action_for(requested: Requested, event: str) -> Action | None:
+    """What the sender is told, if anything. NOTIFY (RFC 3461, 4.1) absent means FAILURE and DELAY."""
+    message = requested.message
+    if message.sender is None or requested.is_report:
+        return None
+    notify = {word.strip().upper() for word in requested.dsn_notify.split(",") if word.strip()}
+    wanted = notify or {"FAILURE", "DELAY"}
+    if event in ("failed", "suppressed"):
+        return "failed" if "FAILURE" in wanted else None
+    if event == "delayed":
+        return "delayed" if "DELAY" in wanted and message.attempts == DELAYED_AFTER else None
+    if event == "delivered":
+        # No next hop is asked to report, so what it does with the message is not known (RFC 3461, 5.2.2).
+        return "relayed" if "SUCCESS" in wanted else None
+    return None
+
+
+class Notices:
+    """Makes notices. Holds what each needs, and no state."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
+
+    async def about(
+        self, stages: Stages | None, requested: Requested, content: Content | None, news: News, now: datetime
+    ) -> NewReceived | None:
+        """The notice to store with the result, if the sender gets one; None too if it cannot be made.
+
+        `stages` are asked when a delayed message is tried again.
+
+        Its content is stored: `discard` it if no row comes to need it.
+        """
+        action = action_for(requested, news.event)
+        if action is None or requested.message.account not in self._settings.accounts:
+            return None
+        try:
+            return await self._make(stages, requested, content, news, action, now)
+        except (GatewayError, FieldError, ValueError) as exc:
+            # The result is recorded all the same: nothing may stop that.
+            message = requested.message
+            log.error(
+                "submission=%s message=%d: the sender's notice was not made: %s",
+                message.submission_id,
+                message.id,
+                exc,
+            )
+            return None
+
+    async def discard(self, notice: NewReceived | None) -> None:
+        if notice is not None:
+            await self._store.content.discard(notice.content)
+
+    async def _make(
+        self,
+        stages: Stages | None,
+        requested: Requested,
+        content: Content | None,
+        news: News,
+        action: Action,
+        now: datetime,
+    ) -> NewReceived:
+        message, hostname = requested.message, self._settings.hostname
+        assert message.sender is not None
+        full = requested.dsn_ret.upper() == "FULL" and not message.require_tls
+        original = b""
+        if content is not None:
+            original = await content.read() if full else await _header(content)
+        recipient = recipient_status(requested, news, action)
+        if action == "delayed" and news.next_attempt is not None and stages is not None:
+            times, complete = await foresee(stages, message, news.outcome, news.next_attempt)
+            recipient = replace(
+                recipient, next_attempts=times[:LISTED], retry_until=times[-1] if complete else None
+            )
+        domain = self._settings.domains.get(message.sender.domain)
+        to = without_from_id(message.sender, message.from_id, domain.catchall_separator if domain else ())
+        draft = DsnDraft(
+            hostname=hostname,
+            to=to,
+            message_id=new_message_id(ascii_domain(hostname)),
+            date=now,
+            recipients=(recipient,),
+            arrived=message.queued,
+            subject=message.subject,
+            original_message_id=message.message_id,
+            original=original,
+            full=full and content is not None,
+            envelope_id="" if message.env_id_secret else message.env_id,
+            future_release=requested.future_release,
+            smtputf8=message.smtputf8,
+        )
+        stored = await self._store.content.put(compose_dsn(draft))
+        return NewReceived(
+            content=stored,
+            copies=(
+                NewCopy(
+                    account=message.account,
+                    mailbox=INBOX,
+                    rcpt_to=str(message.sender),
+                    msg_from=str(Address("postmaster", hostname)),
+                    dsn=True,
+                    automated=True,
+                    message_id=draft.message_id,
+                    subject=f"{action}: {message.subject}",
+                ),
+            ),
+        )
+
+
+def recipient_status(requested: Requested, news: News, action: Action) -> DsnRecipient:
+    """The fields about the recipient that follow from the outcome."""
+    message, outcome = requested.message, news.outcome
+    succeeded = action in ("relayed", "delivered")
+    return DsnRecipient(
+        address=message.recipient,
+        action=action,
+        status=_status(outcome, action),
+        original=requested.dsn_orcpt,
+        remote_mta=outcome.remote_mta,
+        diagnostic="" if succeeded else _reply(outcome),
+        error="" if succeeded else news.error,
+        transcript="" if succeeded else outcome.transcript,
+        last_attempt=message.last_attempt,
+    )
+
+
+async def foresee(
+    stages: Stages, message: QueuedMessage, outcome: Outcome, first: datetime
+) -> tuple[tuple[datetime, ...], bool]:
+    """When a message would be tried again if each attempt ended as the last one, and whether that is all.
+
+    The retry stage is asked as it will be then. `first`: the next attempt's time, the first of the answer.
+    """
+    times = [first]
+    with trio.move_on_after(FORESEE_WITHIN):
+        while len(times) < FORESEEN:
+            at = times[-1]
+            then = replace(message, attempts=message.attempts + len(times), last_attempt=at)
+            answer = await stages.retry(message=then, outcome=outcome, now=at)
+            if isinstance(answer, GiveUp):
+                return tuple(times), True
+            if not isinstance(answer, RetryAt):
+                break
+            times.append(max(answer.time, at + SHORTEST))
+    return tuple(times), False
+
+
+def _status(outcome: Outcome, action: Action) -> str:
+    """RFC 3463. A temporary status may go with a failure: attempts were used up (3.1 there)."""
+    if action in ("relayed", "delivered"):
+        return "2.0.0"
+    given = outcome.enhanced
+    if given[:2] in ("4.", "5.") and (action == "failed" or given[0] == "4"):
+        return given
+    if action == "delayed":
+        return "4.0.0"
+    return "5.0.0" if outcome.result is Result.PERMANENT else EXPIRED
+
+
+def _reply(outcome: Outcome) -> str:
+    """The server's reply on one line: "550 5.1.1 no such user"."""
+    if not outcome.code:
+        return ""
+    said = f"{outcome.code} {outcome.enhanced}".rstrip()
+    _, found, words = outcome.error.partition(said)
+    return f"{said} {words.strip() if found else outcome.error}".strip()
+
+
+async def _header(content: Content) -> bytes:
+    """A stored message's header section."""
+    head = bytearray()
+    async for piece in content.chunks():
+        head += piece
+        if b"\r\n\r\n" in head[-len(piece) - 3 :] or len(head) > MAX_SECTION:
+            break
+    return split_message(bytes(head))[0]

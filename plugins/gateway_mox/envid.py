@@ -1,0 +1,28 @@
+"""`mox.envid`: a delivery status notification with the ENVID that was sent with MAIL FROM (RFC 3461, 4.4)."""
+
+from __future__ import annotations
+
+from gateway import IncomingReport, ReportMatch, SentMessages, hookimpl
+from gateway.mail.dsn import decode_xtext
+from gateway_mox.recipients import by_recipient
+
+
+@hookimpl
+async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[ReportMatch, ...] | None:
+    """For each of the notification's recipients the message that had it.
+
+    Only an identifier that the gateway made, for one recipient alone, is trusted; it also says which message
+    is meant when an alias on the way made another recipient of it.
+    """
+    if report.dsn is None or not report.dsn.envelope_id:
+        return None
+    recipients = report.dsn.recipients
+    # Some servers leave it encoded as it was on the wire.
+    for env_id in dict.fromkeys((report.dsn.envelope_id, decode_xtext(report.dsn.envelope_id))):
+        messages = await sent.find(env_id=env_id)
+        if len(messages) == len(recipients) == 1 and messages[0].env_id_secret:
+            return (ReportMatch(messages[0].id, "envid", recipients[0], trusted=True),)
+        found = by_recipient(recipients, messages)
+        if found:
+            return tuple(ReportMatch(m.id, "envid", said, m.env_id_secret) for said, m in found)
+    return None

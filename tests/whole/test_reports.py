@@ -1,0 +1,316 @@
+"""Unique addresses, and what comes back to them: events, suppression, and nothing lost."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.store.listing import Filter, Item
+from tests.reports import dsn, recipient_block
+from tests.running import Receiver, Running, running
+
+PLAIN = ("mox+x@localhost", "moxmoxmox")  # a login that sends without FromIDs
+
+
+async def sent(gateway: Running, to: str = "user@example.org", auth: Any = None, **fields: Any) -> Item:
+    """A message that was delivered, as it is in the history."""
+    request = {"To": [{"Address": to}], "Subject": "hi", "Text": "hello"} | fields
+    response = await gateway.api.post("Send", json=request, **({"auth": auth} if auth else {}))
+    assert response.status_code == 200, response.text
+    queue_id = response.json()["Submissions"][0]["QueueMsgID"]
+    await gateway.webhooks.event("delivered", QueueMsgID=queue_id)
+    return (await gateway.message(queue_id))[0]
+
+
+async def report(gateway: Running, item: Item, data: bytes, to: str = "") -> None:
+    await gateway.mail(data, to=to or str(item.message.sender), sender="")
+
+
+async def suppressed(gateway: Running) -> list[str]:
+    answer = await gateway.call("SuppressionList", {})
+    return [entry["OriginalAddress"] for entry in answer["Suppressions"]]
+
+
+# --- FromIDs ---------------------------------------------------------------------------------------
+
+
+async def test_each_recipient_has_its_own(gateway: Running) -> None:
+    answer = await gateway.send(CC=[{"Address": "other@example.org"}])
+    ids = {s["QueueMsgID"]: s["FromID"] for s in answer["Submissions"]}
+    assert len(set(ids.values())) == 2
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", from_id) for from_id in ids.values())
+    for queue_id, from_id in ids.items():
+        told = await gateway.webhooks.event("delivered", QueueMsgID=queue_id)
+        assert told["FromID"] == from_id
+        item, _ = await gateway.message(queue_id)
+        assert (item.message.from_id, str(item.message.sender)) == (from_id, f"mox+{from_id}@localhost")
+    arrived = await gateway.webhooks.incoming(2)
+    assert {p["Meta"]["MailFrom"] for p in arrived} == {f"mox+{i}@localhost" for i in ids.values()}
+    assert {p["From"][0]["Address"] for p in arrived} == {"mox@localhost"}
+
+
+async def test_the_localpart_is_cut_before(gateway: Running) -> None:
+    item = await sent(gateway, From=[{"Address": "mox+shop+x@localhost"}])
+    assert str(item.message.sender) == f"mox+{item.message.from_id}@localhost"
+
+
+async def test_another_login_sends_without(gateway: Running) -> None:
+    item = await sent(gateway, auth=PLAIN)
+    assert (item.message.from_id, str(item.message.sender)) == ("", "mox+x@localhost")
+
+
+# --- By FromID ------------------------------------------------------------------------------------
+
+
+async def test_a_failure_that_comes_back(gateway: Running) -> None:
+    item = await sent(gateway)
+    await report(gateway, item, dsn(recipient_block("user@example.org", code="550 5.1.1 no such user")))
+    failed = await gateway.webhooks.event("failed", QueueMsgID=item.message.id)
+    assert failed["DSN"]
+    assert failed["Suppressing"]
+    assert (failed["SMTPCode"], failed["SMTPEnhancedCode"]) == (550, "5.1.1")
+    assert (failed["Error"], failed["RemoteMTA"]) == ("550 5.1.1 no such user", "mx.example.net")
+    assert (failed["FromID"], failed["MatchedBy"]) == (item.message.from_id, "fromid")
+    assert await suppressed(gateway) == ["user@example.org"]
+
+    after, [first, said] = await gateway.message(item.message.id)
+    assert (after.state, after.retired_as, after.success) == ("retired", "delivered", False)
+    assert (first.number, first.success, said.number, said.success) == (1, True, 0, False)
+    assert (said.code, said.enhanced, said.remote_mta) == (550, "5.1.1", "mx.example.net")
+    msg_id = re.search(r"\(message (\d+) in Inbox\)", said.error)
+    assert msg_id is not None
+    assert b"no such user" in await gateway.raw(int(msg_id[1]))  # it is there as any other message
+
+    # The next one is not sent, and of the report nothing else was told.
+    answer = await gateway.send()
+    await gateway.webhooks.event("suppressed", QueueMsgID=answer["Submissions"][0]["QueueMsgID"])
+    assert not [p for p in gateway.webhooks.got if "Event" not in p and p["Meta"]["MailFrom"] == ""]
+
+
+@pytest.mark.parametrize("action", ["delayed", "delivered", "relayed", "expanded"])
+async def test_other_actions(gateway: Running, action: str) -> None:
+    item = await sent(gateway)
+    await report(
+        gateway, item, dsn(recipient_block("user@example.org", action=action, status="2.0.0", code=""))
+    )
+    told = await gateway.webhooks.wait_for(lambda p: p.get("Event") == action and p["DSN"])
+    assert told[0]["QueueMsgID"] == item.message.id
+    assert (await gateway.message(item.message.id))[0].success is True
+    assert await suppressed(gateway) == []
+
+
+async def test_a_status_stands_in_for_a_code(gateway: Running) -> None:
+    item = await sent(gateway)
+    await report(gateway, item, dsn(recipient_block("user@example.org", code="")))
+    failed = await gateway.webhooks.event("failed")
+    assert (failed["SMTPCode"], failed["SMTPEnhancedCode"], failed["Suppressing"]) == (500, "5.1.1", True)
+
+
+async def test_the_rule_of_three_counts_reports(gateway: Running) -> None:
+    for number in range(3):
+        item = await sent(gateway)
+        await report(
+            gateway, item, dsn(recipient_block("user@example.org", status="5.2.2", code="552 5.2.2 full"))
+        )
+        failed = await gateway.webhooks.event("failed", QueueMsgID=item.message.id)
+        assert failed["Suppressing"] == (number == 2)
+
+
+NOT_RECOGNIZED = {
+    "an answer": (
+        b"From: <x@example.org>\r\nAuto-Submitted: auto-replied\r\nSubject: away\r\n\r\nbye\r\n",
+        False,
+    ),
+    "two recipients": (dsn(recipient_block("a@example.org"), recipient_block("b@example.org")), True),
+    "no recipient": (dsn(), True),
+    "an action": (dsn(recipient_block("user@example.org", action="lost")), True),
+    "not to be read": (
+        (
+            b"From: <x@example.org>\r\nContent-Type: multipart/report; report-type=delivery-status;"
+            b" boundary=b\r\n\r\n--b\r\n\r\nhi\r\n--b--\r\n"
+        ),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_RECOGNIZED)
+async def test_anything_else_is_unrecognized(gateway: Running, what: str) -> None:
+    data, is_dsn = NOT_RECOGNIZED[what]
+    item = await sent(gateway)
+    await gateway.webhooks.incoming(1)
+    await report(gateway, item, data)
+    told = await gateway.webhooks.event("unrecognized")
+    assert (told["QueueMsgID"], told["DSN"], told["Suppressing"]) == (item.message.id, is_dsn, False)
+    assert told["Error"].startswith("not recognized: ")
+    after, [_, said] = await gateway.message(item.message.id)
+    assert (after.success, said.success) == (True, None)
+    assert told["Error"] in said.error
+    await gateway.mail(b"From: <x@example.org>\r\nSubject: last\r\n\r\nhi\r\n")
+    arrived = await gateway.webhooks.incoming(2)
+    assert [p["Subject"] for p in arrived] == ["hi", "last"]
+
+
+async def test_a_fromid_is_case_sensitive(gateway: Running) -> None:
+    item = await sent(gateway)
+    changed = f"mox+{item.message.from_id.swapcase()}@localhost"
+    await report(gateway, item, dsn(recipient_block("user@example.org")), to=changed)
+    arrived = await gateway.webhooks.wait_for(lambda p: "Event" not in p and p["Meta"]["RcptTo"] == changed)
+    assert arrived[0]["Meta"]["Automated"]
+    assert await suppressed(gateway) == []
+    await report(
+        gateway, item, dsn(recipient_block("user@example.org")), to=f"MOX+{item.message.from_id}@LOCALHOST"
+    )
+    await gateway.webhooks.event("failed", MatchedBy="fromid")
+
+
+async def test_another_account_s_fromid_says_nothing(tmp_path: Path, webhooks: Receiver) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        first = raw["accounts"]["mox"]
+        raw["accounts"]["other"] = {
+            "addresses": ["other@localhost"],
+            "webhook_incoming": first["webhook_incoming"],
+        }
+
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        item = await sent(gateway)
+        to = f"other+{item.message.from_id}@localhost"
+        await report(
+            gateway, item, dsn(recipient_block("user@example.org"), message_id=item.message.message_id), to=to
+        )
+        await webhooks.wait_for(lambda p: "Event" not in p and p["Meta"]["RcptTo"] == to)
+        assert (await gateway.message(item.message.id))[0].success is True
+
+
+# --- By Message-ID --------------------------------------------------------------------------------
+
+
+async def test_a_message_id_that_only_the_recipient_knows(gateway: Running) -> None:
+    item = await sent(gateway, auth=PLAIN)
+    data = dsn(recipient_block("USER@example.org"), message_id=item.message.message_id)
+    await report(gateway, item, data, to="mox@localhost")
+    failed = await gateway.webhooks.event("failed")
+    assert (failed["MatchedBy"], failed["Suppressing"]) == ("messageid", True)
+
+
+@pytest.mark.parametrize("known", ["chosen", "by two"])
+async def test_a_forged_report_suppresses_nobody(gateway: Running, known: str) -> None:
+    fields: dict[str, Any] = {"MessageID": "<1@example.org>"}
+    if known == "by two":
+        fields = {"CC": [{"Address": "curious@example.org"}]}
+    item = await sent(gateway, auth=PLAIN, **fields)
+    data = dsn(recipient_block("user@example.org"), message_id=item.message.message_id)
+    await report(gateway, item, data, to="mox@localhost")
+    failed = await gateway.webhooks.event("failed", QueueMsgID=item.message.id)
+    assert (failed["DSN"], failed["MatchedBy"], failed["Suppressing"]) == (True, "messageid", False)
+    assert await suppressed(gateway) == []
+
+
+async def test_a_report_on_someone_else_is_ordinary_mail(gateway: Running) -> None:
+    item = await sent(gateway, auth=PLAIN)
+    data = dsn(recipient_block("someone@example.org"), message_id=item.message.message_id)
+    await report(gateway, item, data, to="mox@localhost")
+    [arrived] = await gateway.webhooks.wait_for(lambda p: "Event" not in p and p["Meta"]["MailFrom"] == "")
+    response = await gateway.call("MessageGet", {"MsgID": arrived["Meta"]["MsgID"]})
+    assert response["Meta"]["DSN"]
+    assert not [p for p in gateway.webhooks.got if p.get("Event") == "failed"]
+
+
+async def test_one_report_on_several_messages(gateway: Running) -> None:
+    item = await sent(gateway, auth=PLAIN, CC=[{"Address": f"user{n}@example.org"} for n in range(3)])
+    await gateway.webhooks.wait_for(lambda p: p.get("Event") == "delivered", 4)
+    blocks = [recipient_block(f"user{n}@example.org") for n in (0, 2)]
+    await report(gateway, item, dsn(*blocks, message_id=item.message.message_id), to="mox@localhost")
+    failed = await gateway.webhooks.wait_for(lambda p: p.get("Event") == "failed", 2)
+    assert {p["Recipient"] for p in failed} == {"user0@example.org", "user2@example.org"}
+    done = await gateway.messages(success=False)
+    assert {str(m.message.recipient) for m in done} == {"user0@example.org", "user2@example.org"}
+
+
+# --- DSNs of ours ---------------------------------------------------------------------------------
+
+
+async def notices(gateway: Running, count: int = 1) -> list[dict[str, Any]]:
+    """Our notices, as the API shows them."""
+    found: list[dict[str, Any]] = []
+    for msg_id in range(1, 100):
+        response = await gateway.api.post("MessageGet", json={"MsgID": msg_id})
+        if response.status_code != 200:
+            break
+        message = response.json()
+        if message["Meta"]["MsgFrom"] == "postmaster@localhost":
+            found.append(message | {"raw": await gateway.raw(msg_id)})
+    assert len(found) == count
+    return found
+
+
+async def test_a_failure_is_told_to_the_sender(gateway: Running) -> None:
+    answer = await gateway.send("user550@example.org", Subject="Grüße")
+    failed = await gateway.webhooks.event("failed")
+    assert not failed["DSN"]
+    [notice] = await notices(gateway)
+    meta, message = notice["Meta"], notice["Message"]
+    assert (meta["DSN"], meta["MailFrom"], meta["MailboxName"]) == (True, "", "Inbox")
+    assert meta["RcptTo"] == f"mox+{failed['FromID']}@localhost"
+    assert message["To"] == [{"Name": "", "Address": "mox@localhost"}]
+    assert message["References"] == [answer["MessageID"]]
+    assert "user550@example.org" in message["Text"]
+    assert "simulated failure for user550@example.org" in message["Text"]
+    assert "> RCPT TO:<user550@example.org>" in message["Text"]
+    kinds = [part["ContentType"] for part in notice["Structure"]["Parts"]]
+    assert kinds == ["text/plain", "message/delivery-status", "text/rfc822-headers"]
+    assert b"Diagnostic-Code: smtp; 550 5.0.0 simulated failure" in notice["raw"]
+    assert b"Message-ID: " + answer["MessageID"].encode() in notice["raw"].rpartition(b"rfc822-headers")[2]
+    # Nobody but the sender's mailbox hears of it.
+    assert [p for p in gateway.webhooks.got if "Event" not in p] == []
+
+
+async def test_a_delay_is_told_once(tmp_path: Path, webhooks: Receiver) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["plugins"]["sets"] = ["mox", "localserve"]  # eight attempts
+
+    clock = ManualClock()
+    async with running(tmp_path, webhooks, change=change, clock=clock) as gateway:
+        await gateway.send("vtemperror@example.org")
+        for attempt in range(1, 8):
+            await webhooks.event("delayed", Attempt=attempt)
+            await notices(gateway, 1 if attempt >= 5 else 0)
+            [item] = await gateway.messages()
+            clock.advance(item.message.next_attempt - clock.now())
+            await gateway.nudge()
+        await webhooks.event("failed", Attempt=8)
+        late, failed = await notices(gateway, 2)
+        assert (late["Message"]["Subject"], failed["Message"]["Subject"]) == (
+            "Not yet delivered: hi",
+            "Not delivered: hi",
+        )
+        until = re.search(rb"\r\nWill-Retry-Until: (.*)\r\n", late["raw"])
+        assert until is not None
+        assert until[1].decode() in late["Message"]["Text"]
+        said = datetime.strptime(until[1].decode(), "%a, %d %b %Y %H:%M:%S %z")
+        assert abs((clock.now() - said).total_seconds()) < 1  # the last attempt was made when it said
+
+
+async def test_a_suppressed_recipient_is_told_of_too(gateway: Running) -> None:
+    await gateway.call(
+        "SuppressionAdd", {"EmailAddress": "user@example.org", "Manual": True, "Reason": "asked"}
+    )
+    await gateway.send()
+    await gateway.webhooks.event("suppressed")
+    [notice] = await notices(gateway)
+    assert "suppression list" in notice["Message"]["Text"]
+    assert b"\r\nDiagnostic-Code" not in notice["raw"]
+
+
+async def test_an_operator_s_failure_is_told(gateway: Running) -> None:
+    await gateway.gateway.holding.add("mox", "", "")
+    await gateway.send()
+    assert await gateway.gateway.operations.fail(Filter(hold=True), "not today") == 1
+    await gateway.webhooks.event("failed")
+    [notice] = await notices(gateway)
+    assert "not today" in notice["Message"]["Text"]
