@@ -130,7 +130,10 @@ def _unknown_password(hasher: argon2.PasswordHasher) -> str:
 
 
 def _folded(address: Address) -> Address:
-    return Address(address.localpart.casefold(), address.domain)
+    try:
+        return Address(address.localpart.casefold(), address.domain)
+    except AddressError:  # some letters fold to several, and a localpart grows too long: it stays as it is
+        return address
 
 
 class Authenticator:

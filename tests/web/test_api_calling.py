@@ -40,6 +40,7 @@ def basic(user: str, password: str) -> str:
         "Basic " + base64.b64encode(b"no colon").decode(),
         basic("ann@example.org", "wrong"),
         basic("nobody@example.org", "secret"),
+        basic("ŉ" * 64 + "@example.org", "secret"),  # case folded, it is too long for an address
     ],
 )
 async def test_bad_credentials(api: Any, authorization: str | None) -> None:
