@@ -3,10 +3,10 @@
 Out: `web/api`, or `net/smtp_server` → `outbound/smtp_submission`; from either → `outbound/submission`
 (filter, sign, one row for each recipient, one commit) → `outbound/queue` (claim what is due) →
 `outbound/attempt` (suppressed? route; transport) → one outcome for each recipient → `outbound/settle` (one
-commit: history, suppression, retire or reschedule, event, webhook row) → `webhooks/sender`.
+commit: history, suppression, retire or reschedule, DSN, event, webhook row) → `webhooks/sender`.
 
-In: `net/smtp_server` → `inbound/receive` (policy, store; durable before the 250) → an incoming webhook
-row → `webhooks/sender`.
+In: `net/smtp_server` → `inbound/receive` (policy) → `inbound/reports` (is it a report? whose?) → one commit,
+before the 250: the message, and what a report settles, or else an incoming webhook row → `webhooks/sender`.
 
 Start: lock the data directory, load the plugins, bind every port, open the store (migrations), take back
 what a crash cut off; only then serve. Stop: accept nothing and claim nothing more; what is under way has

@@ -382,8 +382,14 @@ class Settings(Section):
             if not any((cut.casefold(), login.domain) in ours for cut in cuts):
                 raise ValueError(f"{where}: {login} is no address of this account; add it to its addresses")
         for address in account.addresses:
-            if not any(self.domains[address.domain].catchall_separator):
+            separators = self.domains[address.domain].catchall_separator
+            if not separators:
                 raise ValueError(
                     f"{where}: the domain of {address} has no catchall separator; add"
                     f' catchall_separator = ["+"] to [domains.{address.domain!r}]'
+                )
+            if separators[0] in address.localpart:
+                raise ValueError(
+                    f"{where}: {address} has its domain's first catchall separator {separators[0]!r} in it,"
+                    " so that nothing would come back; put another one first"
                 )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import smtplib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway import Earlier
 from gateway.clock import ManualClock
+from gateway.errors import StoreUnavailable, SubmissionRefused
+from gateway.mail.address import Address
+from gateway.outbound.submission import NewSubmission
+from gateway.store import listing, settle
 from gateway.store.listing import Filter, Item
 from tests.reports import dsn, recipient_block
 from tests.running import Receiver, Running, running
@@ -62,6 +68,41 @@ async def test_the_localpart_is_cut_before(gateway: Running) -> None:
 async def test_another_login_sends_without(gateway: Running) -> None:
     item = await sent(gateway, auth=PLAIN)
     assert (item.message.from_id, str(item.message.sender)) == ("", "mox+x@localhost")
+
+
+async def submitted(gateway: Running, sender: str, *to: str, login: str = "mox@localhost") -> str:
+    """The FromID of a message that comes over SMTP with this MAIL FROM."""
+    new = NewSubmission(
+        account="mox",
+        login=Address.parse(login),
+        via="smtp",
+        reverse_path=Address.parse(sender),
+        header_from=Address.parse("mox@localhost"),
+        recipients=tuple(map(Address.parse, to or ("user@example.org",))),
+        data=b"From: mox@localhost\r\nSubject: hi\r\nMessage-ID: <1@localhost>\r\n\r\nhi\r\n",
+        message_id="<1@localhost>",
+        subject="hi",
+        smtputf8=False,
+        has_8bit=False,
+    )
+    return (await gateway.gateway.submitter.submit(new)).recipients[0].from_id
+
+
+async def test_over_smtp_it_may_be_chosen(gateway: Running) -> None:
+    assert await submitted(gateway, "mox+order-17@localhost") == "order-17"
+    delivered = await gateway.webhooks.event("delivered", FromID="order-17")
+    item, _ = await gateway.message(delivered["QueueMsgID"])
+    assert str(item.message.sender) == "mox+order-17@localhost"
+    with pytest.raises(SubmissionRefused, match="in use already"):
+        await submitted(gateway, "mox+order-17@localhost")
+    with pytest.raises(SubmissionRefused, match="one recipient only"):
+        await submitted(gateway, "mox+order-18@localhost", "a@example.org", "b@example.org")
+    assert len(await submitted(gateway, "mox@localhost", "a@example.org", "b@example.org")) == 22
+    assert await submitted(gateway, "mox+order-18@localhost", login="mox+x@localhost") == ""
+    # Such a one can be guessed: what comes back is believed, but suppresses nobody.
+    await report(gateway, item, dsn(recipient_block("user@example.org")))
+    failed = await gateway.webhooks.event("failed")
+    assert (failed["MatchedBy"], failed["Suppressing"]) == ("fromid", False)
 
 
 # --- By FromID ------------------------------------------------------------------------------------
@@ -185,6 +226,46 @@ async def test_another_account_s_fromid_says_nothing(tmp_path: Path, webhooks: R
         )
         await webhooks.wait_for(lambda p: "Event" not in p and p["Meta"]["RcptTo"] == to)
         assert (await gateway.message(item.message.id))[0].success is True
+
+
+async def test_what_changes_meanwhile_is_decided_again(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another message to the address ends while the report is matched: its suppression rests on nothing."""
+    item = await sent(gateway)
+    asked: list[int] = []
+    latest = settle.latest_retired
+
+    def once(*args: Any, **more: Any) -> Any:
+        asked.append(1)
+        found = latest(*args, **more)
+        return found if len(asked) > 1 else (Earlier(id=99, time=item.message.queued, success=True),)
+
+    monkeypatch.setattr(settle, "latest_retired", once)
+    await report(gateway, item, dsn(recipient_block("user@example.org")))
+    failed = await gateway.webhooks.event("failed")
+    assert failed["Suppressing"]
+    assert len(asked) == 4  # decided, refused; decided, applied
+    assert len((await gateway.message(item.message.id))[1]) == 2
+
+
+async def test_a_store_that_is_away_takes_no_report(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other server keeps it, and comes again."""
+    item = await sent(gateway)
+    find = listing.find
+
+    def away(*args: Any, **more: Any) -> Any:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(listing, "find", away)
+    with pytest.raises(smtplib.SMTPDataError) as refused:
+        await report(gateway, item, dsn(recipient_block("user@example.org")))
+    assert refused.value.smtp_code == 452
+    monkeypatch.setattr(listing, "find", find)
+    await report(gateway, item, dsn(recipient_block("user@example.org")))
+    await gateway.webhooks.event("failed", MatchedBy="fromid")
 
 
 # --- By Message-ID --------------------------------------------------------------------------------

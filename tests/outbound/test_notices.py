@@ -1,0 +1,114 @@
+"""Which notices there are, and what they say: decisions on data, without a gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from gateway import GiveUp, Outcome, QueuedMessage, Result, RetryAt, hookimpl
+from gateway.outbound.notices import FORESEEN, News, action_for, foresee, recipient_status
+from gateway_mox.retry import Retry, RetrySettings, next_attempt
+from tests.hooks.helpers import NOW, a_message, stages
+
+
+@dataclass(frozen=True)
+class Request:
+    message: QueuedMessage
+    dsn_notify: str = ""
+    is_report: str = ""
+    dsn_ret: str = ""
+    dsn_orcpt: str = ""
+    future_release: str = ""
+
+
+def attempted(times: int) -> QueuedMessage:
+    return replace(a_message(), attempts=times)
+
+
+@pytest.mark.parametrize(
+    ("event", "attempts", "notify", "action"),
+    [
+        ("failed", 1, "", "failed"),
+        ("suppressed", 1, "", "failed"),
+        ("failed", 1, "SUCCESS,DELAY", None),
+        ("failed", 1, "NEVER", None),
+        ("failed", 1, "success, failure", "failed"),
+        ("delayed", 4, "", None),
+        ("delayed", 5, "", "delayed"),
+        ("delayed", 6, "", None),
+        ("delayed", 5, "FAILURE", None),
+        ("delayed", 5, "NEVER", None),
+        ("delivered", 1, "", None),
+        ("delivered", 1, "SUCCESS", "relayed"),
+        ("delivered", 1, "NEVER", None),
+        ("canceled", 1, "SUCCESS,FAILURE,DELAY", None),
+    ],
+)
+def test_who_is_told(event: str, attempts: int, notify: str, action: str | None) -> None:
+    request = Request(attempted(attempts), notify)
+    assert action_for(request, event) == action
+    assert action_for(replace(request, is_report="tls"), event) is None
+    assert action_for(replace(request, message=replace(request.message, sender=None)), event) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "action", "status", "diagnostic"),
+    [
+        (Outcome.permanent("so: 550 5.1.1 x", code=550, enhanced="5.1.1"), "failed", "5.1.1", "550 5.1.1 x"),
+        (Outcome.permanent("no such thing", code=550), "failed", "5.0.0", "550 no such thing"),
+        (Outcome.permanent("null MX", enhanced="5.1.10"), "failed", "5.1.10", ""),
+        (Outcome.temporary("later", code=451, enhanced="4.2.1"), "failed", "4.2.1", "451 4.2.1 later"),
+        (Outcome.temporary("no connection"), "failed", "4.4.7", ""),
+        (Outcome.temporary("no connection"), "delayed", "4.0.0", ""),
+        (Outcome.temporary("dual", code=550, enhanced="5.7.1"), "delayed", "4.0.0", "550 5.7.1 dual"),
+        (Outcome(result=Result.DELIVERED, code=250, enhanced="2.1.5"), "relayed", "2.0.0", ""),
+    ],
+)  # fmt: skip
+def test_the_fields_of_a_recipient(outcome: Outcome, action: str, status: str, diagnostic: str) -> None:
+    news = News(event="", outcome=outcome, error=outcome.error)
+    said = recipient_status(Request(a_message()), news, action)  # type: ignore[arg-type]
+    assert (said.status, said.diagnostic) == (status, diagnostic)
+
+
+async def test_the_schedule_in_force_is_foretold() -> None:
+    settings = RetrySettings()
+    message = attempted(5)
+    first = next_attempt(message, NOW, settings)
+    assert isinstance(first, RetryAt)
+    times, complete = await foresee(stages({"retry": Retry()}), message, Outcome.temporary("no"), first.time)
+    assert complete
+    # As if it were lived through.
+    at, made = first.time, 6
+    lived = []
+    while True:
+        lived.append(at)
+        answer = next_attempt(replace(message, attempts=made), at, settings)
+        if isinstance(answer, GiveUp):
+            break
+        at, made = answer.time, made + 1
+    assert times == tuple(lived)
+    assert timedelta(days=4) < times[-1] - NOW < timedelta(days=5)
+
+
+class Endless:
+    @hookimpl
+    def retry(self, now: datetime) -> RetryAt:
+        return RetryAt(now)  # in a second, for ever
+
+
+class Silent:
+    @hookimpl
+    def retry(self, message: QueuedMessage) -> RetryAt | None:
+        raise RuntimeError("acme broke down")
+
+
+async def test_what_cannot_be_foretold() -> None:
+    first = NOW + timedelta(hours=1)
+    times, complete = await foresee(stages({"e": Endless()}), attempted(5), Outcome.temporary("no"), first)
+    assert (len(times), complete) == (FORESEEN, False)
+    assert times == tuple(sorted(set(times)))
+    # The last of the set gives up.
+    times, complete = await foresee(stages({"s": Silent()}), attempted(5), Outcome.temporary("no"), first)
+    assert (times, complete) == ((first,), True)

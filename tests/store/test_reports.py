@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.errors import Stale
+from gateway.store import events, listing, received, reports, tables
+from gateway.store.changes import EventDraft, NewCopy, NewReceived, Report
+from gateway.store.content import StoredBytes
+from tests.store.sample import KEEP, NOW, add, count, database, recipient
+
+
+@pytest.fixture
+def conn() -> Iterator[sa.Connection]:
+    with database() as conn:
+        yield conn
+
+
+def copies(number: int = 1) -> NewReceived:
+    return NewReceived(
+        content=StoredBytes(4, data=b"mail"), copies=(NewCopy(account="app", mailbox="Inbox"),) * number
+    )
+
+
+def report(message_id: int, error: str = "gone") -> Report:
+    event = EventDraft(name="failed", keep_until=KEEP, error=error, dsn=True, matched_by="fromid")
+    return Report(message_id=message_id, code=550, error=error, event=event)
+
+
+def test_the_message_and_what_it_says_in_one_go(conn: sa.Connection) -> None:
+    (message_id,) = add(conn, recipient())
+    (row_id,), (settled,) = reports.add(conn, copies(), [[report(message_id)]], NOW)
+    assert settled.applied
+    assert received.get(conn, "app", row_id) is not None
+    found = listing.get(conn, message_id)
+    assert found is not None
+    [line] = found[1]
+    assert (line.number, line.code, line.error) == (0, 550, f"gone (message {row_id} in Inbox)")
+    [event] = events.of_message(conn, message_id)
+    assert (event.name, event.error, event.dsn, event.matched_by) == ("failed", "gone", True, "fromid")
+
+
+def test_of_two_copies_about_one_message_the_first_counts(conn: sa.Connection) -> None:
+    one, other = add(conn, recipient(), recipient("x@example.net"))
+    found = [[report(one, "first"), report(other)], [report(one, "second")], []]
+    ids, settled = reports.add(conn, copies(3), found, NOW)
+    assert (len(ids), len(settled)) == (3, 2)
+    assert [event.error for event in events.of_message(conn, one)] == ["first"]
+
+
+def test_a_message_that_is_gone_is_decided_again(conn: sa.Connection) -> None:
+    with pytest.raises(Stale, match="message 99 is gone"), conn.begin_nested():
+        reports.add(conn, copies(), [[report(99)]], NOW)
+    assert count(conn, tables.received) == 0
