@@ -25,7 +25,7 @@ from enum import Enum, auto
 from gateway.smtp.data import DataEncoder
 from gateway.smtp.events import NEED_DATA, Failed, Finished, NeedData, Ready, SendData, TlsStarting
 from gateway.smtp.replies import Reply, ReplyError, ReplyParser
-from gateway.smtp.results import Outcome, Result, Stage
+from gateway.smtp.results import Fate, Result, Stage
 from gateway.smtp.transaction import Capabilities, Transaction, mail_command, refusals
 from gateway.smtp.transcript import Transcript
 
@@ -255,7 +255,7 @@ class SmtpClient:
             return
         command = self._awaiting.popleft()
         if reply.code == 421:
-            self._fail(Result.from_reply(Outcome.REFUSED, _STAGES[command.kind], reply))
+            self._fail(Result.from_reply(Fate.REFUSED, _STAGES[command.kind], reply))
             return
         # Any 2xx says yes, to DATA any 3xx (RFC 5321 section 4.3.2: clients go by the first digit).
         yes = 3 if command.kind is _Kind.DATA else 2
@@ -294,7 +294,7 @@ class SmtpClient:
     def _ready(self) -> None:
         if self._starttls is StartTls.REQUIRED:
             text = "TLS is required, and the server does not offer STARTTLS"
-            self._fail(Result(Outcome.BROKEN, "starttls", text))
+            self._fail(Result(Fate.BROKEN, "starttls", text))
         else:
             self._events.append(Ready(self.capabilities))
 
@@ -302,9 +302,7 @@ class SmtpClient:
         required, self._starttls = self._starttls is StartTls.REQUIRED, StartTls.NEVER
         if not reply.positive:
             if required:  # a matter of the server's state, not of the message: no permanent failure
-                self._fail(
-                    Result(Outcome.BROKEN, "starttls", f"TLS is required, and STARTTLS failed: {reply}")
-                )
+                self._fail(Result(Fate.BROKEN, "starttls", f"TLS is required, and STARTTLS failed: {reply}"))
             else:
                 self._ready()
         elif not self._parser.empty:
@@ -326,7 +324,7 @@ class SmtpClient:
             self._mail_open = True
             return
         self._unsent.clear()
-        self._settle(Result.from_reply(Outcome.REFUSED, "mail", reply))
+        self._settle(Result.from_reply(Fate.REFUSED, "mail", reply))
         self._finish_if_answered()
 
     def _on_rcpt(self, command: _Command, reply: Reply) -> None:
@@ -335,12 +333,12 @@ class SmtpClient:
             if reply.positive:
                 self._accepted.append(command.recipient)
             else:
-                self._results[command.recipient] = Result.from_reply(Outcome.REFUSED, "rcpt", reply)
+                self._results[command.recipient] = Result.from_reply(Fate.REFUSED, "rcpt", reply)
         self._finish_if_answered()
 
     def _on_data(self, _command: _Command, reply: Reply) -> None:
         if reply.code >= 400:
-            self._settle(Result.from_reply(Outcome.REFUSED, "data", reply))
+            self._settle(Result.from_reply(Fate.REFUSED, "data", reply))
             self._finish()
         elif self._accepted:
             self._encoder = DataEncoder()
@@ -353,8 +351,8 @@ class SmtpClient:
 
     def _on_dot(self, _command: _Command, reply: Reply) -> None:
         self._mail_open = False
-        outcome = Outcome.ACCEPTED if reply.positive else Outcome.REFUSED
-        self._settle(Result.from_reply(outcome, "dot", reply))
+        fate = Fate.ACCEPTED if reply.positive else Fate.REFUSED
+        self._settle(Result.from_reply(fate, "dot", reply))
         self._finish()
 
     def _on_lone_dot(self, _command: _Command, _reply: Reply) -> None:
@@ -367,7 +365,7 @@ class SmtpClient:
     def _on_unasked(self, reply: Reply) -> None:
         """A reply to nothing: a server may give up while we send the message, or while nothing is done."""
         if reply.code == 421 or (reply.code >= 400 and self._encoder is not None):
-            self._fail(Result.from_reply(Outcome.REFUSED, self.stage, reply))
+            self._fail(Result.from_reply(Fate.REFUSED, self.stage, reply))
         else:
             self._fail(self._broken(f"unexpected reply: {reply}"))
 
@@ -395,21 +393,21 @@ class SmtpClient:
         self._events.append(Finished(done))
 
     def _refused(self, command: _Command, reply: Reply) -> None:
-        self._fail(Result.from_reply(Outcome.REFUSED, _STAGES[command.kind], reply))
+        self._fail(Result.from_reply(Fate.REFUSED, _STAGES[command.kind], reply))
 
     def _broken(self, text: str) -> Result:
         waits_for_dot = bool(self._awaiting) and self._awaiting[0].kind is _Kind.DOT
-        return Result(Outcome.UNKNOWN if waits_for_dot else Outcome.BROKEN, self.stage, text)
+        return Result(Fate.UNKNOWN if waits_for_dot else Fate.BROKEN, self.stage, text)
 
     def _unsendable_data(self, error: ValueError) -> None:
-        self._fail(Result(Outcome.UNSENDABLE, "data", str(error), enhanced="5.6.0"))
+        self._fail(Result(Fate.UNSENDABLE, "data", str(error), enhanced="5.6.0"))
 
     def _fail(self, result: Result) -> None:
         """The end of the connection. What is not sent is not sent any more."""
         if result.reply is None:
             self._transcript.note(result.text)
         in_transaction = self._results is not None
-        self.failure = Result(Outcome.BROKEN, "connect", result.text) if in_transaction else result
+        self.failure = Result(Fate.BROKEN, "connect", result.text) if in_transaction else result
         self._awaiting.clear()
         self._unsent.clear()
         self._output.clear()

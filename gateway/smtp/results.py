@@ -1,6 +1,6 @@
 """What a client says about one recipient, or about a connection.
 
-A Result always names the stage at which its fate was decided. `Outcome.UNKNOWN` is the one doubt that SMTP
+A Result always names the stage at which its fate was decided. `Fate.UNKNOWN` is the one doubt that SMTP
 leaves: the connection broke after the end of the message was sent and before it was answered.
 """
 
@@ -13,8 +13,8 @@ from gateway.smtp.replies import Reply
 Stage = Literal["connect", "ehlo", "starttls", "mail", "rcpt", "data", "dot"]
 
 
-class Outcome(Enum):
-    """How it ended."""
+class Fate(Enum):
+    """How it ended for a recipient, or a connection."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"  # the server's reply says so
@@ -31,26 +31,26 @@ class Result:
     code, or ours for what was not asked of the server; `text` explains it to a person.
     """
 
-    outcome: Outcome
+    fate: Fate
     stage: Stage
     text: str
     reply: Reply | None = None
     enhanced: str | None = None
 
     @classmethod
-    def from_reply(cls, outcome: Outcome, stage: Stage, reply: Reply) -> "Result":
-        return cls(outcome, stage, reply.text, reply, reply.enhanced)
+    def from_reply(cls, fate: Fate, stage: Stage, reply: Reply) -> "Result":
+        return cls(fate, stage, reply.text, reply, reply.enhanced)
 
     @property
     def accepted(self) -> bool:
-        return self.outcome is Outcome.ACCEPTED
+        return self.fate is Fate.ACCEPTED
 
     @property
     def permanent(self) -> bool:
         """Trying again would not help."""
-        if self.outcome is Outcome.UNSENDABLE:
+        if self.fate is Fate.UNSENDABLE:
             return True
-        return self.outcome is Outcome.REFUSED and self.reply is not None and self.reply.permanent
+        return self.fate is Fate.REFUSED and self.reply is not None and self.reply.permanent
 
     @property
     def code(self) -> int | None:

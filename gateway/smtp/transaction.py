@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.replies import Reply
-from gateway.smtp.results import Outcome, Result
+from gateway.smtp.results import Fate, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ def refusals(transaction: Transaction, capabilities: Capabilities) -> list[Resul
     limit = capabilities.max_size
     if transaction.size is not None and limit is not None and transaction.size > limit:
         text = f"message of {transaction.size} octets is over the server's limit of {limit}"
-        too_large = Result(Outcome.UNSENDABLE, "mail", text, enhanced="5.3.4")
+        too_large = Result(Fate.UNSENDABLE, "mail", text, enhanced="5.3.4")
         return [too_large] * len(transaction.recipients)
     if "SMTPUTF8" in capabilities:
         return [None] * len(transaction.recipients)
-    no_utf8 = Result(Outcome.UNSENDABLE, "mail", "server does not offer SMTPUTF8", enhanced="5.6.7")
+    no_utf8 = Result(Fate.UNSENDABLE, "mail", "server does not offer SMTPUTF8", enhanced="5.6.7")
     all_need_it = transaction.smtputf8 or not (
         transaction.reverse_path is None or transaction.reverse_path.ascii
     )

@@ -30,7 +30,7 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 def fates(results: tuple[Result, ...]) -> list[tuple[str, str, int | None]]:
-    return [(result.outcome.value, result.stage, result.code) for result in results]
+    return [(result.fate.value, result.stage, result.code) for result in results]
 
 
 class Script:

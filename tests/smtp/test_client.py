@@ -4,7 +4,7 @@ import pytest
 
 from gateway.smtp.client import MAX_PIPELINED, SmtpClient
 from gateway.smtp.events import Failed, Finished, NeedData, Ready, SendData
-from gateway.smtp.results import Outcome, Result
+from gateway.smtp.results import Fate, Result
 from gateway.smtp.transaction import Transaction
 from tests.smtp.helpers import CHUNKINGS, transaction
 
@@ -52,7 +52,7 @@ class Talk:
 
     @property
     def fates(self) -> list[tuple[str, str, int | None]]:
-        return [(result.outcome.value, result.stage, result.code) for result in self.results]
+        return [(result.fate.value, result.stage, result.code) for result in self.results]
 
     chunking = staticmethod(CHUNKINGS[0])
 
@@ -91,24 +91,24 @@ def test_helo() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replies", "outcome", "stage", "code"),
+    ("replies", "fate", "stage", "code"),
     [
-        ([b"554 no\r\n"], Outcome.REFUSED, "connect", 554),
-        ([b"421 4.3.2 later\r\n"], Outcome.REFUSED, "connect", 421),
-        ([b"354 what\r\n"], Outcome.BROKEN, "connect", None),
-        ([b"SSH-2.0\r\n"], Outcome.BROKEN, "connect", None),
-        ([b"220 " + b"x" * 5000], Outcome.BROKEN, "connect", None),
-        ([b""], Outcome.BROKEN, "connect", None),
-        ([b"22", b""], Outcome.BROKEN, "connect", None),
-        ([b"220 mx\r\n", b"421 later\r\n"], Outcome.REFUSED, "ehlo", 421),
-        ([b"220 mx\r\n", b"450 later\r\n"], Outcome.REFUSED, "ehlo", 450),
-        ([b"220 mx\r\n", b""], Outcome.BROKEN, "ehlo", None),
-        ([b"220 mx\r\n", b"500 what\r\n", b"550 no\r\n"], Outcome.REFUSED, "ehlo", 550),
-        ([b"220 mx\r\n", b"250 mx\r\n", b"421 idle\r\n"], Outcome.REFUSED, "mail", 421),
-        ([b"220 mx\r\n", b"250 mx\r\n", b"550 why\r\n"], Outcome.BROKEN, "mail", None),
+        ([b"554 no\r\n"], Fate.REFUSED, "connect", 554),
+        ([b"421 4.3.2 later\r\n"], Fate.REFUSED, "connect", 421),
+        ([b"354 what\r\n"], Fate.BROKEN, "connect", None),
+        ([b"SSH-2.0\r\n"], Fate.BROKEN, "connect", None),
+        ([b"220 " + b"x" * 5000], Fate.BROKEN, "connect", None),
+        ([b""], Fate.BROKEN, "connect", None),
+        ([b"22", b""], Fate.BROKEN, "connect", None),
+        ([b"220 mx\r\n", b"421 later\r\n"], Fate.REFUSED, "ehlo", 421),
+        ([b"220 mx\r\n", b"450 later\r\n"], Fate.REFUSED, "ehlo", 450),
+        ([b"220 mx\r\n", b""], Fate.BROKEN, "ehlo", None),
+        ([b"220 mx\r\n", b"500 what\r\n", b"550 no\r\n"], Fate.REFUSED, "ehlo", 550),
+        ([b"220 mx\r\n", b"250 mx\r\n", b"421 idle\r\n"], Fate.REFUSED, "mail", 421),
+        ([b"220 mx\r\n", b"250 mx\r\n", b"550 why\r\n"], Fate.BROKEN, "mail", None),
     ],
 )
-def test_opening_fails(replies: list[bytes], outcome: Outcome, stage: str, code: int | None) -> None:
+def test_opening_fails(replies: list[bytes], fate: Fate, stage: str, code: int | None) -> None:
     talk = Talk()
     for reply in replies:
         if reply:
@@ -118,7 +118,7 @@ def test_opening_fails(replies: list[bytes], outcome: Outcome, stage: str, code:
     talk.collect()
     failed = talk.events[-1]
     assert isinstance(failed, Failed)
-    assert (failed.result.outcome, failed.result.stage, failed.result.code) == (outcome, stage, code)
+    assert (failed.result.fate, failed.result.stage, failed.result.code) == (fate, stage, code)
     assert talk.client.closed
     talk.begin(transaction())
     assert talk.results == (failed.result,)

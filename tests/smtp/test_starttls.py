@@ -6,7 +6,7 @@ from gateway.smtp.client import SmtpClient
 from gateway.smtp.client import StartTls as Wanted
 from gateway.smtp.commands import StartTls
 from gateway.smtp.events import Connected, Failed, NeedData, Ready, TlsStarting
-from gateway.smtp.results import Outcome
+from gateway.smtp.results import Fate
 from gateway.smtp.server import Offer, SmtpServer, State
 from tests.smtp.helpers import LIMITS, ConnectionPair, ServerRun, serve, transaction
 
@@ -167,7 +167,7 @@ def test_replies_behind_the_yes_are_never_read(behind: bytes) -> None:
     client.receive_data(b"220 go\r\n" + behind)
     event = client.next_event()
     assert isinstance(event, Failed)
-    assert (event.result.outcome, event.result.stage) == (Outcome.BROKEN, "starttls")
+    assert (event.result.fate, event.result.stage) == (Fate.BROKEN, "starttls")
     assert client.closed
     assert isinstance(client.next_event(), NeedData)  # and no TlsStarting
 
