@@ -11,6 +11,10 @@ from pathlib import Path
 from gateway.errors import StartError
 
 
+class Locked(StartError):
+    """Another gateway uses the data directory."""
+
+
 def control_socket(data_dir: Path) -> Path:
     """Where the commands of a running gateway are given."""
     return data_dir / "control" / "gateway.sock"
@@ -31,7 +35,7 @@ def locked(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pid = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-            raise StartError(
+            raise Locked(
                 f"{data_dir}: another gateway uses it (process {pid or 'unknown'}); stop that one, "
                 "or give this one another directory"
             ) from None

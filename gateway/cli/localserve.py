@@ -24,6 +24,7 @@ from gateway.accounts import Authenticator
 from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option
 from gateway.config.load import parse, read_toml
 from gateway.config.settings import Settings, http_url
+from gateway.datadir import Locked
 from gateway.errors import GatewayError, StartError
 from gateway.logs import set_up_logging
 from gateway.net.certificates import self_signed
@@ -81,8 +82,10 @@ def localserve(
     chosen = {"ip": ip, "port_base": port_base, "webhook_out": webhook_out, "webhook_in": webhook_in}
     color = not no_color and "NO_COLOR" not in os.environ and sys.stdout.isatty()
     config = directory / CONFIG_FILE
+    written = False
     try:
         if not _is_there(config):
+            written = True
             first_start(directory, ip, port_base, webhook_out, webhook_in)
         raw = read_toml(config)
         parse(raw, config)  # so that what is wrong in the file is told before anything is laid over it
@@ -92,12 +95,19 @@ def localserve(
     except KeyboardInterrupt:
         sys.exit(130)
     except GatewayError as exc:
-        raise CommandError(str(exc)) from None
+        raise _failed(exc, config, written) from None
     except BaseExceptionGroup as group:
         foreseen = group.subgroup(GatewayError)
         if foreseen is None:
             raise
-        raise CommandError(str(_first(foreseen))) from None
+        raise _failed(_first(foreseen), config, written) from None
+
+
+def _failed(exc: BaseException, config: Path, written: bool) -> CommandError:
+    """The line for a person. Options of a first start that failed are not kept for the next."""
+    if written and not isinstance(exc, Locked):
+        config.unlink(missing_ok=True)
+    return CommandError(str(exc))
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

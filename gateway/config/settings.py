@@ -137,7 +137,7 @@ Text = Annotated[str, AfterValidator(_text)]  # for people, in a header
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
-Seconds = Annotated[float, Field(gt=0, strict=False)]
+Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
 Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], BeforeValidator(_tuple)]
 Events = Annotated[tuple[EventName, ...], BeforeValidator(_tuple)]
 Positive = Annotated[int, Field(gt=0)]

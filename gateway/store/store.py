@@ -6,11 +6,13 @@ them), handed to `read` or `write`. The event loop never waits for the disk.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +88,12 @@ class Store:
         # Nobody uses this connection: it is open as long as the writer works, which relies on that.
         anchor = await trio.to_thread.run_sync(_prepare, engine, path)
         pool = Readers(engine.connect, readers)
-        writer = Writer(engine.connect, max_waiting=max_waiting, fair=several_processes)
+        writer = Writer(
+            engine.connect,
+            max_waiting=max_waiting,
+            fair=several_processes,
+            check=partial(_check_is_there, path, os.stat(path).st_ino),
+        )
         give_way = GiveWay(lambda: writer.busy or pool.busy)
         trio.lowlevel.add_instrument(give_way)
         try:
@@ -176,6 +183,14 @@ class Readers:
             raise
         finally:
             self._idle.append(conn)
+
+
+def _check_is_there(path: Path, inode: int) -> None:
+    """A deleted file can be written for as long as it is open, and nobody will ever read it: raises OSError."""
+    if os.stat(path).st_ino != inode:
+        raise FileNotFoundError(
+            errno.ENOENT, "the database file was replaced; restart the gateway", str(path)
+        )
 
 
 def make_engine(path: Path) -> sa.Engine:

@@ -139,9 +139,16 @@ class Writer:
     """Group commit for an SQLite database. Made and used inside a trio run; `run` is its thread's work."""
 
     def __init__(
-        self, connect: Callable[[], sa.Connection], *, max_waiting: int = MAX_WAITING, fair: bool = False
+        self,
+        connect: Callable[[], sa.Connection],
+        *,
+        max_waiting: int = MAX_WAITING,
+        fair: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` is called before each batch, in the thread; what it raises fails the batch."""
         self._connect = connect
+        self._check = check
         self._max_waiting = max_waiting
         self._fair = fair
         self._queue: deque[_Write] = deque()
@@ -318,6 +325,7 @@ class Writer:
     def _begin(self) -> None:
         if self._conn is None:
             self._conn = self._connect()
+        self._check()
         self._sql("BEGIN IMMEDIATE")
 
     def _repair(self) -> None:

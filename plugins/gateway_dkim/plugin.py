@@ -18,6 +18,9 @@ class Selector(BaseModel):
     key: ConfigPath  # PEM file, RSA (at least 1024 bits) or Ed25519
 
 
+MAX_KEY_FILE = 64 * 1024  # bytes: the largest keys in use have 4
+
+
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -43,7 +46,8 @@ class DkimSettings(BaseModel):
 def _load(path: Path) -> PrivateKey:
     """The key of a PEM file. Raises ValueError (SigningKeyError is one) with the path in its text."""
     try:
-        return load_private_key(path.read_bytes())
+        with path.open("rb") as file:
+            return load_private_key(file.read(MAX_KEY_FILE))
     except OSError as exc:
         raise ValueError(f"{path}: cannot be read ({exc.strerror}); a DKIM key is to be there") from None
     except ValueError as exc:

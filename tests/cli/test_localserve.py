@@ -336,3 +336,10 @@ def test_logins_need_tls(tmp_path: Path, listen: str, more: str, says: str) -> N
     path.write_text(f"hostname = 'localhost'\n[submission]\nlisten = ['{listen}']\n{more}\n")
     with pytest.raises(ConfigError, match=re.escape(says)):
         load(path)
+
+
+def test_options_of_a_first_start_that_failed_are_not_kept(tmp_path: Path) -> None:
+    failed = gateway("localserve", "--dir", str(tmp_path), "--ip", "1.2.3.4")
+    assert failed.returncode == 1
+    assert "1.2.3.4" in failed.stderr
+    assert not (tmp_path / "gateway.toml").exists()

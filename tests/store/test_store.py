@@ -229,3 +229,13 @@ async def test_closing_waits_and_then_refuses(tmp_path: Path) -> None:
             await call(names)
     async with Store.open(tmp_path, ManualClock()) as store:
         assert await store.read(names) == ["a", "b", "c"]
+
+
+async def test_a_database_that_was_deleted_takes_no_more(tmp_path: Path) -> None:
+    async with Store.open(tmp_path, ManualClock()) as store:
+        await store.write(lambda conn: conn.exec_driver_sql("SELECT 1").all())
+        (tmp_path / "gateway.db").rename(tmp_path / "elsewhere.db")
+        with pytest.raises(StoreUnavailable):
+            await store.write(lambda conn: conn.exec_driver_sql("SELECT 1").all())
+        (tmp_path / "elsewhere.db").rename(tmp_path / "gateway.db")
+        await store.write(lambda conn: conn.exec_driver_sql("SELECT 1").all())

@@ -356,11 +356,17 @@ async def test_database_that_cannot_be_opened_again(
 ) -> None:
     await store.write(put("before"))
     callers = Callers(store)
-    path = store.path.rename(store.path.with_suffix(".away"))
-    store.path.mkdir()
+    path = store.path.with_suffix(".away")
+
+    def taken_away(conn: sa.Connection) -> None:
+        if not path.exists():
+            store.path.rename(path)
+            store.path.mkdir()
+        ends_transaction(conn)
+
     async with gathered(store) as nursery:
         nursery.start_soon(callers.write, "a", put("a"))
-        nursery.start_soon(callers.write, "bad", ends_transaction)
+        nursery.start_soon(callers.write, "bad", taken_away)
     assert callers.done == []
     assert {str(exc) for exc in callers.failed.values()} == {
         "database not accessible: unable to open database file"
