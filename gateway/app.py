@@ -13,7 +13,8 @@ what a crash cut off; only then serve. Stop: accept nothing and claim nothing mo
 the grace period; then all is cancelled, and the store is closed last.
 
     run
-    └── background                 clock, clean-up, expired leases: cancelled at the end
+    └── background                 clock, clean-up, expired leases, unfinished hold rules, transports between
+        │                          deliveries: cancelled at the end
         └── services               each returns when it is told to stop and is done
             ├── webhooks/sender
             ├── events             tells the plugins
@@ -46,7 +47,6 @@ from gateway.events import EventTeller
 from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
-from gateway.model import ServingTransport
 from gateway.net.certificates import load_certificate
 from gateway.net.listeners import bound, open_tcp, open_unix
 from gateway.net.smtp_server import ServerSettings, serve_smtp
@@ -58,7 +58,7 @@ from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.smtp_submission import SmtpSubmission
 from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
-from gateway.outbound.transports import make_transports
+from gateway.outbound.transports import make_transports, serve_transport
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
@@ -210,9 +210,8 @@ async def serving(
             background.start_soon(clean_up, store, clock)
             background.start_soon(scheduler.recover_expired)
             background.start_soon(holding.finish)
-            for transport in transports.values():
-                if isinstance(transport, ServingTransport):
-                    background.start_soon(transport.serve)
+            for name, transport in transports.items():
+                background.start_soon(serve_transport, name, transport)
             http = _http_settings(settings)
             smtp_settings = _smtp_settings(settings, settings.smtp, settings.smtp.max_message_size, tls)
             with_starttls = replace(

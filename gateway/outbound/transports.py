@@ -1,8 +1,9 @@
-"""Makes the configured transports out of the types that plugins register."""
+"""Makes the configured transports of the types that plugins register, and runs what they do by themselves."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from pydantic import ValidationError
 
 from gateway.config.load import describe
 from gateway.errors import ConfigError
-from gateway.hookcalls import described
-from gateway.model import Transport, TransportType
+from gateway.hookcalls import contain, described
+from gateway.model import ServingTransport, Transport, TransportType
+
+log = logging.getLogger(__name__)
 
 
 def make_transports(
@@ -53,3 +56,14 @@ def make_transports(
                 " method deliver; repair its plugin, or remove it"
             )
     return made
+
+
+async def serve_transport(name: str, transport: Transport) -> None:
+    """Run what a transport does between deliveries, if anything. Should that fail, it still delivers."""
+    if not isinstance(transport, ServingTransport):
+        return
+    try:
+        await transport.serve()
+    except BaseException as exc:
+        await contain(exc)
+        log.exception("transport %s: serve failed, and will not run until the next start", name)

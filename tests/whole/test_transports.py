@@ -89,6 +89,25 @@ async def test_a_transport_that_fails(
         assert failed.transport == delivered.transport == "strange"
 
 
+class Tired(Odd):
+    """A transport whose work between deliveries fails."""
+
+    async def serve(self) -> None:
+        raise RuntimeError("no more")
+
+
+async def test_a_transport_whose_own_work_fails_still_delivers(
+    tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, webhooks, change=through_odd, plugins={"odd": Tired(accept)}) as gateway:
+        await gateway.send("user@sub.example.org")
+        await webhooks.event("delivered")
+    [failure] = [record for record in caplog.records if "serve failed" in record.getMessage()]
+    assert "strange" in failure.getMessage()
+    assert failure.exc_info is not None
+    assert str(failure.exc_info[1]) == "no more"
+
+
 async def test_a_transport_that_hangs_ends_with_its_lease(tmp_path: Path, webhooks: Receiver) -> None:
     def change(raw: dict[str, Any]) -> None:
         through_odd(raw)
