@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Never
 
 import trio
@@ -38,8 +39,7 @@ async def clean_up(store: Store, clock: Clock) -> Never:
 async def _all_steps(store: Store, clock: Clock) -> None:
     for step in STEPS:
         while True:
-            now = clock.now()
-            removed = await store.write(lambda conn, step=step, now=now: step(conn, now))  # type: ignore[misc]
+            removed = await store.write(partial(step, now=clock.now()))
             await store.content.unlink(removed.files)
             if not removed.more:
                 break

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 
 import sqlalchemy as sa
 import trio
@@ -54,12 +55,12 @@ class EventTeller:
             try:
                 if cursor is None:
                     cursor = await self._start()
-                page = await self._store.read(lambda conn, after=cursor: events.after(conn, after, PAGE))  # type: ignore[misc]
+                page = await self._store.read(partial(events.after, cursor=cursor, limit=PAGE))
                 for event in page:
                     await self._tell(event)
                     cursor = event.id
                 if page:
-                    await self._store.write(lambda conn, at=cursor: events.set_cursor(conn, READER, at))  # type: ignore[misc]
+                    await self._store.write(partial(events.set_cursor, name=READER, event_id=cursor))
             except (StoreError, PluginError, OffloadError) as exc:
                 log.warning("plugins will be told of events in %g s: %s", AGAIN_AFTER, exc)
                 with trio.move_on_after(AGAIN_AFTER):

@@ -16,6 +16,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -171,7 +172,7 @@ class ContentStore:
                 names = [name for name in old if name.removesuffix(_TEMPORARY) not in self._spooling]
                 if not names:
                     continue
-                kept = await self._store.read(lambda conn, names=names: files_with_row(conn, names))  # type: ignore[misc]
+                kept = await self._store.read(partial(files_with_row, names=names))
                 orphans = [name for name in names if name not in kept]
                 await self.unlink(orphans)
                 swept += len(orphans)
