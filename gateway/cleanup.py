@@ -22,6 +22,7 @@ STEPS = (
     cleanup.events,
     cleanup.suppressions,
     cleanup.counters,
+    cleanup.idempotency_results,
 )
 
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -106,7 +107,8 @@ def localserve(
 def _failed(exc: BaseException, config: Path, written: bool) -> CommandError:
     """The line for a person. Options of a first start that failed are not kept for the next."""
     if written and not isinstance(exc, Locked):
-        config.unlink(missing_ok=True)
+        with suppress(OSError):
+            config.unlink()
     return CommandError(str(exc))
 
 

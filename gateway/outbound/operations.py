@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
+import trio
+
 from gateway.clock import Clock
 from gateway.config.settings import Settings
-from gateway.errors import NotConfigured
+from gateway.errors import NotConfigured, StoreError
 from gateway.model import HoldRule, Outcome
 from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import ending
@@ -17,6 +20,10 @@ from gateway.store.changes import EventDraft, Report, Retire
 from gateway.store.listing import Filter, Item
 from gateway.store.steps import run_steps
 from gateway.store.store import Store
+
+log = logging.getLogger(__name__)
+
+FINISH_AGAIN_AFTER = 10.0  # seconds
 
 
 class HoldRules:
@@ -50,8 +57,14 @@ class HoldRules:
 
     async def finish(self) -> None:
         """Go on with rules that a stop kept from being applied to the whole queue."""
-        for rule in await self._store.read(holds.unapplied):
-            await self._apply(rule)
+        while True:
+            try:
+                for rule in await self._store.read(holds.unapplied):
+                    await self._apply(rule)
+                return
+            except StoreError as exc:
+                log.warning("hold rules will be applied to the whole queue later: %s", exc)
+                await trio.sleep(FINISH_AGAIN_AFTER)
 
     async def _apply(self, rule: HoldRule) -> int:
         return await run_steps(self._store, lambda conn, position: holds.apply_rule(conn, rule, position))
