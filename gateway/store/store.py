@@ -92,7 +92,7 @@ class Store:
             engine.connect,
             max_waiting=max_waiting,
             fair=several_processes,
-            check=partial(_check_is_there, path, os.stat(path).st_ino),
+            check=partial(_check_is_there, path, path.stat().st_ino),
         )
         give_way = GiveWay(lambda: writer.busy or pool.busy)
         trio.lowlevel.add_instrument(give_way)
@@ -186,8 +186,8 @@ class Readers:
 
 
 def _check_is_there(path: Path, inode: int) -> None:
-    """A deleted file can be written for as long as it is open, and nobody will ever read it: raises OSError."""
-    if os.stat(path).st_ino != inode:
+    """Raises OSError when the file is gone: what is written to it while it is open would be lost."""
+    if path.stat().st_ino != inode:
         raise FileNotFoundError(
             errno.ENOENT, "the database file was replaced; restart the gateway", str(path)
         )
