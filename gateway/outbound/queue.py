@@ -55,15 +55,15 @@ class QueueScheduler:
             while not stopping.is_set():
                 try:
                     claims = await self._claim()
-                    wait = 0.0 if claims.more else await self._until_due()
+                    for claimed in claims.messages:
+                        self._busy[claimed.destination] += 1
+                        nursery.start_soon(self._attempt, [claimed])
+                    wait = 0.0 if claims.more and self._room() else await self._until_due()
                 except StoreError as exc:
                     log.warning("the queue waits for the store: %s", exc)
-                    claims, wait = NOTHING, STORE_AGAIN_AFTER
-                for claimed in claims.messages:
-                    self._busy[claimed.destination] += 1
-                    nursery.start_soon(self._attempt, [claimed])
-                if wait or not self._room():
-                    await self._queued.wait(wait or POLL)
+                    wait = STORE_AGAIN_AFTER
+                if wait:
+                    await self._queued.wait(wait)
 
     def _room(self) -> int:
         return max(0, self._settings.max_deliveries - self._busy.total())
