@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gateway import ConfigPath, Submission, hookimpl
-from gateway_dkim.signature import PrivateKey, Signer, load_private_key
+from gateway_dkim.signature import PrivateKey, Signer, body_digest, load_private_key
 
 
 class Selector(BaseModel):
@@ -58,6 +58,9 @@ class Dkim:
     Settings = DkimSettings
 
     @hookimpl
-    def sign(self, data: bytes, submission: Submission, settings: DkimSettings) -> bytes | None:
-        signatures = b"".join(s.sign(data) for s in settings.signers(submission.header_from.domain))
-        return signatures + data if signatures else None
+    async def sign(self, data: bytes, submission: Submission, settings: DkimSettings) -> bytes | None:
+        signers = settings.signers(submission.header_from.domain)
+        if not signers:
+            return None
+        digest = await body_digest(data)
+        return b"".join(signer.sign(data, body_digest=digest) for signer in signers) + data

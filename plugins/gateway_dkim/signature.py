@@ -16,6 +16,7 @@ import time
 from typing import Final, NamedTuple
 
 import dkim
+import trio
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa, utils
@@ -55,6 +56,10 @@ _PREHASHED: Final = utils.Prehashed(hashes.SHA256())
 _PKCS1V15: Final = padding.PKCS1v15()
 
 
+PIECE = 64 * 1024  # bytes: what the event loop has time for at once
+_NOTHING = hashlib.sha256().digest()
+
+
 class SigningKeyError(ValueError):
     """The key can't sign for DKIM; the message says why."""
 
@@ -80,8 +85,10 @@ class Signer:
         self.selector = selector
         self._key = _Key(check_key(private_key))
 
-    def sign(self, message: bytes, now: int | None = None) -> bytes:
+    def sign(self, message: bytes, now: int | None = None, body_digest: bytes | None = None) -> bytes:
         """The DKIM-Signature field with its CRLF, to be put before `message`.
+
+        `body_digest` is what the function of that name answers for the message, where it was asked before.
 
         Lines of the message end in CRLF; a lone LF is signed as CRLF.
         relaxed/relaxed, the whole body. `now` is the time of signing in seconds since 1970, by default the
@@ -90,7 +97,11 @@ class Signer:
         try:
             signing = _Signing(message, signature_algorithm=self._key.algorithm)
             return signing.signature(
-                self.domain, self.selector, self._key, int(time.time()) if now is None else now
+                self.domain,
+                self.selector,
+                self._key,
+                int(time.time()) if now is None else now,
+                body_digest or hashlib.sha256(relaxed_body(signing.body)).digest(),
             )
         except (dkim.DKIMException, IndexError) as exc:
             raise UnsignableMessage(f"header can't be signed: {exc}") from None
@@ -165,12 +176,11 @@ class _Signing(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
         if len(self.headers) > MAX_SIGNED_FIELDS:
             raise dkim.MessageFormatError(f"more than {MAX_SIGNED_FIELDS} fields to be signed")
 
-    def signature(self, domain: str, selector: str, key: _Key, now: int) -> bytes:
+    def signature(self, domain: str, selector: str, key: _Key, now: int, body_digest: bytes) -> bytes:
         self.hasher = hashlib.sha256
         # Here this only tells dkimpy to leave the signing to the key; what is written is in the field "a".
         self.signature_algorithm = b"ed25519-sha256"
         signed = [*[name.lower() for name, _ in self.headers], *OVERSIGNED]
-        body_hash = base64.b64encode(hashlib.sha256(relaxed_body(self.body)).digest())
         fields = [
             (b"v", b"1"),
             (b"a", key.algorithm),
@@ -179,26 +189,60 @@ class _Signing(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
             (b"s", selector.encode("ascii")),
             (b"t", str(now).encode("ascii")),
             (b"h", b" : ".join(signed)),
-            (b"bh", body_hash),
+            (b"bh", base64.b64encode(body_digest)),
             (b"b", b"0" * 60),  # dkimpy puts the signature here; as long as this, it starts a line of its own
         ]
         value: bytes = self.gen_header(fields, signed, _POLICY, b"DKIM-Signature", key)
         return b"DKIM-Signature: " + value
 
 
+async def body_digest(message: bytes) -> bytes | None:
+    """The SHA-256 of a large message's body in relaxed canonicalization, the event loop having its turns.
+
+    None for a message that is small, or has line ends other than CRLF: `Signer.sign` does these in one go.
+    """
+    if len(message) <= PIECE or not message.count(b"\r") == message.count(b"\n") == message.count(b"\r\n"):
+        return None
+    start = message.find(b"\r\n\r\n") + 4
+    if start < 4:
+        return None
+    digest = hashlib.sha256()
+    held_back = 0  # line ends that count only if something follows
+    while start < len(message):
+        await trio.lowlevel.checkpoint()
+        cut = message.find(b"\r\n", start + PIECE)
+        end = len(message) if cut < 0 else cut + 2
+        piece = _relaxed_lines(message[start:end])
+        content = piece.rstrip(b"\r\n")
+        if content:
+            digest.update(b"\r\n" * held_back + content)
+            held_back = 0
+        held_back += (len(piece) - len(content)) // 2
+        start = end
+    if held_back and digest.digest() != _NOTHING:
+        digest.update(b"\r\n")
+    return digest.digest()
+
+
 def relaxed_body(body: bytes) -> bytes:
     """The body in relaxed canonicalization (RFC 6376, 3.4.4), in linear time. Lines end in CRLF."""
     if not body:
         return b""
-    if not body.endswith(b"\r\n"):
-        body += b"\r\n"
-    if b"  " in body or b"\t" in body:
-        body = _SPACES.sub(b" ", body)
-    if b" \r\n" in body:
-        body = body.replace(b" \r\n", b"\r\n")
+    body = _relaxed_lines(body)
     content = body.rstrip(b"\r\n")
     line_ends = len(body) - len(content)
     if body.endswith(b"\r\n" * (line_ends // 2)) and line_ends % 2 == 0:
         return content + b"\r\n" if content else b""
     stripped: bytes = strip_trailing_lines(body)  # a lone CR stands before the end
     return stripped
+
+
+def _relaxed_lines(lines: bytes) -> bytes:
+    """Whole lines with their spaces reduced; the last gets a line end if it has none."""
+    if not lines.endswith(b"\r\n"):
+        lines += b"\r\n"
+    if b"  " in lines or b"\t" in lines:
+        lines = _SPACES.sub(b" ", lines)
+    if b" \r\n" in lines:
+        lines = lines.replace(b" \r\n", b"\r\n")
+    return lines

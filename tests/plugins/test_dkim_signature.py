@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 
 import dkim
 import pytest
+import trio
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -15,6 +17,7 @@ from dkim.canonicalization import Relaxed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway_dkim import signature
 from gateway_dkim.signature import (
     OVERSIGNED,
     PrivateKey,
@@ -217,3 +220,22 @@ def test_canonicalizing_takes_linear_time() -> None:
     signed(ED25519, b"From: a@b.org\r\n\r\n" + (b" " * 997 + b"x\r\n") * 5000 + b" " * 1_000_000)
     signed(ED25519, b"From: a@b.org\r\n\r\n" + b"\r\n" * 2_000_000)
     assert time.perf_counter() - start < 2
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"word", b" a  b\t", b"\t", b"x" * 300, b" "]), max_size=30),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_digest_in_pieces_is_that_of_the_whole(lines: list[bytes], piece: int, ended: bool) -> None:
+    body = b"\r\n".join(lines) + (b"\r\n" if ended else b"")
+    message = b"From: a@b.example\r\n" * 3 + b"\r\n" + body
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signature, "PIECE", piece)
+        found = trio.run(signature.body_digest, message)
+    assert found == hashlib.sha256(signature.relaxed_body(body)).digest()
+
+
+async def test_small_or_odd_messages_are_done_in_one_go() -> None:
+    assert await signature.body_digest(b"From: a@b.example\r\n\r\nsmall\r\n") is None
+    assert await signature.body_digest(b"From: a@b.example\r\n\r\n" + b"lone\nend\r\n" * 20_000) is None
