@@ -7,6 +7,7 @@ the same time; each failure from a network makes its next one wait longer, until
 
 from __future__ import annotations
 
+import abc
 import logging
 
 import trio
@@ -76,14 +77,15 @@ class _Exchange:
             return UNAVAILABLE
 
 
-class _Password:
+class _Password(abc.ABC):
     """A mechanism that sends the password itself."""
 
     def __init__(self, authenticator: Authenticator, peer: str) -> None:
         self._authenticator, self._peer = authenticator, peer
 
+    @abc.abstractmethod
     async def step(self, response: bytes | None) -> bytes | Reply | Login:
-        raise NotImplementedError
+        """What follows the client's response: a challenge, a refusal, or who logged in."""
 
     async def _check(self, user: bytes, password: bytes) -> Reply | Login:
         try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
+from typing import Literal
 
 from gateway.accounts import Directory
 from gateway.clock import Clock
@@ -35,6 +36,8 @@ from gateway.store.content import Spool, StoredBytes
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
+
+Step = Literal["mail", "rcpt", "data"]  # of Reception
 
 INBOX = "Inbox"
 MAX_RECEIVED = 100  # header fields; more is a loop (RFC 5321, 6.3)
@@ -86,7 +89,7 @@ class Receiver:
         return self.directory.recipient(address) or self.settings.smtp.unknown_recipients or None
 
     async def _policy(
-        self, step: str, session: Session, envelope: Envelope, recipient: Mailbox | None = None
+        self, step: Step, session: Session, envelope: Envelope, recipient: Mailbox | None = None
     ) -> Reply | None:
         if not self.hooks.gateway.has("receive_policy"):
             return None
@@ -102,7 +105,7 @@ class Receiver:
 
     def reception(
         self,
-        step: str,
+        step: Step,
         session: Session,
         envelope: Envelope,
         recipient: Mailbox | None = None,
@@ -112,7 +115,7 @@ class Receiver:
         if recipient is not None:
             recipients.append(self.local(recipient))
         return Reception(
-            step=step,  # type: ignore[arg-type]
+            step=step,
             remote_ip=str(session.peer or ""),
             helo=str(session.hello.name) if session.hello else "",
             reverse_path=self.address(envelope.reverse_path),

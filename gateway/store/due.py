@@ -92,6 +92,8 @@ class Due:
 
 
 class _Statements:
+    """What S608 sees here are names of tables, columns and indexes from this program, never a value."""
+
     def __init__(self, key: str, by_time: str, by_key: str, ready: str) -> None:
         now = sa.bindparam("now", type_=UtcTime())
         self.next = Statement(
