@@ -82,6 +82,13 @@ def _network(value: object) -> object:
         raise ValueError(f'{exc}; write a network such as "10.0.0.0/8"') from None
 
 
+def _ip(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError(f'{value!a} is not an IP address; write one, such as "127.0.0.1"') from None
+
+
 def _separator(value: str) -> str:
     try:
         Address.parse(f"a{value}b@localhost")
@@ -136,6 +143,7 @@ EmailAddress = Annotated[Address, BeforeValidator(_address)]
 Text = Annotated[str, AfterValidator(_text)]  # for people, in a header
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+IpAddresses = Annotated[tuple[Annotated[str, AfterValidator(_ip)], ...], BeforeValidator(_tuple)]
 Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
 Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
 Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], BeforeValidator(_tuple)]
@@ -232,6 +240,22 @@ class WebhookSettings(Section):
     allow_networks: Networks = ()
 
 
+class DnsSettings(Section):
+    """[dns]: who is asked for domains, hosts and policies."""
+
+    nameservers: IpAddresses = ()  # none: those of /etc/resolv.conf
+    port: Annotated[int, Field(ge=1, le=65535)] = 53
+    timeout: Seconds = 10.0  # for one look-up, with all servers and repetitions
+    # The servers verify DNSSEC, and the way to them is safe: what they call authentic is taken for it (DANE).
+    validating: bool = False
+
+    @model_validator(mode="after")
+    def _named(self) -> DnsSettings:
+        if self.validating and not self.nameservers:
+            raise ValueError("validating: needs nameservers; name the servers that verify DNSSEC")
+        return self
+
+
 class PluginsSettings(Section):
     """[plugins]: which plugin sets the gateway runs with, in order."""
 
@@ -321,6 +345,7 @@ class Settings(Section):
     web: WebSettings = WebSettings()
     queue: QueueSettings = QueueSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    dns: DnsSettings = DnsSettings()
     plugins: PluginsSettings = PluginsSettings()
     plugin_sets: Mapping[str, PluginSet] = {}
     plugin: Mapping[str, Mapping[str, Any]] = {}  # [plugin.NAME]: parsed by the plugin's own model
