@@ -369,6 +369,22 @@ class IdempotencyRow(SQLModel, table=True):
     result: dict[str, Any] = _json()
 
 
+class MtaStsPolicyRow(SQLModel, table=True):
+    """A domain's MTA-STS policy, for as long as it holds."""
+
+    __tablename__ = "mta_sts_policy"
+    __table_args__ = (
+        sa.Index("mta_sts_policy_expires", "expires"),
+        sa.Index("mta_sts_policy_fetched", "fetched"),
+    )
+    domain: str = Field(primary_key=True)  # a recipient's
+    record_id: str  # of the TXT record that led to it
+    text: bytes
+    fetched: datetime = _time()
+    expires: datetime = _time()
+    used: datetime = _time()  # when a delivery last needed it, to a day
+
+
 class FactRow(SQLModel, table=True):
     """Small things that the gateway learns or counts, by name: hold_generation, cursor:<plugin>, ..."""
 
@@ -399,5 +415,6 @@ credential = table(CredentialRow)
 sent_hour = table(SentHourRow)
 known_recipient = table(KnownRecipientRow)
 idempotency = table(IdempotencyRow)
+mta_sts_policy = table(MtaStsPolicyRow)
 fact = table(FactRow)
 metadata = SQLModel.metadata
