@@ -1,161 +1,29 @@
 """`python -m benchmarks [NAME ...]`: measures, and prints a table. Without names: everything.
 
 Each figure is the median of several rounds. Rates are put beside a yardstick that is measured in the same
-rounds on the same machine, so that the ratio means something on a slow or busy one too.
+rounds on the same machine, so that the ratio means something on a slow or busy one too; "ms CPU" is the
+processor time of the process that is measured, for each message.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from benchmarks.load import drive, post, repeat
-from benchmarks.processes import gateway, quart_yardstick, send_request
-from benchmarks.receiver import receiving
+from benchmarks.deliver import deliver
+from benchmarks.memory import memory
+from benchmarks.receive import inbound, submission
+from benchmarks.send import roundtrip, send
+from benchmarks.table import Row, show
 
-HOLD_ALL = ("queue", "hold-rules", "add", "--all")
-# The receiver is this process: one connection a URL would measure its latency instead of the gateway.
-ROUNDTRIP_SETTINGS = """
-[webhooks]
-max_calls = 32
-max_calls_per_url = 16
-allow_networks = ["127.0.0.0/8"]
-"""
-EMPTY = repeat(lambda _: post("/", b"request=%7B%7D", "application/x-www-form-urlencoded"))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table."""
-
-    name: str
-    value: str
-    yardstick: str = ""
-    ratio: str = ""
-    aim: str = ""
-
-
-def send(rounds: int) -> list[Row]:
-    """Send, 1 kB of text, RSA-2048, durable, every stage on; beside an empty Quart-Trio endpoint.
-
-    A hold rule keeps the messages in the queue: what is measured is Send, not delivery.
-    """
-    figures: dict[int, list[tuple[float, float, float]]] = {1: [], 8: [], 32: [], 64: []}
-    yardsticks: dict[int, list[float]] = {connections: [] for connections in figures}
-    with quart_yardstick() as plain, gateway() as tested:
-        tested.command(*HOLD_ALL)
-        requests = repeat(send_request)
-        drive(plain, EMPTY, 8, 500)
-        drive(tested.web, requests, 8, 500)
-        for number in range(rounds):
-            for connections in figures:
-                _progress(f"send, round {number + 1} of {rounds}, {connections} connections")
-                count = 1000 if connections == 1 else 3000
-                yardsticks[connections].append(drive(plain, EMPTY, connections, count).rate)
-                load = drive(tested.web, requests, connections, count)
-                figures[connections].append((load.rate, load.p50 * 1000, load.p99 * 1000))
-    rows = []
-    for connections, measured in figures.items():
-        rate, p50, p99 = (statistics.median(column) for column in zip(*measured, strict=True))
-        ratios = [m[0] / y for m, y in zip(measured, yardsticks[connections], strict=True)]
-        rows.append(
-            Row(
-                f"send, {connections} connections",
-                f"{rate:,.0f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms",
-                f"{statistics.median(yardsticks[connections]):,.0f}/s",
-                f"{statistics.median(ratios):.2f}",
-                "0.45" if connections == 32 else "",
-            )
-        )
-    return rows
-
-
-def roundtrip(rounds: int) -> list[Row]:
-    """From Send to the webhook: one at a time on an idle gateway, and 2,000 as fast as they go.
-
-    An idle machine answers more slowly than a busy one; the yardstick, one request to an empty Quart-Trio
-    endpoint between two messages, says by how much.
-    """
-    latencies: list[float] = []
-    empty: list[float] = []
-    rates = []
-    for number in range(rounds):
-        _progress(f"roundtrip, round {number + 1} of {rounds}")
-        with (
-            quart_yardstick() as plain,
-            receiving() as webhooks,
-            gateway(webhooks.url, settings=ROUNDTRIP_SETTINGS) as tested,
-        ):
-            drive(plain, EMPTY, 8, 100)
-            drive(tested.web, repeat(send_request), 8, 100)
-            webhooks.wait({"/out": 100, "/in": 100})
-            first_id = 1 + max(webhooks.delivered_at)
-            for one in range(100):
-                time.sleep(0.02)
-                started = time.perf_counter()
-                drive(tested.web, repeat(send_request), 1, 1)
-                latencies.append(webhooks.wait_delivered(first_id + one) - started)
-                time.sleep(0.02)
-                empty += drive(plain, EMPTY, 1, 1).latencies
-            before = dict(webhooks.counts)
-            started = time.perf_counter()
-            drive(tested.web, repeat(send_request), 32, 2000)
-            webhooks.wait({path: count + 2000 for path, count in before.items()})
-            rates.append(2000 / (time.perf_counter() - started))
-    latencies.sort()
-    p50, p99 = statistics.median(latencies), latencies[int(len(latencies) * 0.99) - 1]
-    return [
-        Row(
-            "roundtrip, idle",
-            f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms",
-            f"p50 {statistics.median(empty) * 1000:.1f} ms",
-            f"{p50 / statistics.median(empty):.1f}",
-            "p50 8 ms",
-        ),
-        Row("roundtrip, 2,000 messages", f"{statistics.median(rates):,.0f}/s", aim="400/s"),
-    ]
-
-
-def memory(rounds: int) -> list[Row]:
-    """Resident memory of the process, idle and with 20,000 messages on hold."""
-    del rounds  # it does not vary
-    _progress("memory")
-    with gateway() as tested:
-        time.sleep(1)
-        idle = tested.rss()
-        tested.command(*HOLD_ALL)
-        drive(tested.web, repeat(send_request), 16, 20_000)
-        held = tested.rss()
-        waiting = len(json.loads(tested.command("queue", "list", "--json", "--max", "1000"))["Messages"])
-        assert waiting == 1000
-    return [
-        Row("memory, idle", f"{idle / 1e6:.0f} MB", aim="130 MB"),
-        Row("memory, 20,000 on hold", f"{held / 1e6:.0f} MB"),
-    ]
-
-
-BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {"send": send, "roundtrip": roundtrip, "memory": memory}
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text} ...")
-        sys.stderr.flush()
-
-
-def _print(rows: list[Row]) -> None:
-    header = Row("what", "gateway", "yardstick", "ratio", "aim")
-    table = [(r.name, r.value, r.yardstick, r.ratio, r.aim) for r in (header, *rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(5)]
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
+    "send": send,
+    "roundtrip": roundtrip,
+    "deliver": deliver,
+    "inbound": inbound,
+    "submission": submission,
+    "memory": memory,
+}
 
 
 def main() -> None:
@@ -173,7 +41,7 @@ def main() -> None:
     rows = []
     for name in options.names or BENCHMARKS:
         rows += BENCHMARKS[name](options.rounds)
-    _print(rows)
+    show(rows)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,13 @@ class Load:
 
 
 class _Connection:
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        if isinstance(address, str):  # a path
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(address)
+        else:
+            self.socket = socket.create_connection(address)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.sent_at = 0.0
 
@@ -67,7 +71,7 @@ class _Connection:
         return True
 
 
-def drive(address: tuple[str, int], requests: Iterator[bytes], connections: int, count: int) -> Load:
+def drive(address: tuple[str, int] | str, requests: Iterator[bytes], connections: int, count: int) -> Load:
     """Send `count` requests over that many connections, each as soon as its connection is free."""
     latencies: list[float] = []
     opened = [_Connection(address) for _ in range(connections)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
+import random
 import re
 import shutil
 import socket
@@ -12,125 +12,189 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import psutil
 
 from benchmarks.load import post
+from gateway.cli.common import ask
+from gateway.cli.localserve import LOGIN, PASSWORD, PORTS, first_start
+from gateway.datadir import control_socket
 
-AUTHORIZATION = "Basic " + base64.b64encode(b"mox@localhost:moxmoxmox").decode()
+STARTS = 5  # of a process that does not get its port
+AUTHORIZATION = "Basic " + base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode()
 TEXT = "All work and no play makes a dull message. " * 23  # about 1 kB
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayProcess:
-    directory: Path
-    smtp: tuple[str, int]
-    web: tuple[str, int]
+class Running:
+    """A process that is measured, and where it listens."""
+
+    address: tuple[str, int]
     process: subprocess.Popen[bytes]
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it and its workers took so far."""
+        own = psutil.Process(self.process.pid)
+        times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
+        return float(sum(time.user + time.system for time in times))
 
     def rss(self) -> int:
         """Resident memory, bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
-    def command(self, *arguments: str) -> str:
-        """What a `gateway` command answers."""
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments, "--dir", str(self.directory)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+
+@dataclass(frozen=True, slots=True)
+class GatewayProcess(Running):
+    """A gateway; its `address` is the web API's."""
+
+    directory: Path
+    smtp: tuple[str, int]
+    submissions: tuple[str, int]  # TLS from the first byte
+
+    @property
+    def web(self) -> tuple[str, int]:
+        return self.address
+
+    @property
+    def control(self) -> str:
+        """The path of the control socket."""
+        return str(control_socket(self.directory / "data"))
+
+    def ask(self, command: str, **request: Any) -> Any:
+        """What it answers to a command on its control socket. Raises CommandError."""
+        return ask(self.directory, command, request)
 
 
 @contextmanager
-def gateway(webhooks: str = "http://127.0.0.1:9/", *, settings: str = "") -> Iterator[GatewayProcess]:
-    """A gateway for development in a directory of its own; `settings` is appended to its configuration."""
+def gateway(
+    webhooks: str = "http://127.0.0.1:9/",
+    *,
+    settings: str = "",
+    prepare: Callable[[Path], None] | None = None,
+) -> Iterator[GatewayProcess]:
+    """A gateway for development in a directory of its own; `settings` is appended to its configuration.
+
+    `prepare` is given the data directory before the start.
+    """
     directory = Path(tempfile.mkdtemp(prefix="gateway-bench-"))
-    base = _free_base()
-    log = (directory / "log").open("wb")
-    command = [sys.executable, "-m", "gateway", "localserve", "--dir", str(directory)]
-    command += ["--port-base", str(base), "--webhook-out", webhooks + "out", "--webhook-in", webhooks + "in"]
-    if settings:
-        _run_once(command, directory)
+    log = directory / "log"
+    stopped_well = False
+    try:
+        first_start(directory, None, None, webhooks + "out", webhooks + "in")
         config = directory / "gateway.toml"
         config.write_text(_edited(config.read_text(), settings))
-    process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        smtp, web = ("127.0.0.1", base + 25), ("127.0.0.1", base + 80)
-        _wait_for(web, process, directory / "log")
-        yield GatewayProcess(directory, smtp, web, process)
+        if prepare is not None:
+            prepare(directory / "data")
+        process, base = _started(partial(_start_gateway, directory, log), partial(_tells_that_it_runs, log))
+        smtp, submissions, web = (
+            ("127.0.0.1", base + PORTS[name]) for name in ("smtp", "submissions", "web")
+        )
+        try:
+            yield GatewayProcess(web, process, directory, smtp, submissions)
+        finally:
+            process.terminate()
+            stopped_well = process.wait(timeout=60) == 0
     finally:
-        process.terminate()
-        process.wait(timeout=60)
-        log.close()
-        if process.returncode:
-            sys.stderr.write((directory / "log").read_text()[-4000:])
+        if not stopped_well and log.exists():
+            sys.stderr.write(log.read_text()[-4000:])
         shutil.rmtree(directory)
 
 
-def _run_once(command: list[str], directory: Path) -> None:
-    """Have the first start write the configuration."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (directory / "gateway.toml").exists():
-        time.sleep(0.05)
-        if process.poll() is not None:
-            raise RuntimeError("the gateway did not start")
-    process.kill()
-    process.wait()
+def _start_gateway(directory: Path, log: Path, base: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "gateway", "localserve", "--dir", str(directory)]
+    with log.open("wb") as output:
+        return subprocess.Popen([*command, "--port-base", str(base)], stdout=output, stderr=output)
+
+
+def _tells_that_it_runs(log: Path, _base: int) -> bool:
+    """The banner comes once everything listens. What only answers on a port may be another process."""
+    return b"Web API" in log.read_bytes()
 
 
 def _edited(config: str, settings: str) -> str:
-    """The configuration with tables of `settings` in place of those of the same name."""
+    """The configuration with tables of `settings` in place of those of the same name.
+
+    At the end no benchmark waits for what is under way.
+    """
     for table in re.findall(r"^\[[^\[\]]+\]$", settings, re.MULTILINE):
         config = re.sub(rf"^{re.escape(table)}\n(?:[^\[\n].*\n|\n)*", "", config, flags=re.MULTILINE)
-    return config + "\n" + settings
+    return f"grace = 0.5\n{config}\n{settings}"
 
 
 @contextmanager
 def quart_yardstick() -> Iterator[tuple[str, int]]:
     """An empty Quart-Trio endpoint on stock hypercorn-trio: POST / answers {}."""
-    with _script("benchmarks.empty_endpoint") as address:
-        yield address
+    with script("benchmarks.empty_endpoint") as running:
+        yield running.address
 
 
 @contextmanager
-def _script(module: str, *arguments: str) -> Iterator[tuple[str, int]]:
-    port = _free_base()
-    process = subprocess.Popen([sys.executable, "-m", module, str(port), *arguments])
+def script(module: str, *arguments: str) -> Iterator[Running]:
+    """A module that is run with a port, on which it then listens, and `arguments`."""
+    process, port = _started(partial(_start_script, module, arguments), _listens)
     try:
-        _wait_for(("127.0.0.1", port), process, None)
-        yield "127.0.0.1", port
+        yield Running(("127.0.0.1", port), process)
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _free_base() -> int:
-    while True:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-        if port < 60000:
-            return port
+def _start_script(module: str, arguments: Sequence[str], port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", module, str(port), *arguments])
 
 
-def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: Path | None) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(log.read_text() if log else "the process did not start")
-        try:
-            socket.create_connection(address, timeout=1).close()
-        except OSError:
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _started(
+    start: Callable[[int], subprocess.Popen[bytes]], runs: Callable[[int], bool]
+) -> tuple[subprocess.Popen[bytes], int]:
+    """A process that runs, and its port. Another's port may be taken before it is: then on another one."""
+    for _ in range(STARTS):
+        port = _free_base()
+        process = start(port)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if runs(port):
+                return process, port
             time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"nothing listens on {address}")
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    raise RuntimeError(f"{process.args!r} does not start: it ended with status {process.returncode}")
+
+
+def _free_base() -> int:
+    """A port that is free, as are those that a gateway adds to it.
+
+    Below those that the system gives to outgoing connections, of which benchmarks have thousands.
+    """
+    while True:
+        base = random.randrange(10_000, 30_000)
+        if all(_is_free(base + offset) for offset in (0, *PORTS.values())):
+            return base
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as listeners do
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def send_request(number: int, to: str = "u{number}x@example.org", **fields: object) -> bytes:
@@ -143,6 +207,3 @@ def send_request(number: int, to: str = "u{number}x@example.org", **fields: obje
     }
     body = urlencode({"request": json.dumps(request)}).encode()
     return post("/webapi/v0/Send", body, "application/x-www-form-urlencoded", AUTHORIZATION)
-
-
-PROCESSORS = os.cpu_count() or 1

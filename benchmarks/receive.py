@@ -1,0 +1,78 @@
+"""`inbound` and `submission`: messages that come in over SMTP, until they are durable."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.processes import Running, gateway, script
+from benchmarks.smtp_load import Envelope, Login, content, hand_in
+from benchmarks.table import Figure, Row, compared, progress
+from gateway.cli.localserve import LOGIN, PASSWORD
+
+CONNECTIONS = 8
+COUNT = 3000
+# An account that no webhook tells of what came.
+SETTINGS = """
+[accounts.quiet]
+addresses = ["quiet@localhost"]
+"""
+
+
+def inbound(rounds: int) -> list[Row]:
+    """Messages of 1 kB for an account, from other servers, on 8 connections that are kept.
+
+    Beside aiosmtpd whose handler commits each message to SQLite, with an fsync as well.
+    """
+    figures: list[Figure] = []
+    plain: list[Figure] = []
+    envelope = Envelope("u@example.org", "quiet@localhost")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        script("benchmarks.plain_smtp", f"{directory}/messages.db") as yardstick,
+        gateway(settings=SETTINGS) as tested,
+    ):
+        _measure(yardstick, yardstick.address, envelope, 300)
+        _measure(tested, tested.smtp, envelope, 300)
+        for number in range(rounds):
+            progress(f"inbound, round {number + 1} of {rounds}")
+            plain.append(_measure(yardstick, yardstick.address, envelope, COUNT))
+            figures.append(_measure(tested, tested.smtp, envelope, COUNT))
+    return [compared(f"inbound, {CONNECTIONS} connections", figures, plain)]
+
+
+def submission(rounds: int) -> list[Row]:
+    """The same from an account: TLS, logged in, signed with RSA-2048; the queue keeps them on hold.
+
+    aiosmtpd has TLS and AUTH here too, but neither checks a password nor signs.
+    """
+    figures: list[Figure] = []
+    plain: list[Figure] = []
+    envelope, login = Envelope(LOGIN, "u{number}@example.org"), Login(LOGIN, PASSWORD)
+    make = partial(content, sender=LOGIN)
+    with tempfile.TemporaryDirectory() as directory, gateway() as tested:
+        tls = tested.directory / "tls"
+        arguments = (f"{directory}/messages.db", str(tls / "localhost.pem"), str(tls / "localhost.key"))
+        with script("benchmarks.plain_smtp", *arguments) as yardstick:
+            tested.ask("queue/hold-rules/add")
+            _measure(yardstick, yardstick.address, envelope, 300, login, make)
+            _measure(tested, tested.submissions, envelope, 300, login, make)
+            for number in range(rounds):
+                progress(f"submission, round {number + 1} of {rounds}")
+                plain.append(_measure(yardstick, yardstick.address, envelope, COUNT, login, make))
+                figures.append(_measure(tested, tested.submissions, envelope, COUNT, login, make))
+    return [compared(f"submission, {CONNECTIONS} sessions", figures, plain)]
+
+
+def _measure(
+    running: Running,
+    address: tuple[str, int],
+    envelope: Envelope,
+    count: int,
+    login: Login | None = None,
+    make: Callable[[int], bytes] = content,
+) -> Figure:
+    before = running.cpu()
+    load = hand_in(address, envelope, CONNECTIONS, count, login=login, make=make)
+    return Figure(load.rate, (running.cpu() - before) / count * 1000)
