@@ -14,6 +14,7 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from trio.testing import MockClock
 
 from gateway.webhooks.client import Answer, Headers, WebhookClient
 from tests.webhooks.receivers import LOOPBACK, Conversation, answering, listening, once, read_request
@@ -98,13 +99,14 @@ async def test_a_connection_is_used_again() -> None:
             "HTTP status 302: redirects are not followed",
         ),
         (b"SSH-2.0-OpenSSH_9.0\r\n\r\n", False, 0, "the answer is no proper HTTP"),
-        (b"", False, 0, "the answer is no proper HTTP: Server disconnected"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000, False, 0, "the answer is no proper HTTP"),
+        (b"", False, 0, "the receiver closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\nX: a", False, 0, "closed the connection before the answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000, False, 0, "longer than any good answer"),
         (
             b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
             False,
             0,
-            "no proper HTTP",
+            "no proper HTTP: it switches to another protocol",
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", False, 0, "no proper HTTP"),
         # The status decides; a body that breaks off does not.
@@ -153,6 +155,19 @@ async def test_a_status_is_taken_though_its_body_never_ends() -> None:
         answer = await client.post(url, b"", HEADERS)
     assert (answer.success, answer.code, answer.response, answer.error) == (True, 200, "thanks", "")
     assert answer.duration < 1
+
+
+async def test_the_rest_of_a_body_has_5_seconds_of_the_60(mock_clock: MockClock) -> None:
+    mock_clock.rate = 100
+
+    async def hang(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nthanks")
+        await trio.sleep_forever()
+
+    answer = await call(hang, timeout=60)
+    assert (answer.success, answer.response) == (True, "thanks")
+    assert 5 <= answer.duration < 50
 
 
 async def test_a_huge_answer_is_neither_kept_nor_read() -> None:
@@ -257,11 +272,41 @@ async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.Mo
         assert (await client.post(url, b"", HEADERS)).success
 
 
-async def test_a_wrong_authorization_is_an_error_that_names_it() -> None:
-    async with listening(answering(OK)) as url, WebhookClient(allow_networks=LOOPBACK) as client:
-        answer = await client.post(url, b"", [(b"Authorization", b"x\r\nEvil: 1")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"Authorization", b"x\r\nEvil: 1"),
+        (b"Authorization", b"x\n"),
+        (b"Authorization", b"x\rEvil: 1"),
+        (b"Authorization", b"x\0"),
+        (b"Authorization", b" x"),
+        (b"Authorization: x\r\nEvil", b"1"),
+    ],
+)
+async def test_a_wrong_authorization_is_an_error_that_names_it(name: bytes, value: bytes) -> None:
+    connections = 0
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+
+    async with listening(conversation) as url, WebhookClient(allow_networks=LOOPBACK) as client:
+        answer = await client.post(url, b"", [*HEADERS, (name, value)])
     assert not answer.success
-    assert "wrong Authorization" in answer.error
+    assert "the request cannot be sent, for a wrong Authorization" in answer.error
+    assert connections == 0
+
+
+async def test_a_receiver_may_refuse_before_it_has_read_the_body() -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some(10)
+        await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        stream.socket.close()  # with unread data: a reset, upon which our write fails
+
+    async with listening(refuse) as url, WebhookClient(allow_networks=LOOPBACK) as client:
+        for _ in range(2):
+            answer = await client.post(url, b"x" * 10_000_000, HEADERS)
+            assert (answer.code, answer.error, answer.response) == (413, "HTTP status 413", "big")
 
 
 async def test_certificates_are_verified() -> None:
@@ -281,6 +326,26 @@ async def test_certificates_are_verified() -> None:
             assert (await client.post(url, b"", HEADERS)).success
             answer = await client.post(url.replace("127.0.0.1", "localhost"), b"", HEADERS)
         assert "TLS with localhost failed: certificate: Hostname mismatch" in answer.error
+
+
+async def test_a_tls_connection_is_used_again() -> None:
+    server, trusting = _certificate()
+    connections = 0
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        tls = trio.SSLStream(stream, server, server_side=True, https_compatible=True)
+        while await tls.receive_some():
+            await tls.send_all(OK)
+
+    async with (
+        listening(conversation) as url,
+        WebhookClient(allow_networks=LOOPBACK, tls=trusting) as client,
+    ):
+        for _ in range(3):
+            assert (await client.post(url.replace("http://", "https://"), b"", HEADERS)).success
+    assert connections == 1
 
 
 def _certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
