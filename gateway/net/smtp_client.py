@@ -5,6 +5,7 @@ each recipient a Result that says so. Raised are cancellation and what the messa
 both leave the connection closed.
 """
 
+import math
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -13,11 +14,13 @@ from types import TracebackType
 from typing import Self
 
 import trio
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
 from gateway.net.tls import TlsStream, client_context
-from gateway.smtp.client import Event, SmtpClient, StartTls
-from gateway.smtp.events import Failed, Finished, NeedData, Ready, SendData, TlsStarting
+from gateway.smtp.client import AskForTls, Event, SmtpClient
+from gateway.smtp.client_auth import ChannelBinding, Credentials
+from gateway.smtp.events import Failed, Finished, LoginStep, NeedData, Ready, SendData, TlsStarting
 from gateway.smtp.results import Result, Stage
 from gateway.smtp.transaction import Capabilities, Transaction
 
@@ -35,11 +38,11 @@ class TlsPolicy(Enum):
     VERIFIED = auto()  # always, and with a certificate that a known authority made for this host
 
 
-_STARTTLS: Mapping[TlsPolicy, StartTls] = {
-    TlsPolicy.NONE: StartTls.NEVER,
-    TlsPolicy.OPPORTUNISTIC: StartTls.IF_OFFERED,
-    TlsPolicy.REQUIRED: StartTls.REQUIRED,
-    TlsPolicy.VERIFIED: StartTls.REQUIRED,
+_STARTTLS: Mapping[TlsPolicy, AskForTls] = {
+    TlsPolicy.NONE: AskForTls.NEVER,
+    TlsPolicy.OPPORTUNISTIC: AskForTls.IF_OFFERED,
+    TlsPolicy.REQUIRED: AskForTls.REQUIRED,
+    TlsPolicy.VERIFIED: AskForTls.REQUIRED,
 }
 
 
@@ -48,13 +51,15 @@ class ClientSettings:
     """How to talk to servers. Times are in seconds, those of RFC 5321 section 4.5.3.2 as upper bounds.
 
     `tls_at_once`: TLS before the greeting (RFC 8314), instead of STARTTLS; the policy then says only whether
-    certificates are verified. `ca_file` replaces the authorities that this system knows (a path, PEM).
+    certificates are verified. `ca_file` replaces the authorities that this system knows (a path, PEM). With
+    `credentials` we log in (RFC 4954).
     """
 
     hello_name: str
     tls: TlsPolicy = TlsPolicy.NONE
     tls_at_once: bool = False
     ca_file: str | None = None
+    credentials: Credentials | None = None
     tls_timeout: float = 60.0  # for a handshake
     connect_timeout: float = 30.0
     greeting_timeout: float = 300.0
@@ -71,7 +76,7 @@ class ClientSettings:
         match stage:
             case "connect":
                 return self.greeting_timeout
-            case "ehlo" | "starttls":
+            case "ehlo" | "starttls" | "auth":
                 return self.hello_timeout
             case "mail":
                 return self.mail_timeout
@@ -90,10 +95,13 @@ class SmtpConnection:
         self._stream = stream
         self._settings = settings
         self._host = host
-        starttls = StartTls.NEVER if settings.tls_at_once else _STARTTLS[settings.tls]
-        self._machine = SmtpClient(settings.hello_name, starttls)
-        self._deadline = 0.0  # for the next reply
+        starttls = AskForTls.NEVER if settings.tls_at_once else _STARTTLS[settings.tls]
+        self._machine = SmtpClient(settings.hello_name, starttls, settings.credentials)
+        self._limit = trio.CancelScope()  # one for a whole exchange; its deadline moves with what is done
+        self._sending = False  # what the deadline is for; else for the next reply
         self._replies = -1  # read when it was set
+        self.remote_ip = ""  # connected to; "" when the stream is no socket
+        self.transactions = 0  # begun on it
 
     @property
     def failure(self) -> Result | None:
@@ -110,6 +118,14 @@ class SmtpConnection:
         return self._stream if isinstance(self._stream, TlsStream) else None
 
     @property
+    def tls_used(self) -> str:
+        """The version, and how far the server was verified; "" without TLS."""
+        if self.tls is None:
+            return ""
+        verified = "verified" if self._settings.tls is TlsPolicy.VERIFIED else "not verified"
+        return f"{self.tls.version}, {verified}"
+
+    @property
     def transcript(self) -> str:
         """The opening and the last transaction, bounded, without message data."""
         return self._machine.transcript
@@ -120,14 +136,17 @@ class SmtpConnection:
         The chunks are read only when the server takes the message for somebody, and closed at the end if
         they are a generator. After it, look at `failure` before the next one.
         """
+        self.transactions += 1
+        machine = self._machine
         try:
-            self._machine.begin(transaction)
-            event = await self._next_event()
-            if isinstance(event, SendData):
-                await self._send_message(chunks)
+            machine.begin(transaction)
+            with trio.CancelScope() as self._limit:
                 event = await self._next_event()
-            while not isinstance(event, Finished):
-                event = await self._next_event()
+                if isinstance(event, SendData):
+                    await self._send_message(chunks)
+                    event = await self._next_event()
+            if self._limit.cancelled_caught:
+                event = self._late()
         except BaseException:
             await self.aclose()
             raise
@@ -135,7 +154,8 @@ class SmtpConnection:
             close_chunks = getattr(chunks, "aclose", None)
             if close_chunks is not None:
                 await close_chunks()
-        if self._machine.closed:
+        assert isinstance(event, Finished)
+        if machine.failure is not None:
             await self._close_stream()
         return event.results
 
@@ -166,30 +186,42 @@ class SmtpConnection:
 
     async def _open(self) -> None:
         try:
-            if self._settings.tls_at_once and self._stream is not None:
-                await self._start_tls()
-            while not isinstance(event := await self._next_event(), Ready | Failed):
-                if isinstance(event, TlsStarting) and await self._start_tls():
-                    self._machine.tls_started()
+            with trio.CancelScope() as self._limit:
+                await self._greet()
+            if self._limit.cancelled_caught:
+                self._late()
             if self._machine.closed:
                 await self._close_stream()
         except BaseException:
             await self.aclose()
             raise
 
-    async def _start_tls(self) -> bool:
+    async def _greet(self) -> None:
+        if self._settings.tls_at_once and self._stream is not None:
+            await self._start_tls()
+        while not isinstance(event := await self._next_event(), Ready | Failed):
+            match event:
+                case TlsStarting():
+                    await self._start_tls()
+                case LoginStep(answer):
+                    self._limit.deadline = math.inf
+                    response = await trio.to_thread.run_sync(answer, abandon_on_cancel=True)
+                    self._machine.answer_challenge(response)
+
+    async def _start_tls(self) -> None:
         """Do the handshake; without success the connection is lost."""
         assert self._stream is not None
         settings = self._settings
         context = _context(settings.tls is TlsPolicy.VERIFIED, settings.ca_file)
+        self._limit.deadline = math.inf  # the handshake has its own
         try:
-            self._stream = await TlsStream.connect(
+            self._stream = tls = await TlsStream.connect(
                 self._stream, context, self._host, timeout=settings.tls_timeout
             )
         except _NETWORK_ERRORS as error:
             self._machine.connection_lost(_explain(error))
-            return False
-        return True
+            return
+        self._machine.tls_started(_binding(tls) if settings.credentials is not None else None)
 
     async def _close_stream(self) -> None:
         if self._stream is not None:
@@ -197,43 +229,51 @@ class SmtpConnection:
 
     async def _next_event(self) -> Event:
         """The next event but NeedData; while there is none, send and receive."""
-        while isinstance(event := self._machine.next_event(), NeedData):
-            data = self._machine.data_to_send()
+        machine = self._machine
+        while isinstance(event := machine.next_event(), NeedData):
+            data = machine.data_to_send()
             if data:
                 await self._send(data)
-            if data or self._replies != self._machine.replies:
-                self._replies = self._machine.replies
-                timeout = self._settings.reply_timeout(self._machine.stage)
-                self._deadline = trio.current_time() + timeout
-            if not self._machine.closed:
+            if data or self._replies != machine.replies:
+                self._replies = machine.replies
+                timeout = self._settings.reply_timeout(machine.stage)
+                self._limit.deadline = trio.current_time() + timeout
+            if machine.failure is None:
                 await self._receive()
         return event
 
     async def _receive(self) -> None:
         assert self._stream is not None
-        with trio.CancelScope() as scope:
-            scope.deadline = self._deadline
-            try:
-                self._machine.receive_data(bytes(await self._stream.receive_some(_BLOCK)))
-            except _NETWORK_ERRORS as error:
-                self._machine.connection_lost(f"connection broken: {_explain(error)}")
-        if scope.cancelled_caught:
-            timeout = self._settings.reply_timeout(self._machine.stage)
-            self._machine.connection_lost(f"no reply within {timeout:g} seconds")
+        try:
+            data = await self._stream.receive_some(_BLOCK)
+        except _NETWORK_ERRORS as error:
+            self._machine.connection_lost(f"connection broken: {_explain(error)}")
+        else:
+            self._machine.receive_data(data if isinstance(data, bytes) else bytes(data))
 
     async def _send(self, data: bytes) -> None:
+        """Send, within a time; afterwards there is no deadline."""
         assert self._stream is not None
-        with trio.move_on_after(self._settings.block_timeout) as scope:
-            try:
-                await self._stream.send_all(data)
-            except _NETWORK_ERRORS as error:
-                reason = f"connection broken while sending: {_explain(error)}"
-                await self._read_last_words()
-                self._machine.connection_lost(reason)
-        if scope.cancelled_caught:
-            self._machine.connection_lost(
-                f"server did not read within {self._settings.block_timeout:g} seconds"
-            )
+        self._sending = True
+        self._limit.deadline = trio.current_time() + self._settings.block_timeout
+        try:
+            await self._stream.send_all(data)
+        except _NETWORK_ERRORS as error:
+            self._limit.deadline = math.inf
+            reason = f"connection broken while sending: {_explain(error)}"
+            await self._read_last_words()
+            self._machine.connection_lost(reason)
+        self._limit.deadline = math.inf
+        self._sending = False
+
+    def _late(self) -> Event:
+        """The time for what was under way is over, and so is the connection: the event that says so."""
+        if self._sending:
+            reason = f"server did not read within {self._settings.block_timeout:g} seconds"
+        else:
+            reason = f"no reply within {self._settings.reply_timeout(self._machine.stage):g} seconds"
+        self._machine.connection_lost(reason)
+        return self._machine.next_event()
 
     async def _read_last_words(self) -> None:
         """A server that closes the connection while we send has mostly said why."""
@@ -246,6 +286,7 @@ class SmtpConnection:
                 pass
 
     async def _send_message(self, chunks: AsyncIterable[bytes]) -> None:
+        self._limit.deadline = math.inf  # the message's own source takes its time
         unsent = 0
         async for chunk in chunks:
             for start in range(0, len(chunk), _BLOCK):
@@ -266,7 +307,9 @@ async def connect_smtp(host: str, port: int, settings: ClientSettings) -> SmtpCo
     connection = SmtpConnection(None, settings, host)
     with trio.move_on_after(settings.connect_timeout) as scope:
         try:
-            connection._stream = await trio.open_tcp_stream(host, port)
+            stream = await trio.open_tcp_stream(host, port)
+            connection._stream = stream
+            connection.remote_ip = str(stream.socket.getpeername()[0])
         except OSError as error:
             connection._machine.connection_lost(f"can't connect to {host} port {port}: {_explain(error)}")
     if scope.cancelled_caught:
@@ -288,6 +331,21 @@ async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings, host: str
 @lru_cache(maxsize=16)
 def _context(verified: bool, ca_file: str | None) -> SSL.Context:
     return client_context(verified=verified, ca_file=ca_file)
+
+
+def _binding(tls: TlsStream) -> ChannelBinding | None:
+    """What a login can be tied to: under TLS 1.2, where an exporter is not safe without an extension (RFC 7627)
+    that OpenSSL does not tell of, the server's certificate (RFC 5929 section 4)."""
+    exported = tls.channel_binding
+    if exported is not None:
+        return ChannelBinding("tls-exporter", exported)
+    chain = tls.peer_chain
+    algorithm = chain[0].signature_hash_algorithm if chain else None
+    if algorithm is None:
+        return None
+    if isinstance(algorithm, hashes.MD5 | hashes.SHA1):
+        algorithm = hashes.SHA256()
+    return ChannelBinding("tls-server-end-point", chain[0].fingerprint(algorithm))
 
 
 def _explain(error: BaseException) -> str:

@@ -1,12 +1,14 @@
 """What the machines tell those who drive them. The server's commands Mail, Rcpt, Data, StartTls and Auth are
 events too."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.commands import Body
+from gateway.smtp.dsn import DsnWish as DsnWish
 from gateway.smtp.replies import Reply
 from gateway.smtp.results import Result
 from gateway.smtp.transaction import Capabilities
@@ -67,14 +69,6 @@ CLOSED = Closed()
 
 
 @dataclass(frozen=True, slots=True)
-class DsnWish:
-    """What the client asked for one recipient (RFC 3461): see `commands.Rcpt`."""
-
-    notify: tuple[str, ...] = ()
-    orcpt: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Envelope:
     """A transaction as far as it has come. `reverse_path` is None for `<>`; `size` is as declared; what
     follows it is as in `commands.Mail`. `dsn` goes with `recipients`, one for each."""
@@ -101,8 +95,16 @@ class TlsStarting:
 
 
 @dataclass(frozen=True, slots=True)
+class LoginStep:
+    """The server gave a challenge: give what `answer` returns to `answer_challenge`. It never raises, and may
+    take a second where the server wants it to (a password is hashed): best called in a thread."""
+
+    answer: Callable[[], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """The server was greeted: a transaction can begin."""
+    """The server was greeted, and we are logged in if we are to: a transaction can begin."""
 
     capabilities: Capabilities
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from gateway.smtp.replies import Reply
 
-Stage = Literal["connect", "ehlo", "starttls", "mail", "rcpt", "data", "dot"]
+Stage = Literal["connect", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "dot"]
 
 
 class Fate(Enum):

@@ -130,8 +130,9 @@ class ScramServer:
 
 
 class ScramClient:
-    """One exchange. With `binding` the mechanism is the one that ends in -PLUS. `can_bind`: there would be
-    channel binding, but the server did not offer that mechanism."""
+    """One exchange. With `binding` the mechanism is the one that ends in -PLUS; `binding_type` says what kind
+    it is of (RFC 5929, RFC 9266). `can_bind`: there would be channel binding, but the server did not offer
+    that mechanism."""
 
     def __init__(
         self,
@@ -139,12 +140,13 @@ class ScramClient:
         password: str,
         binding: bytes | None = None,
         *,
+        binding_type: str = "tls-exporter",
         can_bind: bool = False,
         digest: str = "sha256",
         nonce: str | None = None,
     ) -> None:
         self._password, self._binding, self._digest = password, binding, digest
-        self._gs2 = "p=tls-exporter,," if binding is not None else "y,," if can_bind else "n,,"
+        self._gs2 = f"p={binding_type},," if binding is not None else "y,," if can_bind else "n,,"
         name = saslprep(user).replace("=", "=3D").replace(",", "=2C")
         self._nonce = nonce or _new_nonce()
         self._bare = f"n={name},r={self._nonce}"

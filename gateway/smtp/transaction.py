@@ -1,34 +1,59 @@
 """What a client wants sent, what the server offers, and what follows from the two."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from gateway.smtp.addresses import Mailbox
+from gateway.smtp.dsn import DsnWish, xtext
 from gateway.smtp.replies import Reply
 from gateway.smtp.results import Fate, Result
+
+_MAX_DIGITS = 20  # of a number (RFC 1870 section 4), which also bounds the cost of int()
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the server's answer to EHLO offers; empty after HELO. Keywords are in capitals."""
+    """What the server's answer to EHLO offers; empty after HELO. Keywords are in capitals.
+
+    `max_size` is the largest message in octets that the server takes. `max_recipients` of a transaction,
+    `max_domains` of recipients in one, and `max_transactions` on a connection are of LIMITS (RFC 9422). Each
+    is None where the server does not say (or says 0).
+    """
 
     keywords: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    max_size: int | None = None
+    max_recipients: int | None = None
+    max_domains: int | None = None
+    max_transactions: int | None = None
 
     @classmethod
     def from_reply(cls, reply: Reply) -> "Capabilities":
         words = (line.partition(" ") for line in reply.lines[1:])
-        return cls(MappingProxyType({keyword.upper(): value.strip() for keyword, _, value in words}))
+        keywords = MappingProxyType({keyword.upper(): value.strip() for keyword, _, value in words})
+        pairs = (word.partition("=") for word in keywords.get("LIMITS", "").split())
+        limits = {name.upper(): _number(value) for name, _, value in pairs}
+        return cls(
+            keywords,
+            max_size=_number(keywords.get("SIZE", "")),
+            max_recipients=limits.get("RCPTMAX"),
+            max_domains=limits.get("RCPTDOMAINMAX"),
+            max_transactions=limits.get("MAILMAX"),
+        )
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.keywords
 
     @property
-    def max_size(self) -> int | None:
-        """The largest message in octets that the server takes; None when it does not say (or says 0)."""
-        value = self.keywords.get("SIZE", "")
-        # At most 20 digits (RFC 1870 section 4), which also bounds the cost of int().
-        return (int(value) or None) if value.isascii() and value.isdigit() and len(value) <= 20 else None
+    def mechanisms(self) -> tuple[str, ...]:
+        """For AUTH (RFC 4954), in capitals."""
+        return tuple(self.keywords.get("AUTH", "").upper().split())
+
+
+def _number(text: str) -> int | None:
+    good = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return (int(text) or None) if good else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +62,9 @@ class Transaction:
 
     `reverse_path` is None for `<>`; `size` is in octets without dot-stuffing, None when not known;
     `eight_bit` says that the message has octets over 127, `smtputf8` that its header needs RFC 6531.
-    Raises ValueError without a recipient.
+    `require_tls` is told to servers that know REQUIRETLS (RFC 8689); whether the connection will do is the
+    caller's to see. `ret` and `envid` (not encoded, at most 100 characters) are of RFC 3461, and so is `dsn`,
+    empty or one for each recipient. Raises ValueError without a recipient.
     """
 
     reverse_path: Mailbox | None
@@ -45,10 +72,16 @@ class Transaction:
     size: int | None = None
     eight_bit: bool = False
     smtputf8: bool = False
+    require_tls: bool = False
+    ret: Literal["", "FULL", "HDRS"] = ""
+    envid: str = ""
+    dsn: tuple[DsnWish, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.recipients:
             raise ValueError("a transaction needs a recipient")
+        if self.dsn and len(self.dsn) != len(self.recipients):
+            raise ValueError("a transaction needs a DsnWish for each recipient, or none")
 
 
 def mail_command(transaction: Transaction, capabilities: Capabilities) -> str:
@@ -64,7 +97,24 @@ def mail_command(transaction: Transaction, capabilities: Capabilities) -> str:
         mailboxes = (transaction.reverse_path, *transaction.recipients)
         if transaction.smtputf8 or any(mailbox is not None and not mailbox.ascii for mailbox in mailboxes):
             line += " SMTPUTF8"
+    if transaction.require_tls and "REQUIRETLS" in capabilities:
+        line += " REQUIRETLS"
+    if "DSN" in capabilities:
+        if transaction.ret:
+            line += f" RET={transaction.ret}"
+        if transaction.envid:
+            line += f" ENVID={xtext(transaction.envid)}"
     return line
+
+
+def rcpt_commands(transaction: Transaction, capabilities: Capabilities) -> Iterator[str]:
+    """The RCPT commands, in the order of the recipients."""
+    if not transaction.dsn or "DSN" not in capabilities:
+        return (f"RCPT TO:<{recipient}>" for recipient in transaction.recipients)
+    return (
+        f"RCPT TO:<{recipient}>{wish.parameters()}"
+        for recipient, wish in zip(transaction.recipients, transaction.dsn, strict=True)
+    )
 
 
 def refusals(transaction: Transaction, capabilities: Capabilities) -> list[Result | None]:

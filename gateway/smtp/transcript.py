@@ -13,23 +13,32 @@ _FIRST = 40  # lines
 _LAST = 40
 _WIDTH = 300  # characters of a line
 
+# Almost no transcript is ever read: what can be kept as it came becomes text only when asked for.
+_Line = Reply | tuple[str, str]  # a reply of one line; or a mark and what it is before
+
 
 class _Part:
+    __slots__ = ("_count", "_first", "_last")
+
     def __init__(self) -> None:
-        self._first: list[str] = []
-        self._last: deque[str] = deque(maxlen=_LAST)
+        self._first: list[_Line] = []
+        self._last: deque[_Line] | None = None
         self._count = 0
 
-    def add(self, line: str) -> None:
+    def add(self, line: _Line) -> None:
         self._count += 1
         if len(self._first) < _FIRST:
-            self._first.append(line[:_WIDTH])
+            self._first.append(line)
         else:
-            self._last.append(line[:_WIDTH])
+            if self._last is None:
+                self._last = deque(maxlen=_LAST)
+            self._last.append(line)
 
     def lines(self) -> list[str]:
-        left_out = self._count - len(self._first) - len(self._last)
-        return [*self._first, *([f"({left_out} lines left out)"] if left_out else []), *self._last]
+        last = self._last or ()
+        left_out = self._count - len(self._first) - len(last)
+        between = [f"({left_out} lines left out)"] if left_out else []
+        return [*map(_text, self._first), *between, *map(_text, last)]
 
 
 class Transcript:
@@ -44,18 +53,27 @@ class Transcript:
         self._current = _Part()
 
     def sent(self, line: str) -> None:
-        self._current.add(f"> {line}")
+        self._current.add((">", line))
 
     def received(self, reply: Reply) -> None:
+        if len(reply.lines) < 2:
+            self._current.add(reply)
+            return
         prefix = f"{reply.enhanced} " if reply.enhanced else ""
-        lines = reply.lines or ("",)
-        for line in lines[:-1]:
-            self._current.add(f"< {reply.code}-{prefix}{line}")
-        self._current.add(f"< {reply.code} {prefix}{lines[-1]}")
+        for line in reply.lines[:-1]:
+            self._current.add(("<", f"{reply.code}-{prefix}{line}"[:_WIDTH]))
+        self._current.add(("<", f"{reply.code} {prefix}{reply.lines[-1]}"[:_WIDTH]))
 
     def note(self, text: str) -> None:
-        self._current.add(f"* {text}")
+        self._current.add(("*", text))
 
     def __str__(self) -> str:
         current = [] if self._current is self._opening else self._current.lines()
         return "\n".join((*self._opening.lines(), *current))
+
+
+def _text(line: _Line) -> str:
+    if isinstance(line, Reply):
+        prefix = f"{line.enhanced} " if line.enhanced else ""
+        return f"< {line.code} {prefix}{line.lines[0] if line.lines else ''}"[:_WIDTH]
+    return f"{line[0]} {line[1]}"[:_WIDTH]

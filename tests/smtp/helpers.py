@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.smtp.addresses import parse_mailbox
-from gateway.smtp.client import SmtpClient
-from gateway.smtp.client import StartTls as Wanted
+from gateway.smtp.client import AskForTls, SmtpClient
 from gateway.smtp.commands import Auth, Data, Mail, Rcpt, StartTls
 from gateway.smtp.events import (
     AuthResponse,
@@ -136,7 +135,7 @@ class ConnectionPair:
         *,
         chunk: int = 65536,
         offer: Offer = PLAIN,
-        starttls: Wanted = Wanted.NEVER,
+        starttls: AskForTls = AskForTls.NEVER,
     ) -> None:
         self.server = ServerRun(limits, decide, offer)
         self.client = SmtpClient("client.example", starttls)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from gateway.smtp.client import SmtpClient
-from gateway.smtp.client import StartTls as Wanted
+from gateway.smtp.client import AskForTls, SmtpClient
 from gateway.smtp.commands import StartTls
 from gateway.smtp.events import Connected, Failed, NeedData, Ready, TlsStarting
 from gateway.smtp.results import Fate
@@ -129,7 +128,7 @@ EHLO = b"220 mx\r\n250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
 PLAIN_EHLO = b"220 mx\r\n250-mx\r\n250 PIPELINING\r\n"
 
 
-def opened(replies: bytes, wanted: Wanted, chunk: int = 65536) -> SmtpClient:
+def opened(replies: bytes, wanted: AskForTls, chunk: int = 65536) -> SmtpClient:
     client = SmtpClient("client.example", wanted)
     for start in range(0, len(replies), chunk):
         client.receive_data(replies[start : start + chunk])
@@ -138,7 +137,7 @@ def opened(replies: bytes, wanted: Wanted, chunk: int = 65536) -> SmtpClient:
 
 def test_client_asks_and_begins_anew() -> None:
     for chunk in (1, 65536):
-        client = opened(EHLO, Wanted.IF_OFFERED, chunk)
+        client = opened(EHLO, AskForTls.IF_OFFERED, chunk)
         assert client.data_to_send() == b"EHLO client.example\r\nSTARTTLS\r\n"
         assert isinstance(client.next_event(), NeedData)
         client.receive_data(b"220 go\r\n")
@@ -162,7 +161,7 @@ def test_client_asks_and_begins_anew() -> None:
     "behind", [b"2", b"\r\n", b"250 mx\r\n", b"250-mx\r\n250 STARTTLS\r\n", b"220 x\r\n250 ok\r\n354 go\r\n"]
 )
 def test_replies_behind_the_yes_are_never_read(behind: bytes) -> None:
-    client = opened(EHLO, Wanted.IF_OFFERED)
+    client = opened(EHLO, AskForTls.IF_OFFERED)
     client.next_event()
     client.receive_data(b"220 go\r\n" + behind)
     event = client.next_event()
@@ -172,25 +171,25 @@ def test_replies_behind_the_yes_are_never_read(behind: bytes) -> None:
     assert isinstance(client.next_event(), NeedData)  # and no TlsStarting
 
 
-@pytest.mark.parametrize("wanted", [Wanted.NEVER, Wanted.IF_OFFERED])
-def test_client_goes_on_without(wanted: Wanted) -> None:
+@pytest.mark.parametrize("wanted", [AskForTls.NEVER, AskForTls.IF_OFFERED])
+def test_client_goes_on_without(wanted: AskForTls) -> None:
     client = opened(PLAIN_EHLO, wanted)
     assert client.data_to_send() == b"EHLO client.example\r\n"
     assert isinstance(client.next_event(), Ready)
 
 
 def test_client_that_wants_none_does_not_ask() -> None:
-    client = opened(EHLO, Wanted.NEVER)
+    client = opened(EHLO, AskForTls.NEVER)
     assert client.data_to_send() == b"EHLO client.example\r\n"
     assert isinstance(client.next_event(), Ready)
 
 
 @pytest.mark.parametrize("answer", [b"454 4.7.0 not now\r\n", b"502 what?\r\n"])
 def test_server_does_not_want_to(answer: bytes) -> None:
-    client = opened(EHLO + answer, Wanted.IF_OFFERED)
+    client = opened(EHLO + answer, AskForTls.IF_OFFERED)
     assert isinstance(client.next_event(), Ready)
     assert "PIPELINING" in client.capabilities
-    client = opened(EHLO + answer, Wanted.REQUIRED)
+    client = opened(EHLO + answer, AskForTls.REQUIRED)
     event = client.next_event()
     assert isinstance(event, Failed)
     assert (event.result.stage, event.result.permanent) == ("starttls", False)
@@ -198,7 +197,7 @@ def test_server_does_not_want_to(answer: bytes) -> None:
 
 @pytest.mark.parametrize("replies", [PLAIN_EHLO, b"220 mx\r\n502 what?\r\n250 mx\r\n"])
 def test_required_and_not_offered(replies: bytes) -> None:
-    client = opened(replies, Wanted.REQUIRED)
+    client = opened(replies, AskForTls.REQUIRED)
     event = client.next_event()
     assert isinstance(event, Failed)
     assert (event.result.stage, event.result.permanent) == ("starttls", False)
@@ -207,11 +206,11 @@ def test_required_and_not_offered(replies: bytes) -> None:
 
 
 def test_421_and_lost_handshake() -> None:
-    client = opened(EHLO + b"421 bye\r\n", Wanted.IF_OFFERED)
+    client = opened(EHLO + b"421 bye\r\n", AskForTls.IF_OFFERED)
     event = client.next_event()
     assert isinstance(event, Failed)
     assert (event.result.code, event.result.stage) == (421, "starttls")
-    client = opened(EHLO + b"220 go\r\n", Wanted.IF_OFFERED)
+    client = opened(EHLO + b"220 go\r\n", AskForTls.IF_OFFERED)
     client.next_event()
     client.connection_lost("no TLS: alert")
     event = client.next_event()
@@ -220,7 +219,7 @@ def test_421_and_lost_handshake() -> None:
 
 
 def test_nonsensical_yes() -> None:
-    client = opened(EHLO + b"354 go\r\n", Wanted.IF_OFFERED)
+    client = opened(EHLO + b"354 go\r\n", AskForTls.IF_OFFERED)
     assert isinstance(client.next_event(), Failed)
 
 
@@ -229,7 +228,7 @@ def test_nonsensical_yes() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 65536])
 def test_both_machines(chunk: int) -> None:
-    pair = ConnectionPair(chunk=chunk, offer=OFFER, starttls=Wanted.REQUIRED)
+    pair = ConnectionPair(chunk=chunk, offer=OFFER, starttls=AskForTls.REQUIRED)
     assert pair.server.machine.in_tls
     assert pair.deliver(transaction(), b"hello\r\n")[0].accepted
     assert pair.server.messages == [b"hello\r\n"]
