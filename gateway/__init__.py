@@ -3,12 +3,16 @@
 from gateway.errors import GatewayError, PluginError
 from gateway.hookspecs import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
+from gateway.mail.bounce_class import FailureClass
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
+from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.mail.reading import MessagePart, ParsedMessage
+from gateway.mail.report_source import ReportPart, ReportSource
 from gateway.model import (
     Accept,
     Content,
     Delivery,
+    DsnRequest,
     Earlier,
     Event,
     EventName,
@@ -42,14 +46,18 @@ __all__ = [
     "Accept",
     "Address",
     "AddressError",
+    "AutomaticReply",
     "ConfigPath",
     "Content",
     "Delivery",
     "DeliveryStatus",
+    "DsnRequest",
     "Earlier",
     "Event",
     "EventName",
+    "FailureClass",
     "FailureSource",
+    "FeedbackReport",
     "GatewayError",
     "GiveUp",
     "HoldRule",
@@ -65,6 +73,8 @@ __all__ = [
     "RecipientStatus",
     "Reject",
     "ReportMatch",
+    "ReportPart",
+    "ReportSource",
     "Result",
     "RetryAt",
     "Route",

@@ -156,6 +156,7 @@ class Outcome:
     remote_ip: str = ""
     tls: str = ""  # version and verification, "" for none
     transcript: str = ""  # of a failure; no credentials, no message data
+    dsn_passed_on: bool = False  # the next hop was told what the sender wants to hear: see DsnRequest
 
     @classmethod
     def temporary(cls, error: str, *, code: int = 0, enhanced: str = "") -> Outcome:
@@ -179,6 +180,15 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DsnRequest:
+    """What the sender wants to hear of one recipient (RFC 3461); empty is what was not said."""
+
+    ret: Literal["", "FULL", "HDRS"] = ""
+    notify: tuple[str, ...] = ()  # NEVER alone, or some of SUCCESS, FAILURE, DELAY
+    orcpt: str = ""  # type;address, decoded: "rfc822;user@example.org"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One attempt at one SMTP transaction: the messages share content and envelope but for the recipient."""
 
@@ -187,6 +197,7 @@ class Delivery:
     hostname: str  # ours, for EHLO
     started: datetime
     deadline: datetime  # the lease's: a transport that takes longer is cancelled
+    dsn: tuple[DsnRequest, ...] = ()  # one for each message; or none at all, when nothing was asked for
 
 
 class Transport(Protocol):

@@ -21,7 +21,7 @@ from gateway.config.settings import Settings
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
-from gateway.model import Delivery, Outcome, QueuedMessage, Result, RouteRule, Transport
+from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, RouteRule, Transport
 from gateway.outbound import outcomes, suppression
 from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import decide
@@ -117,6 +117,7 @@ class Attempts:
             hostname=self.settings.hostname,
             started=sent[0].message.last_attempt or self.clock.now(),
             deadline=sent[0].lease_expires,
+            dsn=_dsn(sent),
         )
 
     def _check_sender(self, message: QueuedMessage) -> None:
@@ -243,6 +244,20 @@ class Attempts:
             stages, self.store, claimed.message, settlement.outcome, "queue", now
         )
         return replace(settlement, suppress=entry)
+
+
+def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:
+    """What the sender asked for, which is mostly nothing."""
+    if not any(claimed.dsn_ret or claimed.dsn_notify or claimed.dsn_orcpt for claimed in sent):
+        return ()
+    return tuple(
+        DsnRequest(
+            ret="FULL" if claimed.dsn_ret == "FULL" else "HDRS" if claimed.dsn_ret == "HDRS" else "",
+            notify=tuple(word for word in claimed.dsn_notify.split(",") if word),
+            orcpt=claimed.dsn_orcpt,
+        )
+        for claimed in sent
+    )
 
 
 def _size(change: Settlement) -> int:
