@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -130,6 +133,24 @@ async def test_a_request_is_sent_again_if_a_kept_connection_is_closed_without_a_
     assert receiver.requests == [1, 1, 2]
 
 
+async def test_a_reset_of_a_kept_connection_is_like_its_end() -> None:
+    requests = 0
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        nonlocal requests
+        while await read_request(stream):
+            requests += 1
+            if requests == 2:
+                _reset(stream)
+                return
+            await stream.send_all(OK)
+
+    async with listening(conversation) as url, WebhookClient(allow_networks=LOOPBACK) as client:
+        for _ in range(2):
+            assert (await client.post(url, b"x", HEADERS)).success
+    assert requests == 3
+
+
 async def test_a_request_is_sent_twice_at_most() -> None:
     receiver = Receiver(OK, None, None)
     async with listening(receiver) as url, WebhookClient(allow_networks=LOOPBACK) as client:
@@ -148,7 +169,8 @@ async def test_a_request_is_sent_once_on_a_new_connection() -> None:
 
 
 @pytest.mark.parametrize("start", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
-async def test_a_request_is_sent_once_if_there_is_a_byte_of_an_answer(start: bytes) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_request_is_sent_once_if_there_is_a_byte_of_an_answer(start: bytes, reset: bool) -> None:
     seen = 0
 
     async def conversation(stream: trio.SocketStream) -> None:
@@ -157,11 +179,14 @@ async def test_a_request_is_sent_once_if_there_is_a_byte_of_an_answer(start: byt
             await read_request(stream)
             seen += 1
             await stream.send_all(answer)
+        if reset:
+            _reset(stream)
 
     async with listening(conversation) as url, WebhookClient(allow_networks=LOOPBACK) as client:
         assert (await client.post(url, b"x", HEADERS)).success
         answer = await client.post(url, b"x", HEADERS)
-    assert answer.error == "the receiver closed the connection before the answer was complete"
+    assert answer.error.startswith("the connection broke" if reset else "the receiver closed the connection")
+    assert "before the answer was complete" in answer.error
     assert seen == 2
 
 
@@ -208,3 +233,8 @@ async def test_a_cancelled_call_takes_its_connection_along() -> None:
             await client.post(url, b"x", HEADERS)
         assert (await client.post(url, b"x", HEADERS)).success
     assert receiver.requests == [1, 1, 2]
+
+
+def _reset(stream: trio.SocketStream) -> None:
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
