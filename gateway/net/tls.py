@@ -20,6 +20,7 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from gateway.net.certificates import Certificate, names_of
+from gateway.net.tls_results import FailureType, TlsFault
 
 _BLOCK = 65536  # octets moved at once
 _RECORD = 16384  # octets of plain text that a TLS record holds at most
@@ -29,21 +30,27 @@ _CLOSING = 5.0  # seconds for the peer to take our close_notify
 _BINDING_LABEL = b"EXPORTER-Channel-Binding"
 _BINDING_SIZE = 32
 
+_OBSERVING = object()  # marks the contexts that refuse no certificate
+
 # Of X509_verify_cert: what operators meet.
-_VERIFY_ERRORS = {
-    9: "is not valid yet",
-    10: "has expired",
-    18: "is self-signed",
-    19: "comes from an authority that is not trusted",
-    20: "comes from an authority that is not known",
-    21: "comes from an authority that is not known",
-    23: "was revoked",
-    26: "is not for servers",
+_VERIFY_ERRORS: dict[int, tuple[FailureType, str]] = {
+    9: ("validation-failure", "is not valid yet"),
+    10: ("certificate-expired", "has expired"),
+    18: ("certificate-not-trusted", "is self-signed"),
+    19: ("certificate-not-trusted", "comes from an authority that is not trusted"),
+    20: ("certificate-not-trusted", "comes from an authority that is not known"),
+    21: ("certificate-not-trusted", "comes from an authority that is not known"),
+    23: ("certificate-not-trusted", "was revoked"),
+    26: ("validation-failure", "is not for servers"),
 }
 
 
 class TlsError(trio.BrokenResourceError):
-    """No TLS, or no more of it. The text is one line that says why."""
+    """No TLS, or no more of it. The text is one line that says why, `failure` the same for TLS reports."""
+
+    def __init__(self, text: str, failure: FailureType = "validation-failure") -> None:
+        super().__init__(text)
+        self.failure: FailureType = failure
 
 
 def server_context(certificate: Certificate) -> SSL.Context:
@@ -61,12 +68,26 @@ def client_context(*, verified: bool, ca_file: str | None = None) -> SSL.Context
     this system) that is for the host asked for; else any certificate will do."""
     context = _context(SSL.TLS_CLIENT_METHOD)
     if verified:
-        if ca_file is None:
-            context.set_default_verify_paths()
-        else:
-            context.load_verify_locations(ca_file)
+        _trust(context, ca_file)
         context.set_verify(SSL.VERIFY_PEER, _verify)
     return context
+
+
+def observing_context(*, ca_file: str | None = None) -> SSL.Context:
+    """For many connections of which `TlsStream.certificate_fault` is to tell: the handshake takes any
+    certificate, but looks whether an authority in `ca_file` (or known to this system) vouches for it."""
+    context = _context(SSL.TLS_CLIENT_METHOD)
+    _trust(context, ca_file)
+    context.set_verify(SSL.VERIFY_PEER, _observe)
+    context.set_app_data(_OBSERVING)
+    return context
+
+
+def _trust(context: SSL.Context, ca_file: str | None) -> None:
+    if ca_file is None:
+        context.set_default_verify_paths()
+    else:
+        context.load_verify_locations(ca_file)
 
 
 def _context(method: int) -> SSL.Context:
@@ -79,9 +100,23 @@ def _context(method: int) -> SSL.Context:
 
 def _verify(connection: SSL.Connection, _certificate: object, error: int, _depth: int, ok: int) -> bool:
     if not ok and connection.get_app_data() is None:
-        fault = _VERIFY_ERRORS.get(error, f"could not be verified (OpenSSL error {error})")
-        connection.set_app_data(f"the certificate {fault}")
+        connection.set_app_data(verification_fault(error))
     return bool(ok)
+
+
+def _observe(connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int) -> bool:
+    _verify(connection, certificate, error, depth, ok)
+    return True
+
+
+def verification_fault(error: int) -> TlsFault:
+    """Of an error of OpenSSL's X509_verify_cert."""
+    unknown: tuple[FailureType, str] = (
+        "validation-failure",
+        f"could not be verified (OpenSSL error {error})",
+    )
+    kind, text = _VERIFY_ERRORS.get(error, unknown)
+    return TlsFault(kind, f"the certificate {text}")
 
 
 class TlsStream(trio.abc.Stream):
@@ -118,8 +153,9 @@ class TlsStream(trio.abc.Stream):
         if not _is_ip(host):
             connection.set_tlsext_host_name(host.encode("idna" if not host.isascii() else "ascii"))
         self = await cls(stream, connection)._shake_hands(timeout)
-        if context.get_verify_mode() & SSL.VERIFY_PEER and not names_of(self.peer_chain[0]).match(host):
-            raise TlsError(f"the certificate is not for {host}")
+        refusing = context.get_verify_mode() & SSL.VERIFY_PEER and context.get_app_data() is not _OBSERVING
+        if refusing and (fault := self.certificate_fault(host)) is not None:
+            raise TlsError(fault.text, fault.type)
         return self
 
     # --- What was agreed ---
@@ -137,6 +173,14 @@ class TlsStream(trio.abc.Stream):
     def peer_chain(self) -> list[x509.Certificate]:
         """What the peer sent, its own certificate first; empty for a client without one."""
         return self._tls.get_peer_cert_chain(as_cryptography=True) or []
+
+    def certificate_fault(self, host: str) -> TlsFault | None:
+        """Why the peer's certificate does not prove that it is `host`: no authority vouches for it, or only
+        for others. None if it does. Of a client with a context that looks."""
+        fault: TlsFault | None = self._tls.get_app_data()
+        if fault is None and not names_of(self.peer_chain[0]).match(host):
+            fault = TlsFault("certificate-host-mismatch", f"the certificate is not for {host}")
+        return fault
 
     @property
     def channel_binding(self) -> bytes | None:
@@ -209,8 +253,10 @@ class TlsStream(trio.abc.Stream):
                     await self._feed()
                 except SSL.Error as exc:
                     await self._flush()  # the alert
-                    fault = self._tls.get_app_data()  # of the certificate
-                    raise TlsError(f"no TLS: {fault or _why(exc)}") from None
+                    fault: TlsFault | None = self._tls.get_app_data()  # of the certificate
+                    if fault is not None:
+                        raise TlsError(f"no TLS: {fault.text}", fault.type) from None
+                    raise TlsError(f"no TLS: {_why(exc)}") from None
                 else:
                     await self._flush()
                     return self

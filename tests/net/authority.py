@@ -45,7 +45,7 @@ class Issued:
         path_length: int | None = None,
     ) -> Issued:
         """A certificate below this one. `days` below zero: it expired that long ago. Without `names` none."""
-        title = names[0] if names else "nobody"
+        title = names[0] if names else f"Below {self.certificate.subject.rfc4514_string()}"[:60]
         return _sign(self, title, names, days=days, ca=ca, usage=usage, key=key, path_length=path_length)
 
     def server_context(self) -> ssl.SSLContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from gateway.net.tls import TlsError, TlsStream, client_context
+from gateway.net.tls import TlsError, TlsStream, client_context, observing_context, verification_fault
+from gateway.net.tls_results import FailureType, TlsFault
 from tests.net.certificates import certificate, client_tls, pem, server_tls, verifying_tls
 
 TIMEOUT = 5.0
@@ -230,13 +232,52 @@ async def test_verified(host: str) -> None:
 async def test_certificate_for_another_host() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await pair(verifying_tls(), "other.example.org")
-    assert [str(e) for e in caught.value.exceptions] == ["the certificate is not for other.example.org"]
+    [error] = caught.value.exceptions
+    assert isinstance(error, TlsError)
+    assert (error.failure, str(error)) == (
+        "certificate-host-mismatch",
+        "the certificate is not for other.example.org",
+    )
+
+
+def test_errors_of_openssl_in_the_words_of_reports() -> None:
+    assert verification_fault(10) == TlsFault("certificate-expired", "the certificate has expired")
+    assert verification_fault(79).type == "validation-failure"
+    assert "OpenSSL error 79" in verification_fault(79).text
 
 
 async def test_certificate_of_an_unknown_authority() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await pair(client_context(verified=True))
     assert "no TLS: the certificate is self-signed" in {str(error) for error in caught.value.exceptions}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "fault"),
+    [
+        (True, "mx.example.org", None),
+        (True, "127.0.0.1", None),
+        (
+            True,
+            "other.example.org",
+            ("certificate-host-mismatch", "the certificate is not for other.example.org"),
+        ),
+        (False, "mx.example.org", ("certificate-not-trusted", "the certificate is self-signed")),
+        (False, "other.example.org", ("certificate-not-trusted", "the certificate is self-signed")),
+    ],
+)
+async def test_observed(
+    trusted: bool, host: str, fault: tuple[FailureType, str] | None, tmp_path: Path
+) -> None:
+    """The handshake succeeds in any case."""
+    ca_file = None
+    if trusted:
+        (tmp_path / "ca.pem").write_bytes(pem()[0])
+        ca_file = str(tmp_path / "ca.pem")
+    client, server, _, _ = await pair(observing_context(ca_file=ca_file), host)
+    assert client.certificate_fault(host) == (fault and TlsFault(*fault))
+    await client.send_all(b"x")
+    assert await server.receive_some() == b"x"
 
 
 @asynccontextmanager

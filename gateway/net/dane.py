@@ -1,0 +1,197 @@
+"""DANE for SMTP (RFC 7671, RFC 7672): which TLSA records are of use, and which certificates they are for.
+
+Pure but for OpenSSL, which verifies chains. That the records are authentic is for the caller to know: forged
+ones prove nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
+
+from gateway.net.certificates import names_of
+from gateway.net.dns import Tlsa
+from gateway.net.tls import verification_fault
+from gateway.net.tls_results import TlsFault
+
+# Certificate usages. PKIX-TA (0) and PKIX-EE (1) are of no use for SMTP (RFC 7672, section 3.1.3).
+_TA, _EE = 2, 3
+_CERTIFICATE, _KEY = 0, 1  # selectors
+_FULL, _SHA256, _SHA512 = 0, 1, 2  # matching types
+_DIGESTS = {_SHA256: hashlib.sha256, _SHA512: hashlib.sha512}
+_SIZES = {_SHA256: 32, _SHA512: 64}
+
+
+def usable(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
+    """Those that a certificate can be held against, each once.
+
+    Of several digests for the same usage and selector only the strongest counts (RFC 7671, section 9), so
+    that a weak one can be given up by adding a strong one.
+    """
+    good = tuple(dict.fromkeys(record for record in records if _is_usable(record)))
+    strongest: dict[tuple[int, int], int] = {}
+    for record in good:
+        key = record.usage, record.selector
+        strongest[key] = max(record.matching, strongest.get(key, _FULL))
+    return tuple(
+        record for record in good if record.matching in (_FULL, strongest[record.usage, record.selector])
+    )
+
+
+def _is_usable(record: Tlsa) -> bool:
+    if record.usage not in (_TA, _EE) or record.selector not in (_CERTIFICATE, _KEY):
+        return False
+    if record.matching in _SIZES:
+        return len(record.data) == _SIZES[record.matching]
+    if record.matching != _FULL:
+        return False
+    return (_certificate(record.data) if record.selector == _CERTIFICATE else _key(record.data)) is not None
+
+
+def verify(
+    chain: Sequence[x509.Certificate], records: Iterable[Tlsa], names: Iterable[str], now: datetime
+) -> TlsFault | None:
+    """Whether the chain that a peer sent, its own certificate first, is one that usable records are for.
+
+    With DANE-EE (3) the peer's certificate or key must be the record's; its names and times do not matter
+    (RFC 7672, section 3.1.1). With DANE-TA (2) it must be valid, for one of `names`, and come from the
+    record's authority, by way of what the peer sent (section 3.1.2).
+    """
+    if not chain:
+        return TlsFault("validation-failure", "the server sent no certificate")
+    fault = TlsFault("validation-failure", "no TLSA record is for the server's certificate")
+    records = list(records)
+    if any(record.usage == _EE and _matches(record, chain[0]) for record in records):
+        return None
+    anchors: dict[x509.Certificate, None] = {}
+    for record in records:
+        if record.usage == _TA:
+            anchors.update(dict.fromkeys(_anchors(record, chain)))
+    for anchor in anchors:
+        found = _verify_below(anchor, chain, names, now)
+        if found is None:
+            return None
+        fault = found
+    return fault
+
+
+def _anchors(record: Tlsa, chain: Sequence[x509.Certificate]) -> Iterator[x509.Certificate]:
+    """The certificates that the record makes trusted."""
+    for certificate in chain[1:]:
+        if _matches(record, certificate):
+            yield certificate
+    if record.matching != _FULL:
+        return
+    # The peer need not send an authority that is in DNS as a whole.
+    if record.selector == _CERTIFICATE:
+        authority = _certificate(record.data)
+        if authority is not None and authority != chain[0]:
+            yield authority
+    else:
+        key = _key(record.data)
+        for certificate in chain:
+            if key is not None and _is_signed_by(certificate, key):
+                yield certificate
+
+
+def _verify_below(
+    anchor: x509.Certificate, chain: Sequence[x509.Certificate], names: Iterable[str], now: datetime
+) -> TlsFault | None:
+    store = crypto.X509Store()
+    store.add_cert(crypto.X509.from_cryptography(anchor))
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    store.set_time(now)
+    own, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
+    try:
+        crypto.X509StoreContext(store, own, others).verify_certificate()
+    except crypto.X509StoreContextError as exc:
+        return verification_fault(exc.errors[0])
+    if not _is_for_servers(chain[0]):
+        return TlsFault("validation-failure", "the certificate is not for servers")
+    whose = names_of(chain[0])
+    wanted = list(names)
+    if not any(whose.match(name) for name in wanted):
+        return TlsFault("certificate-host-mismatch", f"the certificate is not for {' or '.join(wanted)}")
+    return None
+
+
+def _is_for_servers(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    except ValueError:
+        return False
+    return ExtendedKeyUsageOID.SERVER_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+
+
+def _matches(record: Tlsa, certificate: x509.Certificate) -> bool:
+    whole = record.selector == _CERTIFICATE
+    data = certificate.public_bytes(Encoding.DER) if whole else _key_info(certificate)
+    digest = _DIGESTS.get(record.matching)
+    return (data if digest is None else digest(data).digest()) == record.data
+
+
+def _is_signed_by(certificate: x509.Certificate, key: PublicKeyTypes) -> bool:
+    """Whatever names say: a bare key has none."""
+    signature, signed = certificate.signature, certificate.tbs_certificate_bytes
+    try:
+        digest, parameters = certificate.signature_hash_algorithm, certificate.signature_algorithm_parameters
+        if isinstance(key, rsa.RSAPublicKey):
+            if digest is None or not isinstance(parameters, padding.PKCS1v15 | padding.PSS):
+                return False
+            key.verify(signature, signed, parameters, digest)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            if digest is None:
+                return False
+            key.verify(signature, signed, ec.ECDSA(digest))
+        elif isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+            key.verify(signature, signed)
+        else:
+            return False
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
+
+
+def _certificate(data: bytes) -> x509.Certificate | None:
+    try:
+        return x509.load_der_x509_certificate(data)
+    except ValueError:
+        return None
+
+
+def _key(data: bytes) -> PublicKeyTypes | None:
+    try:
+        return load_der_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def _key_info(certificate: x509.Certificate) -> bytes:
+    """The subjectPublicKeyInfo as it is in the certificate (RFC 5280, section 4.1): made anew from the
+    key, it might be written in another way."""
+    der = certificate.tbs_certificate_bytes
+    start, _ = _content(der, 0)
+    has_version = der[start] == 0xA0
+    for _ in range(6 if has_version else 5):  # serial number, algorithm, issuer, validity, subject
+        start = _content(der, start)[1]
+    return der[start : _content(der, start)[1]]
+
+
+def _content(der: bytes, at: int) -> tuple[int, int]:
+    """Where the content of the DER element at an offset starts and ends."""
+    size, start = der[at + 1], at + 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(der[at + 2 : start])
+    return start, start + size
