@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,41 +12,44 @@ import trio
 
 from benchmarks.smtp_load import content
 from gateway import Address
-from gateway.cli.localserve import ACCOUNT
 from gateway.clock import Clock
 from gateway.store import holds, queue
 from gateway.store.changes import STEP, NewMessages, NewRecipient
 from gateway.store.content import StoredBytes
 from gateway.store.store import Store
 
-SENDER = Address("u", "example.org")
+
+def fill(
+    data_dir: Path, count: int, *, account: str, domains: Sequence[str], due_in: timedelta = timedelta()
+) -> None:
+    """Queue `count` submissions of 1 kB and one recipient, in turn to each of `domains`."""
+    trio.run(_fill, data_dir, count, account, domains, due_in)
 
 
-def fill(data_dir: Path, count: int, *, domains: Sequence[str], due_in: timedelta = timedelta()) -> None:
-    """Queue `count` submissions of 1 kB, from SENDER to one recipient, in turn to each of `domains`."""
-    trio.run(_fill, data_dir, count, domains, due_in)
-
-
-async def _fill(data_dir: Path, count: int, domains: Sequence[str], due_in: timedelta) -> None:
+async def _fill(data_dir: Path, count: int, account: str, domains: Sequence[str], due_in: timedelta) -> None:
     clock = Clock()
     async with Store.open(data_dir, clock) as store:
         for start in range(0, count, STEP):
             numbers = range(start, min(start + STEP, count))
-            await store.write(partial(_queue, numbers=numbers, domains=domains, clock=clock, due_in=due_in))
+            await store.write(partial(_queue, numbers, account, domains, clock.now(), due_in))
 
 
 def _queue(
-    conn: sa.Connection, numbers: range, domains: Sequence[str], clock: Clock, due_in: timedelta
+    numbers: range,
+    account: str,
+    domains: Sequence[str],
+    now: datetime,
+    due_in: timedelta,
+    conn: sa.Connection,
 ) -> None:
     _rules, generation = holds.snapshot(conn)
-    now = clock.now()
     for number in numbers:
         domain = domains[number % len(domains)]
         data = content(number)
         new = NewMessages(
-            account=ACCOUNT,
+            account=account,
             submission_id=f"{number:016x}",
-            sender=SENDER,
+            sender=Address(account, "localhost"),
             recipients=(NewRecipient(address=Address(f"u{number}", domain), destination=domain),),
             content=StoredBytes(len(data), data=data),
             message_id=f"<{number}@example.org>",

@@ -17,7 +17,7 @@ from benchmarks.processes import GatewayProcess, Running, gateway, script, send_
 from benchmarks.smtp_load import Envelope, content, hand_in
 from benchmarks.smtp_sink import SinkStatistics
 from benchmarks.table import Figure, Row, compared, progress
-from gateway.cli.localserve import LOGIN, PASSWORD
+from gateway.cli.localserve import ACCOUNT, LOGIN, PASSWORD
 
 COUNT = 2000
 BACKLOG = 100_000
@@ -33,11 +33,13 @@ url = "http://127.0.0.1:9/"
 events = ["unrecognized"]  # none of those that occur
 
 [[accounts.mox.routes]]
-to_domains = [".slow.example"]
-transport = "silent"
-
-[[accounts.mox.routes]]
 transport = "smarthost"
+
+[accounts.slow]
+addresses = ["slow@localhost"]
+
+[[accounts.slow.routes]]
+transport = "silent"
 
 [transports.silent]
 type = "smtp"
@@ -77,7 +79,7 @@ def deliver(rounds: int) -> list[Row]:
             gateway(settings=settings, prepare=_fill) as burdened,
         ):
             for one in (tested, burdened):
-                one.ask("queue/hold-rules/add", SenderDomain="localhost")  # so not the backlog
+                one.ask("queue/hold-rules/add", Account=ACCOUNT)  # so not the backlog
             for number in range(rounds):
                 progress(f"deliver, round {number + 1} of {rounds}, the yardsticks")
                 alone.append(_sink_alone(sink))
@@ -99,7 +101,7 @@ def deliver(rounds: int) -> list[Row]:
 
 
 def _fill(data_dir: Path) -> None:
-    fill(data_dir, BACKLOG, domains=SLOW_DOMAINS)
+    fill(data_dir, BACKLOG, account="slow", domains=SLOW_DOMAINS)
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def _released(
     submit(tested)
     taken.reset()
     before = tested.cpu()
-    released = tested.ask("queue/release", Filter={"Hold": True})["Affected"]
+    released = tested.ask("queue/release", Filter={"Account": ACCOUNT})["Affected"]
     if released != COUNT:
         raise RuntimeError(f"{released} messages were on hold in place of {COUNT}")
     seconds = taken.wait(COUNT)

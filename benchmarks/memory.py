@@ -11,6 +11,7 @@ from benchmarks.backlog import fill
 from benchmarks.load import drive, post, repeat
 from benchmarks.processes import gateway, send_request
 from benchmarks.table import Row, progress
+from gateway.cli.localserve import ACCOUNT
 
 HELD = 20_000
 QUEUED = 100_000
@@ -53,7 +54,13 @@ def memory(rounds: int) -> list[Row]:
 
 def _fill(data_dir: Path) -> None:
     """Not due for a day: they wait, and nothing else."""
-    fill(data_dir, QUEUED, domains=[f"d{number}.example" for number in range(50)], due_in=timedelta(days=1))
+    fill(
+        data_dir,
+        QUEUED,
+        account=ACCOUNT,
+        domains=[f"d{number}.example" for number in range(50)],
+        due_in=timedelta(days=1),
+    )
 
 
 def _megabytes(size: int) -> str:

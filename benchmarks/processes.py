@@ -161,7 +161,7 @@ def _listens(port: int) -> bool:
 def _started(
     start: Callable[[int], subprocess.Popen[bytes]], runs: Callable[[int], bool]
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """A process that runs, and its port. Another's port may be taken before it is: then on another one."""
+    """A process that runs, and its port: another one where somebody took that before it could."""
     for _ in range(STARTS):
         port = _free_base()
         process = start(port)
@@ -173,6 +173,8 @@ def _started(
         if process.poll() is None:
             process.kill()
             process.wait()
+        if _is_free_base(port):
+            break  # it has another reason
     raise RuntimeError(f"{process.args!r} does not start: it ended with status {process.returncode}")
 
 
@@ -183,8 +185,12 @@ def _free_base() -> int:
     """
     while True:
         base = random.randrange(10_000, 30_000)
-        if all(_is_free(base + offset) for offset in (0, *PORTS.values())):
+        if _is_free_base(base):
             return base
+
+
+def _is_free_base(base: int) -> bool:
+    return all(_is_free(base + offset) for offset in (0, *PORTS.values()))
 
 
 def _is_free(port: int) -> bool:
