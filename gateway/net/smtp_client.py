@@ -334,8 +334,8 @@ def _context(verified: bool, ca_file: str | None) -> SSL.Context:
 
 
 def _binding(tls: TlsStream) -> ChannelBinding | None:
-    """What a login can be tied to: under TLS 1.2, where an exporter is not safe without an extension (RFC 7627)
-    that OpenSSL does not tell of, the server's certificate (RFC 5929 section 4)."""
+    """What a login can be tied to: under TLS 1.2, where an exporter is not safe without an extension
+    (RFC 7627) that OpenSSL does not tell of, the server's certificate (RFC 5929 section 4)."""
     exported = tls.channel_binding
     if exported is not None:
         return ChannelBinding("tls-exporter", exported)

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from gateway import Address
 from gateway.mail.address import AddressError
-from gateway_smtp.smtp import _mailbox
+from gateway_smtp.envelope import mailbox
 
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from(["example.org", "bücher.example", "[192.0.2.1]"]))
 def test_every_localpart(localpart: str, domain: str) -> None:
     with suppress(AddressError):
         address = Address(localpart, domain)
-        assert _mailbox(address).localpart == address.localpart
+        assert mailbox(address).localpart == address.localpart
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_every_localpart(localpart: str, domain: str) -> None:
     ],
 )
 def test_domains(text: str, domain: str) -> None:
-    assert _mailbox(Address.parse(text)).domain == domain
+    assert mailbox(Address.parse(text)).domain == domain

@@ -1,0 +1,37 @@
+"""The transport `fail`: gives every message back at once. For a route that nothing may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway import Delivery, Outcome, Transport, TransportType, hookimpl
+
+
+class FailTransportSettings(BaseModel):
+    """[transports.NAME] type = "fail" """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    code: Annotated[int, Field(ge=400, le=599)] = 554  # 4xx: tried again, 5xx: failed for good
+    message: Annotated[str, Field(min_length=1, max_length=500)] = "no mail is delivered this way"
+
+
+class FailTransport:
+    def __init__(self, settings: FailTransportSettings) -> None:
+        make = Outcome.permanent if settings.code >= 500 else Outcome.temporary
+        self._outcome = make(settings.message, code=settings.code)
+
+    async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
+        return [self._outcome] * len(delivery.messages)
+
+
+class Fail:
+    @hookimpl
+    def transports(self) -> dict[str, TransportType]:
+        return {"fail": TransportType(FailTransportSettings, _make)}
+
+
+def _make(_name: str, settings: FailTransportSettings) -> Transport:
+    return FailTransport(settings)
