@@ -14,7 +14,7 @@ from gateway.errors import StoreError
 from gateway.outbound.attempt import Attempts
 from gateway.outbound.schedule import fallback_next_attempt
 from gateway.store import queue
-from gateway.store.changes import Claim, Claimed, Claims
+from gateway.store.changes import Claim, Claimed
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 POLL = 5.0  # seconds: the longest that a missed hint, or another process's message, waits
 STORE_AGAIN_AFTER = 1.0  # seconds
 RECOVER_EVERY = 60.0  # seconds
-NOTHING = Claims((), "", more=False)
 
 
 class QueueScheduler:
@@ -54,41 +53,40 @@ class QueueScheduler:
             task_status.started()
             while not stopping.is_set():
                 try:
-                    claims = await self._claim()
-                    for claimed in claims.messages:
-                        self._busy[claimed.destination] += 1
-                        nursery.start_soon(self._attempt, [claimed])
-                    wait = 0.0 if claims.more and self._room() else await self._until_due()
+                    wait = await self._turn(nursery)
                 except StoreError as exc:
                     log.warning("the queue waits for the store: %s", exc)
                     wait = STORE_AGAIN_AFTER
                 if wait:
                     await self._queued.wait(wait)
 
-    def _room(self) -> int:
-        return max(0, self._settings.max_deliveries - self._busy.total())
+    async def _turn(self, nursery: trio.Nursery) -> float:
+        """Start what is due as far as there is room; seconds to wait until there may be more.
 
-    async def _claim(self) -> Claims:
-        room = self._room()
-        if not room:
-            return NOTHING
-        claim = Claim(
+        Raises StoreError.
+        """
+        room = self._settings.max_deliveries - self._busy.total()
+        if room <= 0:
+            return POLL  # an attempt that ends wakes us
+        wanted = Claim(
             owner=self._owner,
             now=self._clock.now(),
             lease_seconds=self._settings.lease,
             room=room,
             per_destination=self._settings.max_deliveries_per_destination,
+            max_recipients=self._settings.max_recipients_per_transaction,
             busy=dict(self._busy),
             position=self._position,
         )
-        claims = await self._store.write(lambda conn: queue.claim(conn, claim, fallback_next_attempt))
+        claims = await self._store.write(lambda conn: queue.claim(conn, wanted, fallback_next_attempt))
         self._position = claims.position
-        return claims
-
-    async def _until_due(self) -> float:
-        """Seconds to wait: until the next message is due, or POLL when one only waits for a place."""
-        due = await self._store.read(queue.next_due)
-        seconds = POLL if due is None else (due - self._clock.now()).total_seconds()
+        for transaction in claims.transactions:
+            self._busy[transaction[0].destination] += 1
+            nursery.start_soon(self._attempt, transaction)
+        if claims.more:
+            return 0.0
+        seconds = POLL if claims.next_due is None else (claims.next_due - wanted.now).total_seconds()
+        # Due already, yet not claimed: its destination is busy, and the attempt that ends there wakes us.
         return min(seconds, POLL) if seconds > 0 else POLL
 
     async def _attempt(self, claims: Sequence[Claimed]) -> None:
@@ -98,10 +96,10 @@ class QueueScheduler:
             # A fault of ours. The lease keeps the message from being lost or sent twice at a time.
             log.exception("attempt failed submission=%s", claims[0].message.submission_id)
         finally:
-            for claimed in claims:
-                self._busy[claimed.destination] -= 1
-                if not self._busy[claimed.destination]:
-                    del self._busy[claimed.destination]
+            destination = claims[0].destination
+            self._busy[destination] -= 1
+            if not self._busy[destination]:
+                del self._busy[destination]
             self._queued.set()
 
     async def recover_dead(self) -> None:

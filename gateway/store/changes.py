@@ -148,13 +148,17 @@ class NewMessages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Wanted: what is due, for at most `room` messages, `per_destination` of each with `busy` under way."""
+    """Wanted: what is due, for at most `room` transactions, `per_destination` of each with `busy` under way.
+
+    A transaction has up to `max_recipients` messages of one submission.
+    """
 
     owner: str
     now: datetime
     lease_seconds: float
     room: int
     per_destination: int
+    max_recipients: int
     busy: Mapping[str, int] = field(default_factory=dict)  # destination -> under way
     position: str = ""  # as the claim before answered
 
@@ -180,11 +184,16 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """`more`: there may be more that is due now; claim again, with `position`."""
+    """What came of a claim: messages under lease, those of one SMTP transaction together.
 
-    messages: tuple[Claimed, ...]
+    `more`: there may be more that is due now; claim again, with `position`. Else `next_due` is when the
+    earliest message is due, in the past if its destination has no room; None: nothing waits.
+    """
+
+    transactions: tuple[tuple[Claimed, ...], ...]
     position: str
     more: bool
+    next_due: datetime | None = None
 
 
 # --- What became of a message ---------------------------------------------------------------------

@@ -6,7 +6,7 @@ Each function is one step inside the caller's transaction; it may be run again a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from gateway.errors import SubmissionRefused
 from gateway.mail.address import Address
+from gateway.model import Suppression
 from gateway.store import holds, limits, received, suppressions
-from gateway.store.changes import STEP, Claim, Claimed, Claims, NewMessages
+from gateway.store.changes import STEP, Claim, Claimed, Claims, ContentRef, NewMessages
 from gateway.store.content import insert_content
 from gateway.store.due import Due
 from gateway.store.rows import new_attempt, queued_message, read_contents
@@ -134,10 +135,30 @@ def _sender(sender: Address | None) -> dict[str, str]:
 # --- Claiming -------------------------------------------------------------------------------------
 
 _DUE = Due("message", "destination", MESSAGE_READY)
+_CLAIMABLE = sa.select(message, suppressions.ENTRY_OF_MESSAGE).where(sa.text(MESSAGE_READY))
 _LOAD = Statement(
-    sa.select(message, suppressions.ENTRY_OF_MESSAGE)
-    .where(message.c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(MESSAGE_READY))
-    .with_for_update(skip_locked=True)  # PostgreSQL: another machine may be claiming them
+    _CLAIMABLE.where(message.c.id.in_(sa.bindparam("ids", expanding=True)))
+    # PostgreSQL: another machine may be claiming them.
+    .with_for_update(skip_locked=True)
+)
+# What messages of one submission must have in common to share an SMTP transaction. One with a FromID has a
+# reverse-path that no other has.
+_SHARED = (
+    "base_id", "destination", "recipient_domain", "sender_localpart", "sender_domain", "env_id", "dsn_ret",
+    "smtputf8", "require_tls", "transport", "attempts",
+)  # fmt: skip
+_SIBLINGS = Statement(
+    _CLAIMABLE.where(
+        *(message.c[name].is_not_distinct_from(sa.bindparam(name)) for name in _SHARED[2:]),
+        message.c.base_id == sa.bindparam("base_id"),
+        message.c.destination == sa.bindparam("destination"),
+        sa.text("base_id <> 0"),
+        message.c.id.not_in(sa.bindparam("got", expanding=True)),
+        message.c.next_attempt <= sa.bindparam("now"),
+    )
+    .order_by(message.c.id)
+    .limit(sa.bindparam("most"))
+    .with_for_update(skip_locked=True)
 )
 _LEASE = Statement(
     sa.update(message)
@@ -156,9 +177,9 @@ _HOLD = Statement(sa.update(message).where(message.c.id == sa.bindparam("row")).
 
 
 def next_due(conn: sa.Connection) -> datetime | None:
-    """When the scheduler has to look again: the earliest message that is neither held nor leased.
+    """When the earliest message that is neither held nor leased is due.
 
-    In the past, if a message's destination has no room.
+    In the past, if its destination has no room.
     """
     return _DUE.next(conn)
 
@@ -169,66 +190,96 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
     `fallback(attempts, now)` is the next attempt's time should this one's result bring no other; it must be
     quick and must not raise.
     """
-    now = wanted.now
-    picked = _DUE.pick(conn, now, wanted.room, wanted.per_destination, wanted.busy, wanted.position)
-    if not picked.ids:
-        return Claims((), picked.position, picked.more)
-    found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids, "now": now})}
-    rows = [found[row_id] for row_id in picked.ids if row_id in found]
-    held = _held_meanwhile(conn, rows)
+    picked = _DUE.pick(conn, wanted.now, wanted.room, wanted.per_destination, wanted.busy, wanted.position)
+    groups, more = _transactions(conn, picked.ids, wanted)
+    more = more or picked.more
+    rows = [row for group in groups for row in group]
+    contents = read_contents(conn, {row.content_id for row in rows})
+    listed = [row.suppression_id for row in rows if row.suppression_id is not None]
+    entries = suppressions.by_id(conn, listed)
+    transactions = tuple(
+        tuple(
+            _lease(conn, row, wanted, fallback, contents[row.content_id], entries.get(row.suppression_id))
+            for row in group
+        )
+        for group in groups
+    )
+    return Claims(transactions, picked.position, more, None if more else next_due(conn))
+
+
+def _transactions(conn: sa.Connection, ids: Sequence[int], wanted: Claim) -> tuple[list[list[AnyRow]], bool]:
+    """The rows with these IDs, in their order, each with those that share its SMTP transaction.
+
+    True: some place was left because rows went together, or are held now.
+    """
+    if not ids:
+        return [], False
+    found = {row.id: row for row in _LOAD.all(conn, {"ids": ids, "now": wanted.now})}
+    rows = [found[row_id] for row_id in ids if row_id in found]
+    groups: dict[tuple[Any, ...], list[AnyRow]] = {}
+    for row in rows:
+        alone = not row.base_id or bool(row.from_id)
+        key = (row.id,) if alone else tuple(getattr(row, name) for name in _SHARED)
+        groups.setdefault(key, []).append(row)
+    together: list[list[AnyRow]] = []
+    for key, group in groups.items():
+        if len(key) > 1 and len(group) < wanted.max_recipients:
+            most = wanted.max_recipients - len(group)
+            given = dict(zip(_SHARED, key, strict=True)) | {"got": [row.id for row in group]}
+            group += [
+                row
+                for row in _SIBLINGS.all(conn, given | {"now": wanted.now, "most": most})
+                if not row.from_id
+            ]
+        together += [
+            group[i : i + wanted.max_recipients] for i in range(0, len(group), wanted.max_recipients)
+        ]
+    held = _held_meanwhile(conn, [row for group in together for row in group])
     if held:
         _HOLD.run_each(conn, [{"row": row_id} for row_id in held])
-        rows = [row for row in rows if row.id not in held]
-    if not rows:
-        return Claims((), picked.position, more=True)
+        together = [left for group in together if (left := [row for row in group if row.id not in held])]
+    return together, len(together) < len(rows)
 
+
+def _lease(
+    conn: sa.Connection,
+    row: AnyRow,
+    wanted: Claim,
+    fallback: Callable[[int, datetime], datetime],
+    content: ContentRef,
+    suppression: Suppression | None,
+) -> Claimed:
+    now, number, token = wanted.now, row.attempts + 1, row.lease_token + 1
     expires = now + timedelta(seconds=wanted.lease_seconds)
-    next_attempts = [fallback(row.attempts + 1, now) for row in rows]
-    _LEASE.run_each(
+    next_attempt = fallback(number, now)
+    _LEASE.run(
         conn,
-        [
-            {
-                "row": row.id,
-                "owner": wanted.owner,
-                "token": row.lease_token + 1,
-                "expires": expires,
-                "number": row.attempts + 1,
-                "now": now,
-                "fallback": next_attempt,
-            }
-            for row, next_attempt in zip(rows, next_attempts, strict=True)
-        ],
+        {
+            "row": row.id,
+            "owner": wanted.owner,
+            "token": token,
+            "expires": expires,
+            "number": number,
+            "now": now,
+            "fallback": next_attempt,
+        },
     )
-    attempt_ids = [
-        _ATTEMPT.scalar(
-            conn,
-            new_attempt(row.id, row.attempts + 1, "delivering", row.lease_token + 1, now, row.transport),
-        )
-        for row in rows
-    ]
-    contents = read_contents(conn, {row.content_id for row in rows})
-    entries = suppressions.by_id(conn, [row.suppression_id for row in rows if row.suppression_id is not None])
-    claimed = tuple(
-        Claimed(
-            message=queued_message(
-                row, attempts=row.attempts + 1, last_attempt=now, next_attempt=next_attempt
-            ),
-            token=row.lease_token + 1,
-            attempt_id=attempt_id,
-            lease_expires=expires,
-            destination=row.destination,
-            content=contents[row.content_id],
-            future_release=row.future_release,
-            dsn_ret=row.dsn_ret,
-            dsn_notify=row.dsn_notify,
-            dsn_orcpt=row.dsn_orcpt,
-            is_report=row.is_report,
-            dialed_ips=row.dialed_ips,
-            suppression=entries.get(row.suppression_id),
-        )
-        for row, next_attempt, attempt_id in zip(rows, next_attempts, attempt_ids, strict=True)
+    attempt_id = _ATTEMPT.scalar(conn, new_attempt(row.id, number, "delivering", token, now, row.transport))
+    return Claimed(
+        message=queued_message(row, attempts=number, last_attempt=now, next_attempt=next_attempt),
+        token=token,
+        attempt_id=attempt_id,
+        lease_expires=expires,
+        destination=row.destination,
+        content=content,
+        future_release=row.future_release,
+        dsn_ret=row.dsn_ret,
+        dsn_notify=row.dsn_notify,
+        dsn_orcpt=row.dsn_orcpt,
+        is_report=row.is_report,
+        dialed_ips=row.dialed_ips,
+        suppression=suppression,
     )
-    return Claims(claimed, picked.position, picked.more or bool(held))
 
 
 def _held_meanwhile(conn: sa.Connection, rows: list[AnyRow]) -> set[int]:

@@ -92,6 +92,14 @@ class MessageRow(SQLModel, table=True):
         sa.Index("message_queued", "state", "queued", "id"),
         sa.Index("message_account", "account", "state", "queued", "id"),
         _index("message_held", "account", "id", where="hold"),
+        # Those that may share a transaction.
+        _index(
+            "message_siblings",
+            "base_id",
+            "destination",
+            "next_attempt",
+            where=f"base_id <> 0 AND {MESSAGE_READY}",
+        ),
         _index("message_content", "content_id", where="content_id IS NOT NULL"),
         # FromIDs are unique over queued and retired messages.
         _index("message_from_id", "from_id", where="from_id <> ''", unique=True),

@@ -81,8 +81,21 @@ def add(conn: sa.Connection, *recipients: NewRecipient | str, **fields: Any) -> 
 
 
 def claim(conn: sa.Connection, now: datetime = NOW, **fields: Any) -> tuple[Claimed, ...]:
-    defaults: dict[str, Any] = {"owner": "me", "lease_seconds": 60, "room": 100, "per_destination": 100}
-    return queue.claim(conn, Claim(now=now, **(defaults | fields)), later).messages
+    """Each message in a transaction of its own, unless `max_recipients` says otherwise."""
+    return tuple(claimed for together in claim_transactions(conn, now, **fields) for claimed in together)
+
+
+def claim_transactions(
+    conn: sa.Connection, now: datetime = NOW, **fields: Any
+) -> tuple[tuple[Claimed, ...], ...]:
+    defaults: dict[str, Any] = {
+        "owner": "me",
+        "lease_seconds": 60,
+        "room": 100,
+        "per_destination": 100,
+        "max_recipients": 1,
+    }
+    return queue.claim(conn, Claim(now=now, **(defaults | fields)), later).transactions
 
 
 def delivered(claimed: Claimed, **fields: Any) -> Settlement:

@@ -188,13 +188,19 @@ def test_a_long_skip_scan_goes_on_where_it_stopped(conn: sa.Connection) -> None:
     add(conn, *(f"u@late{i:03}.example" for i in range(450)), not_before=at(9999))
     (last,) = add(conn, "u@zz.example", now=at(1))
     wanted = Claim(
-        owner="me", now=at(5), lease_seconds=60, room=3, per_destination=1, busy={"busy.example": 1}
+        owner="me",
+        now=at(5),
+        lease_seconds=60,
+        room=3,
+        per_destination=1,
+        max_recipients=1,
+        busy={"busy.example": 1},
     )
     rounds = 0
     found: list[int] = []
     while True:
         claims = queue.claim(conn, wanted, later)
-        found += [c.message.id for c in claims.messages]
+        found += [c.message.id for (c,) in claims.transactions]
         rounds += 1
         if not claims.more:
             break

@@ -73,7 +73,9 @@ async def test_leases_of_a_killed_process(tmp_path: Path, webhooks: Receiver) ->
         def claim_for_another(conn: Any) -> int:
             """As a process does that is killed before it can write down what came of it."""
             conn.exec_driver_sql("UPDATE message SET hold = 0 WHERE id = 1")
-            claim = Claim(owner="killed", now=start, lease_seconds=1800, room=10, per_destination=10)
+            claim = Claim(
+                owner="killed", now=start, lease_seconds=1800, room=10, per_destination=10, max_recipients=1
+            )
             return len(queue.claim(conn, claim, lambda attempts, now: now + timedelta(hours=9)).messages)
 
         assert await store.write(claim_for_another) == 1

@@ -239,6 +239,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'queued' AND NOT hold AND lease_owner IS NULL"),
         postgresql_where=sa.text("state = 'queued' AND NOT hold AND lease_owner IS NULL"),
     )
+    op.create_index(
+        "message_siblings",
+        "message",
+        ["base_id", "destination", "next_attempt"],
+        unique=False,
+        sqlite_where=sa.text("base_id <> 0 AND state = 'queued' AND NOT hold AND lease_owner IS NULL"),
+        postgresql_where=sa.text("base_id <> 0 AND state = 'queued' AND NOT hold AND lease_owner IS NULL"),
+    )
     op.create_table(
         "received",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
