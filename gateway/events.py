@@ -20,6 +20,7 @@ from gateway.mail.reading import parse_message
 from gateway.model import Event, IncomingEvent
 from gateway.offload import Offload, OffloadError
 from gateway.store import events, received
+from gateway.store.changes import Received
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 
@@ -106,8 +107,13 @@ async def read_incoming(
     Raises StoreError, OffloadError.
     """
     found = await store.read(lambda conn: received.get(conn, event.account, event.received_id))
-    if found is None:
-        return None
+    return None if found is None else await parse_incoming(store, offload, event, found)
+
+
+async def parse_incoming(
+    store: Store, offload: Offload, event: events.IncomingReference, found: Received
+) -> IncomingEvent:
+    """The event with its message, as plugins get it. Raises StoreError, OffloadError."""
     data = await store.content.open(found.content).read()
     return IncomingEvent(
         id=event.id,

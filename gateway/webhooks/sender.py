@@ -22,12 +22,12 @@ from gateway import __version__
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import StoreError
-from gateway.events import read_incoming
+from gateway.events import parse_incoming
 from gateway.hooks import Hooks
 from gateway.model import Event, IncomingEvent, WebhookBody
 from gateway.offload import Offload, OffloadError
-from gateway.store import events, queue, webhook_calls
-from gateway.store.changes import Call, CallResult, ClaimCalls
+from gateway.store import events, queue, received, webhook_calls
+from gateway.store.changes import Call, CallResult, ClaimCalls, Received
 from gateway.store.events import IncomingReference
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
@@ -46,10 +46,14 @@ USER_AGENT = f"mail-gateway/{__version__}".encode()
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """A claimed call and its event: None if the call has its payload, or if the event has been removed."""
+    """A claimed call and what it is about: None if the call has its payload, or if that has been removed.
+
+    `received` is the message of an incoming event.
+    """
 
     call: Call
-    event: Event | IncomingReference | None
+    event: Event | IncomingReference | None = None
+    received: Received | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,17 +282,15 @@ class WebhookSender:
         return body
 
     async def _event(self, due: _Due) -> Event | IncomingEvent:
-        event: Event | IncomingEvent | None
-        if isinstance(due.event, IncomingReference):
-            try:
-                event = await read_incoming(self._store, self._offload, due.event)
-            except (StoreError, OffloadError) as exc:
-                raise _NoPayload(f"the message cannot be read: {exc}") from None
-        else:
-            event = due.event
-        if event is None:
+        event = due.event
+        if isinstance(event, Event):
+            return event
+        if event is None or due.received is None:
             raise _NoPayload("what the webhook is about has been removed", forever=True)
-        return event
+        try:
+            return await parse_incoming(self._store, self._offload, event, due.received)
+        except (StoreError, OffloadError) as exc:
+            raise _NoPayload(f"the message cannot be read: {exc}") from None
 
 
 def _headers(call: Call, body: WebhookBody) -> list[tuple[bytes, bytes]]:
@@ -318,12 +320,17 @@ def _apply(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCall
         seconds = (due - wanted.now).total_seconds() if due is not None else POLL
         # Due already, yet not claimed: its URL is busy, and the call under way will wake us when it ends.
         wait = min(seconds, POLL) if seconds > 0 else POLL
-    due_calls = tuple(
-        # Read here, as the row is at hand; a read of its own would cost more.
-        _Due(call, None if call.payload else events.get(conn, call.event_id))
-        for call in claims.calls
-    )
-    return _Turn(due_calls, claims.position, wait)
+    return _Turn(tuple(_due(conn, call) for call in claims.calls), claims.position, wait)
+
+
+def _due(conn: sa.Connection, call: Call) -> _Due:
+    """Reads here what the call is about, as the rows are at hand; a read of its own would cost more."""
+    if call.payload:
+        return _Due(call)
+    event = events.get(conn, call.event_id)
+    if isinstance(event, IncomingReference):
+        return _Due(call, event, received.get(conn, event.account, event.received_id))
+    return _Due(call, event)
 
 
 def _fallback(attempts: int, now: datetime) -> datetime:
