@@ -215,13 +215,13 @@ class _Incoming:
             new = self._copies(stored, header, owners, found, now)
             try:
                 write = partial(reports.add, new=new, found=found, now=now)
+                receiver.announced()  # before the write: what claims the call joins its transaction
                 ids, _ = await receiver.store.write(write, size=stored.size)
                 break
             except Stale:
                 # What was reported on is gone, or a suppression rested on what has changed.
                 if tries == DECIDE_AGAIN:
                     raise
-        receiver.announced()
         log.info(
             "received session=%s messages=%s from=<%s> size=%d",
             self._session.id,

@@ -184,6 +184,7 @@ class Attempts:
                 else:
                     changes = list(settlements)  # better no entry than one that rests on nothing
                 write = partial(settle.settle_many, changes=changes, now=now)
+                self.settled()  # before the write: what claims the calls joins its transaction
                 settled = await self.store.write(write, size=sum(map(_size, changes)))
             except Stale:
                 tries += 1
@@ -194,7 +195,6 @@ class Attempts:
                     return
                 log.warning("store away, attempt will be recorded later: %s", exc)
                 await trio.sleep(SETTLE_AGAIN_AFTER)
-        self.settled()
         await self.store.content.unlink(file for one in settled for file in one.files)
         for claimed, settlement, one in zip(claims, settlements, settled, strict=True):
             message = claimed.message

@@ -41,6 +41,7 @@ class QueueScheduler:
         self._store, self._clock, self._queued = store, clock, queued
         self._busy: Counter[str] = Counter()  # destination -> attempts under way
         self._position = ""  # where the search for destinations with room goes on
+        self._crowded = False  # something that is due waits for a place
 
     async def serve(
         self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -66,8 +67,9 @@ class QueueScheduler:
         Raises StoreError.
         """
         room = self._settings.max_deliveries - self._busy.total()
-        if room <= 0:
-            return POLL  # an attempt that ends wakes us
+        self._crowded = room <= 0
+        if self._crowded:
+            return POLL
         wanted = Claim(
             owner=self._owner,
             now=self._clock.now(),
@@ -86,8 +88,8 @@ class QueueScheduler:
         if claims.more:
             return 0.0
         seconds = POLL if claims.next_due is None else (claims.next_due - wanted.now).total_seconds()
-        # Due already, yet not claimed: its destination is busy, and the attempt that ends there wakes us.
-        return min(seconds, POLL) if seconds > 0 else POLL
+        self._crowded = seconds <= 0  # due already, yet not claimed: its destination has no room
+        return POLL if self._crowded else min(seconds, POLL)
 
     async def _attempt(self, claims: Sequence[Claimed]) -> None:
         try:
@@ -100,7 +102,8 @@ class QueueScheduler:
             self._busy[destination] -= 1
             if not self._busy[destination]:
                 del self._busy[destination]
-            self._queued.set()
+            if self._crowded:
+                self._queued.set()
 
     async def recover_dead(self) -> None:
         """Take back what earlier processes had claimed. Only for whoever holds the data directory's lock."""

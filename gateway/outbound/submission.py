@@ -128,7 +128,6 @@ class Submitter:
             ids,
             sum(recipient.hold for recipient in change.recipients),
         )
-        self._queued()
         return Submitted(
             tuple(
                 QueuedRecipient(recipient.address, message_id, recipient.from_id)
@@ -156,6 +155,8 @@ class Submitter:
             change = self._change(submission, new, account, contents, from_ids, bases, held, generation)
             write = partial(queue.add, new=change, now=self._clock.now())
             try:
+                # Before the write and not after it: so the claim that follows joins its transaction.
+                self._queued()
                 return change, await self._store.write(write, size=sum(stored.size for stored in contents))
             except Stale:
                 await self._holding.refresh()

@@ -76,7 +76,7 @@ async def test_leases_of_a_killed_process(tmp_path: Path, webhooks: Receiver) ->
             claim = Claim(
                 owner="killed", now=start, lease_seconds=1800, room=10, per_destination=10, max_recipients=1
             )
-            return len(queue.claim(conn, claim, lambda attempts, now: now + timedelta(hours=9)).messages)
+            return len(queue.claim(conn, claim, lambda attempts, now: now + timedelta(hours=9)).transactions)
 
         assert await store.write(claim_for_another) == 1
 
