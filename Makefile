@@ -41,8 +41,8 @@ format: $(READY) ## format the code and sort its imports
 	$(BIN)/ruff check --fix gateway plugins tests benchmarks
 	$(BIN)/ruff format gateway plugins tests benchmarks
 
-bench: $(READY)  ## run the benchmarks and print a table
-	$(BIN)/python -m benchmarks
+bench: $(READY)  ## run the benchmarks and print a table; one of them: make bench ONLY=deliver
+	$(BIN)/python -m benchmarks $(ONLY)
 
 clean:           ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

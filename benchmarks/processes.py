@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +92,7 @@ def gateway(
         config.write_text(_edited(config.read_text(), settings))
         if prepare is not None:
             prepare(directory / "data")
-        process, base = _started(partial(_start_gateway, directory, log), partial(_tells_that_it_runs, log))
+        process, base = _started(partial(_start_gateway, directory, log), PORTS.values())
         smtp, submissions, web = (
             ("127.0.0.1", base + PORTS[name]) for name in ("smtp", "submissions", "web")
         )
@@ -111,11 +111,6 @@ def _start_gateway(directory: Path, log: Path, base: int) -> subprocess.Popen[by
     command = [sys.executable, "-m", "gateway", "localserve", "--dir", str(directory)]
     with log.open("wb") as output:
         return subprocess.Popen([*command, "--port-base", str(base)], stdout=output, stderr=output)
-
-
-def _tells_that_it_runs(log: Path, _base: int) -> bool:
-    """The banner comes once everything listens. What only answers on a port may be another process."""
-    return b"Web API" in log.read_bytes()
 
 
 def _edited(config: str, settings: str) -> str:
@@ -138,7 +133,7 @@ def quart_yardstick() -> Iterator[tuple[str, int]]:
 @contextmanager
 def script(module: str, *arguments: str) -> Iterator[Running]:
     """A module that is run with a port, on which it then listens, and `arguments`."""
-    process, port = _started(partial(_start_script, module, arguments), _listens)
+    process, port = _started(partial(_start_script, module, arguments), [0])
     try:
         yield Running(("127.0.0.1", port), process)
     finally:
@@ -150,24 +145,17 @@ def _start_script(module: str, arguments: Sequence[str], port: int) -> subproces
     return subprocess.Popen([sys.executable, "-m", module, str(port), *arguments])
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 def _started(
-    start: Callable[[int], subprocess.Popen[bytes]], runs: Callable[[int], bool]
+    start: Callable[[int], subprocess.Popen[bytes]], offsets: Collection[int]
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """A process that runs, and its port: another one where somebody took that before it could."""
+    """A process that listens on a port plus each of `offsets`, and that port: another one where somebody
+    took one of them before it could."""
     for _ in range(STARTS):
         port = _free_base()
         process = start(port)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            if runs(port):
+            if _listening(process) >= {port + offset for offset in offsets}:
                 return process, port
             time.sleep(0.05)
         if process.poll() is None:
@@ -176,6 +164,15 @@ def _started(
         if _is_free_base(port):
             break  # it has another reason
     raise RuntimeError(f"{process.args!r} does not start: it ended with status {process.returncode}")
+
+
+def _listening(process: subprocess.Popen[bytes]) -> set[int]:
+    """The ports of the process itself: what answers on one may be another."""
+    try:
+        opened = psutil.Process(process.pid).net_connections("tcp")
+    except psutil.Error:  # it ended
+        return set()
+    return {one.laddr.port for one in opened if one.status == psutil.CONN_LISTEN}
 
 
 def _free_base() -> int:
