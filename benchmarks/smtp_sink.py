@@ -1,7 +1,7 @@
 """Takes every message and keeps none: where `deliver` delivers to. `python -m benchmarks.smtp_sink PORT`
 
-Beside SMTP it knows XRESET, and XTAKEN: how many recipients' messages it took since, and the seconds from
-the first to the last.
+Beside SMTP it knows XRESET, and XTAKEN: how many messages it took since (one for each recipient), and the
+seconds from the first RCPT to the last reply.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ class Taken:
     first: float = 0.0
     last: float = 0.0
 
+    def begin(self) -> None:
+        self.first = self.first or time.perf_counter()
+
     def add(self, recipients: int) -> None:
         self.last = time.perf_counter()
-        self.first = self.first or self.last
         self.count += recipients
 
 
@@ -70,6 +72,7 @@ class Session(asyncio.Protocol):
         del self._buffer[: end + 2]
         if line.startswith(b"RCPT"):
             self._recipients += 1
+            self._all.begin()
         elif line == b"DATA":
             self._in_content = True
             return b"354 go on\r\n"
@@ -100,7 +103,7 @@ class SinkStatistics:
         self._ask(b"XRESET")
 
     def wait(self, count: int, timeout: float = 120.0) -> float:
-        """Seconds from the first to the last of `count` messages, once they were taken."""
+        """Seconds that it took `count` messages in, once it has them."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             _code, taken, seconds = self._ask(b"XTAKEN").split()
