@@ -37,7 +37,6 @@ from gateway.together import Together
 MAX_TTL = 3600.0  # seconds that an answer is kept, however long its owner allows
 MAX_NEGATIVE_TTL = 300.0  # seconds, of "there is none": what was forgotten is soon added
 MAX_CACHE = 16 * 1024 * 1024  # bytes, about
-MAX_CHAIN = 16  # CNAMEs, one after the other
 _MAX_QUERIES = 100  # at a time
 _UDP_PAYLOAD = 1232  # octets; larger datagrams may be fragmented, and fragments forged
 _ENTRY = 300  # bytes that a cached answer takes beside its records
@@ -91,27 +90,6 @@ class Tlsa:
 
     def __str__(self) -> str:
         return f"{self.usage} {self.selector} {self.matching} {self.data.hex()}"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One CNAME record."""
-
-    name: str
-    target: str
-    authentic: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Where a name leads: through `steps`, none if it is no alias, to `end`."""
-
-    end: str
-    steps: tuple[Step, ...] = ()
-
-    @property
-    def authentic(self) -> bool:
-        return all(step.authentic for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,24 +174,6 @@ class Resolver:
     async def cname(self, name: str) -> Reply[str]:
         """The alias that is at this very name; it is not followed."""
         return await self._ask(name, _CNAME)
-
-    async def chase(self, name: str) -> Chain | DnsTrouble:
-        """Follows aliases one by one, and so tells of each whether it is authentic."""
-        steps: list[Step] = []
-        end = name
-        while True:
-            reply = await self.cname(end)
-            if isinstance(reply, DnsTrouble):
-                return reply
-            if isinstance(reply, NoRecords):
-                return Chain(end, tuple(steps))
-            target = reply.records[0]
-            steps.append(Step(end, target, reply.authentic))
-            if target == name or any(step.name == target for step in steps):
-                return DnsTrouble(f"DNS: the aliases (CNAME) of {name} go round in a circle")
-            if len(steps) == MAX_CHAIN:
-                return DnsTrouble(f"DNS: {name} is an alias (CNAME) of over {MAX_CHAIN - 1} aliases")
-            end = target
 
     async def _ask(self, name: str, kind: _Kind[T], prefix: str = "") -> Reply[T]:
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from gateway.mail.address import MAX_DOMAIN, AddressError, ascii_domain, parse_domain
+from gateway.net.tls_results import TlsFault
 
 MAX_POLICY = 64 * 1024  # bytes (section 3.3)
 MAX_AGE = 31_557_600  # seconds: a year (section 3.2)
@@ -55,6 +56,15 @@ class Policy:
             return False
         _, dot, above = wanted.partition(".")
         return wanted in self.mx or bool(dot and above and f"*.{above}" in self.mx)
+
+
+@dataclass(frozen=True, slots=True)
+class StsAnswer:
+    """A domain's policy, or None; `fault` says why there is none although the domain announces one, or why a
+    kept one could not be replaced."""
+
+    policy: Policy | None = None
+    fault: TlsFault | None = None
 
 
 def ascii_host(host: str) -> str | None:

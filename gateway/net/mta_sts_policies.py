@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import OrderedDict
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Never
@@ -20,7 +19,15 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.net import https
 from gateway.net.dns import Answer, DnsTrouble, NoRecords, Resolver
-from gateway.net.mta_sts import MAX_POLICY, Policy, PolicyError, ascii_host, parse_policy, parse_record
+from gateway.net.mta_sts import (
+    MAX_POLICY,
+    Policy,
+    PolicyError,
+    StsAnswer,
+    ascii_host,
+    parse_policy,
+    parse_record,
+)
 from gateway.net.tls_results import TlsFault
 from gateway.store import mta_sts as stored
 from gateway.store.changes import STEP
@@ -39,15 +46,6 @@ REFRESH_AFTER = timedelta(hours=12)
 UNUSED_AFTER = timedelta(days=30)  # then a policy is not refreshed any more
 MAX_REFRESHED = 200  # in one look
 USED = timedelta(days=1)  # how exactly it is kept when a policy was last used
-
-
-@dataclass(frozen=True, slots=True)
-class StsAnswer:
-    """A domain's policy, or None; `fault` says why there is none although the domain announces one, or why a
-    kept one could not be replaced."""
-
-    policy: Policy | None = None
-    fault: TlsFault | None = None
 
 
 class MtaStsPolicies:

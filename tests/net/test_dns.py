@@ -13,7 +13,7 @@ from dns.resolver import BaseResolver
 from gateway.config.settings import DnsSettings
 from gateway.errors import StartError
 from gateway.net import dns
-from gateway.net.dns import Answer, Chain, DnsTrouble, Mx, NoRecords, Resolver, Step, Tlsa
+from gateway.net.dns import Answer, DnsTrouble, Mx, NoRecords, Resolver, Tlsa
 from tests.dns_server import DnsServer, Fault, dns_server
 
 MX = Mx(10, "mx.example.org")
@@ -103,12 +103,8 @@ async def test_aliases(server: DnsServer) -> None:
     asking = resolver(server)
     assert await asking.ipv4("a.example") == Answer((ip_address("192.0.2.3"),), False, "c.example")
     assert await asking.cname("a.example") == Answer(("b.example",), True, "a.example")
-    chain = await asking.chase("a.example")
-    first, second = Step("a.example", "b.example", True), Step("b.example", "c.example", False)
-    assert chain == Chain("c.example", (first, second))
-    assert not Chain("c.example", (first, second)).authentic
-    assert Chain("b.example", (first,)).authentic
-    assert await asking.chase("c.example") == Chain("c.example")
+    assert await asking.cname("b.example") == Answer(("c.example",), False, "b.example")
+    assert await asking.cname("c.example") == NoRecords()
 
 
 async def test_aliases_in_a_circle(server: DnsServer) -> None:
@@ -118,17 +114,15 @@ async def test_aliases_in_a_circle(server: DnsServer) -> None:
     asking = resolver(server)
     reply = await asking.ipv4("a.example")
     assert reply == DnsTrouble("DNS: no answer for a.example A: 127.0.0.1: its aliases (CNAME) have no end")
-    assert await asking.chase("a.example") == DnsTrouble(
-        "DNS: the aliases (CNAME) of a.example go round in a circle"
-    )
 
 
 async def test_aliases_without_end(server: DnsServer) -> None:
     for number in range(20):
         server.add(f"a{number}.example", "CNAME", f"a{number + 1}.example.")
-    reply = await resolver(server).chase("a0.example")
-    assert reply == DnsTrouble("DNS: a0.example is an alias (CNAME) of over 15 aliases")
-    assert len(server.asked) == dns.MAX_CHAIN
+    server.add("a20.example", "A", "192.0.2.1")
+    reply = await resolver(server).ipv4("a0.example")
+    assert isinstance(reply, DnsTrouble)
+    assert reply.text.endswith("its aliases (CNAME) have no end")
 
 
 async def test_an_alias_of_what_is_not_there(server: DnsServer) -> None:

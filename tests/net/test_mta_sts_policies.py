@@ -16,8 +16,8 @@ from gateway.clock import ManualClock
 from gateway.errors import StoreUnavailable
 from gateway.net import mta_sts_policies
 from gateway.net.dns import DnsTrouble, Resolver
-from gateway.net.mta_sts import Policy, parse_policy
-from gateway.net.mta_sts_policies import MtaStsPolicies, StsAnswer
+from gateway.net.mta_sts import Policy, StsAnswer, parse_policy
+from gateway.net.mta_sts_policies import MtaStsPolicies
 from gateway.store import mta_sts as stored
 from gateway.store.store import Store
 from gateway.store.tables import mta_sts_policy

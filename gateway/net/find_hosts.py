@@ -1,0 +1,74 @@
+"""Asks DNS, and for the domain's policy, what `hosts.decide` decides from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Protocol
+
+import trio
+
+from gateway.net.dns import DnsTrouble, Reply, Resolver, Tlsa
+from gateway.net.hosts import alias_matters, candidates, decide, is_conclusive, tlsa_bases
+from gateway.net.mta_sts import StsAnswer
+from gateway.net.plan import Families, HostAnswers, Plan, Question
+
+
+class Policies(Protocol):
+    """`mta_sts_policies.MtaStsPolicies`."""
+
+    async def find(self, domain: str) -> StsAnswer | DnsTrouble: ...
+
+
+async def find_hosts(
+    resolver: Resolver,
+    policies: Policies,
+    domain: str,
+    *,
+    random: Random,
+    port: int = 25,
+    require_tls: bool | None = None,
+    families: Families = (6, 4),
+    dialed: Mapping[str, Sequence[str]] | None = None,
+) -> Plan:
+    """The plan for a recipient domain (in Unicode, or an address literal in its brackets).
+
+    `port` is that of the TLSA records; the rest as in `decide`. Raises StoreError, of `policies`.
+    """
+    question = Question(domain=domain, require_tls=require_tls)
+    if not domain.startswith("["):
+        question = replace(question, mx=await resolver.mx(domain))
+        question = replace(question, sts=await policies.find(domain))
+        names = candidates(question, random)
+        found: dict[str, HostAnswers] = {}
+
+        async def ask(name: str) -> None:
+            found[name] = await _about_host(resolver, question, name, port, families)
+
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(ask, name)
+        question = replace(question, hosts=tuple(found[name] for name in names))
+    return decide(question, random=random, families=families, dialed=dialed)
+
+
+async def _about_host(
+    resolver: Resolver, question: Question, name: str, port: int, families: Families
+) -> HostAnswers:
+    host = HostAnswers(
+        name=name,
+        ipv4=await resolver.ipv4(name) if 4 in families else None,
+        ipv6=await resolver.ipv6(name) if 6 in families else None,
+    )
+    bases = tlsa_bases(question, host)
+    if alias_matters(question, host):
+        host = replace(host, alias=await resolver.cname(name))
+        bases = tlsa_bases(question, host)
+    asked: list[tuple[str, Reply[Tlsa]]] = []
+    for base in bases:
+        reply = await resolver.tlsa(base, port)
+        asked.append((base, reply))
+        if is_conclusive(reply):
+            break
+    return replace(host, tlsa=tuple(asked))
