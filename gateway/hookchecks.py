@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
-from gateway.mail.dsn import RecipientStatus
+from gateway.mail.dsn import MAX_RECIPIENTS, DeliveryStatus, RecipientStatus
+from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.model import Reject, ReportMatch, RetryAt, Submission, Suppress, TransportType
 
 MAX_REASON = 2000  # characters of a GiveUp, Suppress or ReportMatch
@@ -142,6 +143,48 @@ _MATCH: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         f"is not a str of at most {MAX_REASON} characters",
     ),
 }
+
+
+_FEEDBACK_TEXTS = (
+    "feedback_type",
+    "envelope_id",
+    "message_id",
+    "feedback_id",
+    "user_agent",
+    "source_ip",
+    "reporting_mta",
+)
+
+
+def read_report(answer: Any, *_: object) -> str:
+    """Only what is wrong with the types and the sizes: everything else a report may say."""
+    kind = type(answer).__name__
+    if isinstance(answer, AutomaticReply):
+        return "" if _is_short(answer.what) else f"an {kind} whose what is not a short text"
+    texts = _FEEDBACK_TEXTS if isinstance(answer, FeedbackReport) else _NOTIFICATION_TEXTS
+    for name in texts:
+        if not _is_short(getattr(answer, name)):
+            return f"a {kind} whose {name} is not a str of at most {MAX_REASON} characters"
+    recipients = answer.recipients
+    if not isinstance(recipients, tuple) or len(recipients) > MAX_RECIPIENTS:
+        return f"a {kind} whose recipients are not a tuple of at most {MAX_RECIPIENTS}"
+    if isinstance(answer, DeliveryStatus):
+        good = all(_is_status(recipient) and _are_addresses(recipient.addresses) for recipient in recipients)
+        return "" if good else f"a {kind} whose recipients are not good RecipientStatus"
+    if not _are_addresses(recipients) or not isinstance(answer.mail_from, Address | None):
+        return f"a {kind} whose recipients or mail_from are no Address"
+    return ""
+
+
+_NOTIFICATION_TEXTS = ("reporting_mta", "envelope_id", "message_id")
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and _is_text(value) and len(value) <= MAX_REASON
+
+
+def _are_addresses(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(address, Address) for address in value)
 
 
 def match_report(answer: Any, *_: object) -> str:

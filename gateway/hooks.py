@@ -17,6 +17,9 @@ import trio
 
 from gateway.hookcalls import Call, Calls, around, first, fold, tell
 from gateway.mail.address import Address
+from gateway.mail.dsn import DeliveryStatus
+from gateway.mail.feedback import AutomaticReply, FeedbackReport
+from gateway.mail.report_source import ReportSource
 from gateway.model import (
     Accept,
     Delivery,
@@ -160,6 +163,16 @@ class GatewayStages(_Asked):
     """The hooks of gateway scope. (`transports` is asked when loading: see `Hooks.transports`.)"""
 
     __slots__ = ()
+
+    async def read_report(
+        self, *, source: ReportSource
+    ) -> DeliveryStatus | FeedbackReport | AutomaticReply | None:
+        """What a message reports; None when nobody says."""
+        calls = self._table.get("read_report")
+        answer: DeliveryStatus | FeedbackReport | AutomaticReply | None = (
+            await first(calls, source) if calls else None
+        )
+        return answer
 
     async def receive_policy(self, *, reception: Reception) -> Accept | Reject | None:
         """Whether to take the mail; None when nobody says."""

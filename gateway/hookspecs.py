@@ -48,6 +48,9 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from gateway import hookchecks
 from gateway.mail.address import Address
+from gateway.mail.dsn import DeliveryStatus
+from gateway.mail.feedback import AutomaticReply, FeedbackReport
+from gateway.mail.report_source import ReportSource
 from gateway.model import (
     Accept,
     Delivery,
@@ -395,6 +398,27 @@ class HookSpecs(Protocol):
 
     @hookspec(
         verb=Verb.FIRST,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=(DeliveryStatus, FeedbackReport, AutomaticReply),
+        check=hookchecks.read_report,
+    )
+    def read_report(
+        self, source: ReportSource, settings: Any
+    ) -> DeliveryStatus | FeedbackReport | AutomaticReply | None:
+        """Reads a report: what became of a message, or a complaint about one.
+
+        Called once for a received message that may be a report: it is a multipart/report, has the null sender
+        or a mail system's, or came to an address with a catchall separator. Answer what it says: a
+        DeliveryStatus or a FeedbackReport; or an AutomaticReply if a machine wrote it and it is neither. None
+        leaves it to the next plugin. When nobody answers, it is no report.
+
+        A failure: as if it had answered None.
+        """
+
+    @hookspec(
+        verb=Verb.FIRST,
         scope=Scope.ACCOUNT,
         limit=5.0,
         on_error=OnError.FALLBACK,
@@ -406,10 +430,10 @@ class HookSpecs(Protocol):
     ) -> ReportMatch | tuple[ReportMatch, ...] | None:
         """Says which message that the account sent a report is about.
 
-        Called for each recipient of a received message that may be a report: it is a delivery status
-        notification, has the null sender, or came to an address with a catchall separator. `sent` looks up
-        what the account sent. Answer a match, or several for a report on several messages; None leaves it to
-        the next plugin. When nobody answers, the message is announced as any other.
+        Called for each recipient of a received message that may be a report, with what `read_report` made of
+        it. `sent` looks up what the account sent. Answer a match, or several for a report on several
+        messages; None leaves it to the next plugin. When nobody answers, the message is announced as any
+        other.
 
         A failure: as if it had answered None.
         """

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from gateway.mail.address import Address
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
+from gateway.mail.feedback import FeedbackReport
 from gateway.mail.reading import ParsedMessage
 
 # --- Answers that several stages share -----------------------------------------------------------
@@ -274,8 +275,9 @@ class Earlier:
     success: bool
 
 
-# Who says that a delivery failed: an attempt of ours, or a delivery status notification that came back.
-FailureSource = Literal["queue", "dsn"]
+# Who says that a delivery failed: an attempt of ours, or a delivery status notification that came back. A
+# complaint says that it was not wanted.
+FailureSource = Literal["queue", "dsn", "complaint"]
 
 
 # --- Events and webhooks -------------------------------------------------------------------------
@@ -369,11 +371,14 @@ class IncomingReport:
     account: str
     mail_from: Address | None  # None is the null sender
     rcpt_to: Address
-    details: tuple[str, ...]  # what follows a catchall separator in its localpart: where a FromID may be
+    # What follows a catchall separator in its localpart or in that of feedback.mail_from: where a FromID is.
+    details: tuple[str, ...]
     message_id: str
     subject: str
     dsn: DeliveryStatus | None  # None: it is no delivery status notification
     content: Content  # the whole message
+    feedback: FeedbackReport | None = None  # None: it is no feedback report
+    automatic: str = ""  # what a machine wrote that is neither; "" for none
 
 
 class SentMessages(Protocol):
@@ -393,8 +398,9 @@ class ReportMatch:
     """The `match_report` stage's answer: what the report is about.
 
     `by` goes into the event's MatchedBy. `recipient` says what became of the message (one of
-    `report.dsn.recipients`, say), or is None if nothing can be made of the report, for `reason`. `trusted`:
-    nobody could forge it, so a failure may put the recipient on the suppression list.
+    `report.dsn.recipients`, say), or is None if nothing can be made of the report, for `reason`. A feedback
+    report needs neither, it says all by itself. `trusted`: nobody could forge it, so a failure or a complaint
+    may put the recipient on the suppression list.
     """
 
     queue_msg_id: int

@@ -203,11 +203,11 @@ class _Incoming:
         )
         owners = [(self._account(recipient), recipient) for recipient in self._recipients()]
         candidates = [receiver.reports.may_be(arrived, *owner) for owner in owners]
-        dsn = await receiver.reports.read(arrived) if any(candidates) else None
+        read = await receiver.reports.read(arrived) if any(candidates) else None
         for tries in range(DECIDE_AGAIN + 1):
             now = receiver.clock.now()
             found = [
-                await receiver.reports.about(arrived, dsn, *owner, now, suppressing=tries < DECIDE_AGAIN)
+                await receiver.reports.about(arrived, read, *owner, now, suppressing=tries < DECIDE_AGAIN)
                 if candidate
                 else ()
                 for owner, candidate in zip(owners, candidates, strict=True)

@@ -18,8 +18,10 @@ from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import StoreError
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address
-from gateway.mail.dsn import DeliveryStatus, read_dsn
+from gateway.mail.dsn import DeliveryStatus, RecipientStatus
+from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.mail.reading import ParsedHeader
+from gateway.mail.report_source import read_source
 from gateway.model import EventName, IncomingReport, Outcome, QueuedMessage, ReportMatch, Result
 from gateway.offload import Offload, OffloadError
 from gateway.outbound import suppression
@@ -33,6 +35,8 @@ from gateway.store.store import Store
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Read = DeliveryStatus | FeedbackReport | AutomaticReply | None  # what the stage `read_report` answers
 
 MAX_FOUND = 1000  # messages by one identifier: as many recipients as a submission can have
 # The actions of RFC 3464, 2.3.3, which are events as well.
@@ -62,24 +66,25 @@ class Reports:
 
     def may_be(self, arrived: Arrived, account: str, recipient: Address) -> bool:
         """Whether to look closer: most mail is none, and costs nothing here."""
-        known = arrived.header.dsn or arrived.mail_from is None or self._details(recipient) != ()
+        known = arrived.header.may_report or arrived.mail_from is None or self._details(recipient) != ()
         return known and self._stages(account, recipient).has("match_report")
 
-    async def read(self, arrived: Arrived) -> DeliveryStatus | None:
-        """The notification in the message. Raises StoreError."""
-        if not arrived.header.dsn:
+    async def read(self, arrived: Arrived) -> Read:
+        """What the message reports, as the plugins see it. Raises StoreError."""
+        if not self._hooks.gateway.has("read_report"):
             return None
         try:
             data = await arrived.content.read()
-            return await self._offload.run_beside(len(data), read_dsn, data)
+            source = await self._offload.run_beside(len(data), read_source, data, arrived.mail_from)
         except OffloadError as exc:
-            log.warning("a notification was not read: %s", exc)
+            log.warning("a report was not read: %s", exc)
             return None
+        return await self._hooks.gateway.read_report(source=source)
 
     async def about(
         self,
         arrived: Arrived,
-        dsn: DeliveryStatus | None,
+        read: Read,
         account: str,
         recipient: Address,
         now: datetime,
@@ -91,15 +96,21 @@ class Reports:
         Raises StoreError.
         """
         stages = self._stages(account, recipient)
+        feedback = read if isinstance(read, FeedbackReport) else None
+        details = self._details(recipient)
+        if feedback is not None and feedback.mail_from is not None:
+            details = tuple(dict.fromkeys((*details, *self._details(feedback.mail_from))))
         report = IncomingReport(
             account=account,
             mail_from=arrived.mail_from,
             rcpt_to=recipient,
-            details=self._details(recipient),
+            details=details,
             message_id=arrived.header.message_id,
             subject=arrived.header.subject,
-            dsn=dsn,
+            dsn=read if isinstance(read, DeliveryStatus) else None,
             content=arrived.content,
+            feedback=feedback,
+            automatic=read.what if isinstance(read, AutomaticReply) else "",
         )
         sent = _Sent(self._store, account)
         matches = await stages.match_report(report=report, sent=sent)
@@ -127,19 +138,15 @@ class Reports:
         suppressing: bool,
     ) -> Report:
         account = self._settings.accounts.get(message.account)
+        if report.feedback is not None:
+            return await self._feedback(stages, message, match, report.feedback, now, suppressing=suppressing)
         said = match.recipient
         name = ACTIONS.get(said.action) if said is not None else None
         if said is None or name is None:
             reason = match.reason or (
                 f"its action {said.action!r} is not known" if said else "nothing is known"
             )
-            error = f"not recognized: {reason}"
-            log.info("unrecognized message=%d by=%s: %s", message.id, match.by, reason)
-            return Report(
-                message_id=message.id,
-                error=error,
-                event=_event("unrecognized", match, account, now, error=error, dsn=report.dsn is not None),
-            )
+            return _unrecognized(message, match, account, now, reason, dsn=report.dsn is not None)
         outcome = Outcome(
             result=Result.PERMANENT if name == "failed" else Result.TEMPORARY,
             code=said.code,
@@ -155,10 +162,41 @@ class Reports:
             message_id=message.id,
             code=outcome.code,
             enhanced=outcome.enhanced,
-            error=f"a report says {name}: {outcome.error}",
+            error=f"a report says {name}{_why(said)}: {outcome.error}",
             remote_mta=outcome.remote_mta,
             success=False if name == "failed" else None,
             event=_event(name, match, account, now, error=outcome.error, dsn=True, outcome=outcome),
+            suppress=entry,
+        )
+
+    async def _feedback(
+        self,
+        stages: Stages,
+        message: QueuedMessage,
+        match: ReportMatch,
+        feedback: FeedbackReport,
+        now: datetime,
+        *,
+        suppressing: bool,
+    ) -> Report:
+        """What a feedback report says of a message: it was delivered, and only its recipient has changed."""
+        account = self._settings.accounts.get(message.account)
+        if not feedback.is_complaint:
+            reason = f"a feedback report of type {feedback.feedback_type!r} is no complaint"
+            return _unrecognized(message, match, account, now, reason, dsn=False)
+        reporter = feedback.user_agent or feedback.reporting_mta
+        outcome = Outcome.permanent(
+            f"complaint: {feedback.feedback_type}" + (f", by {reporter}" if reporter else "")
+        )
+        entry = None
+        if match.trusted and suppressing:
+            entry = await suppression.after_failure(stages, self._store, message, outcome, "complaint", now)
+        log.info("complained message=%d by=%s recipient=%s", message.id, match.by, message.recipient)
+        return Report(
+            message_id=message.id,
+            error=outcome.error,
+            remote_mta=feedback.reporting_mta,
+            event=_event("complained", match, account, now, error=outcome.error, dsn=False),
             suppress=entry,
         )
 
@@ -207,6 +245,28 @@ class _Sent:
         except StoreError as exc:
             self._failed = exc
             raise
+
+
+def _why(said: RecipientStatus) -> str:
+    return "" if said.failure in ("", "unknown") else f" ({said.failure.replace('-', ' ')})"
+
+
+def _unrecognized(
+    message: QueuedMessage,
+    match: ReportMatch,
+    account: AccountSettings | None,
+    now: datetime,
+    reason: str,
+    *,
+    dsn: bool,
+) -> Report:
+    error = f"not recognized: {reason}"
+    log.info("unrecognized message=%d by=%s: %s", message.id, match.by, reason)
+    return Report(
+        message_id=message.id,
+        error=error,
+        event=_event("unrecognized", match, account, now, error=error, dsn=dsn),
+    )
 
 
 def _event(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.mail import structure
+from gateway.mail.bounce_text import may_be_bounce
 from gateway.mail.structure import Summary
 
 
@@ -41,6 +42,7 @@ class ParsedHeader:
     message_id: str
     subject: str
     dsn: bool  # the content type is a delivery status notification's (RFC 3464, RFC 6533)
+    may_report: bool  # of any kind, by its content type, its sender or its subject
     automated: bool  # webhooks: Automated
 
 
@@ -67,6 +69,8 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
         subject=summary.subject,
         dsn=root.content_type == "multipart/report"
         and root.params.get("report-type", "").lower() in ("delivery-status", "global-delivery-status"),
+        may_report=root.content_type == "multipart/report"
+        or may_be_bounce(parsed.headers.text("From"), summary.subject),
         automated=structure.automated(parsed, null_sender),
     )
 

@@ -1,10 +1,10 @@
-"""`mox.envid`: a delivery status notification with the ENVID that was sent with MAIL FROM (RFC 3461, 4.4)."""
+"""`mox.envid`: a report with the ENVID that was sent with MAIL FROM (RFC 3461, 4.4)."""
 
 from __future__ import annotations
 
 from gateway import IncomingReport, ReportMatch, SentMessages, hookimpl
 from gateway.mail.dsn import decode_xtext
-from gateway_mox.recipients import by_recipient
+from gateway_mox.recipients import by_recipient, complained
 
 
 @hookimpl
@@ -14,6 +14,9 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[Repo
     Only an identifier that the gateway made, for one recipient alone, is trusted; it also says which message
     is meant when an alias on the way made another recipient of it.
     """
+    if report.feedback is not None and report.feedback.envelope_id:
+        messages = await sent.find(env_id=report.feedback.envelope_id)
+        return complained(report.feedback, messages, "envid", lambda message: message.env_id_secret) or None
     if report.dsn is None or not report.dsn.envelope_id:
         return None
     recipients = report.dsn.recipients

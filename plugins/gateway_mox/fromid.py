@@ -1,12 +1,14 @@
 """`mox.fromid`: what comes to a unique address is about the message that was sent from it.
 
 A FromID is known to nobody but those who got or carried the message, so a report that comes to one is
-trusted. Nothing else is sent to such an address: what is no report at all is recognized as that.
+trusted, and so is a complaint that names one, unless it is somebody else's. Nothing else is sent to such an
+address: what is no report at all is recognized as that.
 """
 
 from __future__ import annotations
 
 from gateway import IncomingReport, ReportMatch, SentMessages, hookimpl
+from gateway_mox.recipients import is_for
 
 # Characters of the gateway's own (128 bits). One that a submitter chose may be shorter: it can be guessed.
 SECRET = 22
@@ -17,8 +19,13 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> ReportMatc
     for from_id in report.details:
         for message in await sent.find(from_id=from_id):
             trusted = len(from_id) >= SECRET
+            if report.feedback is not None:
+                named = report.feedback.recipients
+                return ReportMatch(
+                    message.id, "fromid", None, trusted and (not named or is_for(message, named))
+                )
             if report.dsn is None:
-                reason = "it is no delivery status notification"
+                reason = f"it is {report.automatic or 'no delivery status notification'}"
             elif len(report.dsn.recipients) != 1:
                 reason = f"it is about {len(report.dsn.recipients)} recipients, and the message had one"
             else:

@@ -1,10 +1,10 @@
-"""Which of some messages a report's parts are about, by the recipient. Used by envid and messageid."""
+"""Which of some messages a report is about, by the recipient. Used by fromid, envid and messageid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from gateway import Address, QueuedMessage, RecipientStatus
+from gateway import Address, FeedbackReport, QueuedMessage, RecipientStatus, ReportMatch
 
 
 def by_recipient(
@@ -22,6 +22,29 @@ def by_recipient(
                 found.setdefault(message_meant.id, (recipient, message_meant))
                 break
     return list(found.values())
+
+
+def complained(
+    feedback: FeedbackReport,
+    messages: Sequence[QueuedMessage],
+    by: str,
+    is_secret: Callable[[QueuedMessage], bool],
+) -> tuple[ReportMatch, ...]:
+    """The messages that a feedback report is about: those to who is named in it.
+
+    Most name nobody: then only an identifier that the gateway made for one recipient alone says whose it is.
+    """
+    named = feedback.recipients
+    if named:
+        return tuple(ReportMatch(m.id, by, None, is_secret(m)) for m in messages if is_for(m, named))
+    if len(messages) == 1 and is_secret(messages[0]):
+        return (ReportMatch(messages[0].id, by, None, trusted=True),)
+    return ()
+
+
+def is_for(message: QueuedMessage, addresses: Sequence[Address]) -> bool:
+    """Whether the message's recipient is one of these."""
+    return _key(message.recipient) in {_key(address) for address in addresses}
 
 
 def _key(address: Address) -> tuple[str, str]:

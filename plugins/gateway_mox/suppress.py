@@ -1,7 +1,7 @@
 """`mox.suppress`: which failures put an address on the suppression list.
 
-Some answers say that an address does not exist, or wants no mail: these do so at once. Any other failure with
-an SMTP code does so when the two messages to the address before failed as well.
+Some answers say that an address does not exist, or wants no mail: these do so at once, as does a complaint.
+Any other failure with an SMTP code does so when the two messages to the address before failed as well.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ IN_A_ROW = 3  # failures, this one included
 
 @hookimpl
 def suppress(outcome: Outcome, source: FailureSource, history: Sequence[Earlier]) -> Suppress | None:
+    if source == "complaint":
+        return Suppress(outcome.error)
     if not outcome.code:
         return None  # nobody answered: that says nothing of the address
     said = f"{outcome.code} {outcome.enhanced}".rstrip()

@@ -16,6 +16,7 @@ from gateway import (
     Outcome,
     QueuedMessage,
     Reception,
+    ReportSource,
     RetryAt,
     Route,
     Submission,
@@ -26,6 +27,7 @@ from gateway import (
 )
 from gateway.config.settings import Settings
 from gateway.hooks import Hooks, Stages
+from gateway.mail.report_source import read_source
 from gateway.plugins import load_plugins
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -191,6 +193,10 @@ def a_report() -> IncomingReport:
         dsn=None,
         content=NoContent(),
     )
+
+
+def a_source(data: bytes = b"Subject: hi\r\n\r\nhello\r\n") -> ReportSource:
+    return read_source(data)
 
 
 def a_failure() -> Outcome:

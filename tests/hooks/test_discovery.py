@@ -142,11 +142,22 @@ def test_the_built_in_sets() -> None:
             "mox.routing",
             retry,
             "mox.suppress",
+            "reports.arf",
+            "reports.rfc3464",
+            "reports.amazon",
+            "reports.automatic",
+            "reports.sendmail",
+            "reports.exchange",
+            "reports.qmail",
+            "reports.exim",
+            "reports.forwarded",
+            "reports.text",
             "mox.fromid",
             "mox.envid",
             "mox.messageid",
             "mox.webhook",
             "smtp",
+            "fail",
         )
         for name, retry in (("default", "retry"), ("mox", "mox.retry"))
     }

@@ -63,7 +63,14 @@ def test_no_method_without_a_hook() -> None:
 
 def test_only_where_falling_back_is_the_rule_is_there_no_deferring() -> None:
     must_go_on = {name for name, spec in SPECS.items() if spec.on_error.value == "fallback"}
-    assert must_go_on == {"base_address", "retry", "suppress", "match_report", "format_webhook"}
+    assert must_go_on == {
+        "base_address",
+        "retry",
+        "suppress",
+        "read_report",
+        "match_report",
+        "format_webhook",
+    }
 
 
 # --- first ---------------------------------------------------------------------------------------

@@ -75,6 +75,8 @@ def test_all_fields() -> None:
             Address("jane+doe", "example.org"),
             Address("j.doe", "example.net"),
         ),
+        failure="bad-mailbox",
+        permanent=True,
     )
     assert (second.action, second.status, second.code, second.enhanced) == ("delayed", "4.4.1", 400, "4.4.1")
 

@@ -45,6 +45,7 @@ from tests.hooks.helpers import (
     a_message,
     a_reception,
     a_report,
+    a_source,
     a_submission,
     a_suppression,
     an_event,
@@ -260,6 +261,22 @@ async def waits_for_a_mailbox(example: Example) -> None:
         assert found == answer
 
 
+async def reads_a_field(example: Example) -> None:
+    for data, codes in (
+        (b"X-Not-Delivered: you@example.net 550\r\n\r\n", [550]),
+        (b"X-Not-Delivered: you@example.net 999\r\n\r\n", [0]),
+        (b"X-Not-Delivered: you\r\n\r\n", None),
+        (b"Subject: hi\r\n\r\n", None),
+    ):
+        found = await example.hooks.gateway.read_report(source=a_source(data))
+        if codes is None:
+            assert found is None
+        else:
+            assert isinstance(found, gateway.DeliveryStatus)
+            assert [said.code for said in found.recipients] == codes
+            assert found.recipients[0].addresses == (ADDRESS("you@example.net"),)
+
+
 async def knows_an_old_server(example: Example) -> None:
     class Sent:
         async def find(
@@ -357,6 +374,7 @@ EXAMPLES: list[tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] =
     (times, {}),
     (retries, {}),
     (waits_for_a_mailbox, {}),
+    (reads_a_field, {}),
     (knows_an_old_server, {}),
     (writes_failures, {"file": "failures"}),
     (chats, {}),

@@ -1,4 +1,4 @@
-"""Stage `match_report`: a plugin of a third party in its place, and plugins that fail in it."""
+"""Stages `read_report` and `match_report`: plugins of a third party in their place, and some that fail."""
 
 from __future__ import annotations
 
@@ -46,6 +46,54 @@ async def test_a_plugin_of_ones_own(tmp_path: Path, webhooks: Receiver, trusted:
         await gateway.mail(old_bounce("<other@example.org>"), to="mox@localhost", sender="")
         arrived = await webhooks.incoming(2)
         assert [p["Subject"] for p in arrived] == ["hi", "failure notice"]
+
+
+async def test_a_reader_of_ones_own(tmp_path: Path, webhooks: Receiver) -> None:
+    """What it understands, no other reader sees; what it does not, they do."""
+    change = with_sets(["acme.reading", *usual()])
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        _, unique = await delivered(gateway)
+        bounce = b"From: <x@acme.example>\r\n\r\nACME-BOUNCE user@example.org 550 5.1.1 nobody here\r\n"
+        await gateway.mail(bounce, to=unique, sender="")
+        failed = await webhooks.event("failed")
+        assert (failed["MatchedBy"], failed["DSN"], failed["Suppressing"]) == ("fromid", True, True)
+        assert (failed["SMTPCode"], failed["SMTPEnhancedCode"]) == (550, "5.1.1")
+        assert (failed["Error"], failed["RemoteMTA"]) == ("nobody here", "acme")
+    change = with_sets(["acme.reading", *usual()], {"acme.reading": {"word": "OTHER"}})
+    async with running(tmp_path / "second", webhooks, change=change) as gateway:
+        _, unique = await delivered(gateway)
+        await gateway.mail(bounce, to=unique, sender="")
+        assert (await webhooks.event("unrecognized"))["DSN"] is False
+        await gateway.mail(dsn(recipient_block("user@example.org")), to=unique, sender="")
+        await webhooks.event("failed", Error="550 5.1.1 no such user")
+
+
+READERS = tuple(name for name in usual() if name.startswith("reports."))
+
+
+@every_way
+@pytest.mark.parametrize("alone", [False, True], ids=["before", "alone"])
+async def test_a_report_that_a_plugin_cannot_read(
+    way: Way, alone: bool, tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are asked; when there are none, something came to a unique address, and is no report."""
+    change = failing(way, "read_report", without=READERS if alone else ())
+    data = dsn(recipient_block("user@example.org"))
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        _, unique = await delivered(gateway)
+        await gateway.mail(data, to=unique, sender="")
+        if alone:
+            told = await webhooks.event("unrecognized")
+            assert (told["DSN"], told["Suppressing"]) == (False, False)
+            assert "no delivery status notification" in told["Error"]
+        else:
+            failed = await webhooks.event("failed")
+            assert (failed["MatchedBy"], failed["Suppressing"]) == ("fromid", True)
+    assert failures(caplog, way, "read_report")
+
+    async with running(tmp_path, webhooks) as gateway:
+        await gateway.mail(data, to=unique, sender="")
+        await webhooks.event("failed", MatchedBy="fromid")
 
 
 @every_way

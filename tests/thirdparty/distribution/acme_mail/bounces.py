@@ -20,7 +20,7 @@ class Settings(BaseModel):
 
 @hookimpl
 async def match_report(report: IncomingReport, sent: SentMessages, settings: Settings) -> ReportMatch | None:
-    if report.mail_from is not None or report.dsn is not None:
+    if report.mail_from is not None:
         return None
     found = _BOUNCE.search(await report.content.read())
     if found is None:

@@ -16,7 +16,17 @@ from typing import Any, Literal
 import trio
 from pydantic import BaseModel, ConfigDict
 
-from gateway import Accept, ReportMatch, RetryAt, Route, Suppress, WebhookBody, hookimpl
+from gateway import (
+    Accept,
+    DeliveryStatus,
+    RecipientStatus,
+    ReportMatch,
+    RetryAt,
+    Route,
+    Suppress,
+    WebhookBody,
+    hookimpl,
+)
 
 LONG = 20.0  # seconds that a thread hangs: far more than any limit in use
 TEXT = "acme broke down"  # of what is raised
@@ -31,6 +41,9 @@ NONSENSE: Mapping[str, object] = {
     "route": Route(""),
     "retry": RetryAt(datetime(2040, 1, 1)),  # no time zone: that is the nonsense
     "suppress": Suppress("no", expires=datetime(2040, 1, 1)),
+    "read_report": DeliveryStatus(
+        reporting_mta="acme", envelope_id="", message_id="", recipients=(RecipientStatus(action="no\0 text"),)
+    ),
     "match_report": (ReportMatch(1, "acme", trusted=True), "and more"),
     "event": 42,
     "format_webhook": WebhookBody(b"{}", content_type="application/json\r\nX-Injected: yes"),

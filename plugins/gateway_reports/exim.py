@@ -1,0 +1,56 @@
+"""`reports.exim`: Exim's format, and others with the recipients in X-Failed-Recipients or lines of their own.
+
+The following address(es) failed:
+
+  user@example.org
+    host mx.example.org [192.0.2.1]: 550 5.1.1 no such user
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import islice
+
+from gateway import Address, DeliveryStatus, RecipientStatus, ReportSource, hookimpl
+from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, notification, said_of, spans
+from gateway.mail.dsn import readable_addresses
+from gateway.mail.report_source import addresses_in
+
+# An address that stands alone in an indented or marked line, perhaps with what comes next in the same line.
+_LINE = re.compile(
+    r"^([ \t]{1,20}|[ \t]{0,8}[*-][ \t]{1,4}|)<?([^<>\s:;,()\"]{1,128}@[\w.-]{1,255}\w)>?"
+    r"(?::[ \t]*([^\n]{0,500}))?[ \t]*$",
+    re.MULTILINE,
+)
+
+
+@hookimpl
+def read_report(source: ReportSource) -> DeliveryStatus | None:
+    named = {
+        str(address).lower(): str(address) for address in addresses_in(source.header("X-Failed-Recipients"))
+    }
+    if not named and not is_bounce(source):
+        return None
+    text = source.text
+    starts = _starts(text, named, addresses_in(source.header("To")))
+    action = "failed" if named else action_of(source)
+    found: list[RecipientStatus] = []
+    for start, below in spans(text, starts):
+        said = f"{start[3] or ''}\n{below}"
+        if len(starts) == 1 and not said.strip():  # some say why first, and then to whom
+            said = text
+        found.append(said_of(said, start[2], readable_addresses(start[2]), action))
+    if not found:
+        found = [said_of(text, address, readable_addresses(address), action) for address in named.values()]
+    return notification(source, found)
+
+
+def _starts(text: str, named: Mapping[str, str], senders: tuple[Address, ...]) -> list[re.Match[str]]:
+    """The lines with recipients. Where the header names them, others count only if they stand out."""
+    found: dict[str, re.Match[str]] = {}
+    for match in islice(_LINE.finditer(text), 10 * MAX_RECIPIENTS):
+        address = match[2].lower()
+        if (match[1] or not named or address in named) and not {*readable_addresses(address)} & {*senders}:
+            found.setdefault(address, match)
+    return list(found.values())[:MAX_RECIPIENTS]
