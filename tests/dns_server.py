@@ -52,6 +52,7 @@ class DnsServer:
     arrived: trio.Event = field(default_factory=trio.Event)  # set by the first question
     asked: list[str] = field(default_factory=list)
     secure_denial: bool = False  # what is not there is authentically not there
+    lying: bool = False  # it calls everything authentic
     _records: dict[tuple[str, str], _Records] = field(default_factory=dict)
     _faults: dict[tuple[str, str], Fault] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -104,7 +105,7 @@ class DnsServer:
             response.authority.append(
                 dns.rrset.from_text(".", 60, "IN", "SOA", "ns. hostmaster. 1 3600 600 86400 60")
             )
-        if secure and query.flags & dns.flags.AD:
+        if (secure and query.flags & dns.flags.AD) or self.lying:
             response.flags |= dns.flags.AD
         return response
 

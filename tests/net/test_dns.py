@@ -94,6 +94,10 @@ async def test_authentic_only_where_the_operator_says_so(server: DnsServer) -> N
     trusting, careful = resolver(server), resolver(server, validating=False)
     assert await trusting.mx("example.org") == Answer((MX,), True, "example.org")
     assert await careful.mx("example.org") == Answer((MX,), False, "example.org")
+    server.lying = True
+    careful = resolver(server, validating=False)
+    assert await careful.mx("example.org") == Answer((MX,), False, "example.org")
+    assert await careful.mx("nowhere.example") == NoRecords(nxdomain=True)
 
 
 async def test_aliases(server: DnsServer) -> None:

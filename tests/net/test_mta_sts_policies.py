@@ -145,6 +145,7 @@ async def test_a_name_too_long_for_the_records(world: World) -> None:
     ("answer", "kind", "text"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "sts-policy-fetch-error", "HTTP status 404"),
+        (b"HTTP/1.1 503 Later\r\n\r\n" + b"x" * 70_000, "sts-policy-fetch-error", "HTTP status 503"),
         (
             b"HTTP/1.1 301 Moved\r\nLocation: https://other.example/\r\nContent-Length: 0\r\n\r\n",
             "sts-policy-fetch-error",
