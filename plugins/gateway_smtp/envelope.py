@@ -45,14 +45,15 @@ def mailbox(address: Address) -> Mailbox:
 
 def next_batch(delivery: Delivery, numbers: Sequence[int], offered: Capabilities) -> Sequence[int]:
     """As many of these messages as the server takes in one transaction (RFC 9422), from the first on."""
-    batch = numbers[: offered.max_recipients]
-    if offered.max_domains is None or len(batch) <= offered.max_domains:
-        return batch
+    if offered.max_domains is None:
+        return numbers[: offered.max_recipients]
     domains: set[str] = set()
-    taken = []
-    for number in batch:
+    batch: list[int] = []
+    for number in numbers:
+        if len(batch) == offered.max_recipients:
+            break
         domain = delivery.messages[number].recipient.domain
         if domain in domains or len(domains) < offered.max_domains:
             domains.add(domain)
-            taken.append(number)
-    return taken
+            batch.append(number)
+    return batch

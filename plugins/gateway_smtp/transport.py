@@ -76,7 +76,7 @@ class NextHopTransport:
                 left = [*(batch[place] for place in crowded), *left]
             elif kept.connection.failure is not None:
                 # Nobody else has a better chance now.
-                found.update(dict.fromkeys(left, self._unreached(kept.connection, answers[-1])))
+                found.update(dict.fromkeys(left, self._unreached(kept.connection)))
                 return
             if left and kept.spent:
                 self._connections.give_back(kept)
@@ -147,9 +147,10 @@ class NextHopTransport:
             dsn_passed_on=passed_on and answer.accepted,
         )
 
-    def _unreached(self, connection: SmtpConnection, answer: results.Result) -> Outcome:
+    def _unreached(self, connection: SmtpConnection) -> Outcome:
         """For those who were not asked for before the connection ended."""
-        temporary = self._outcome(connection, answer, connection.transcript, for_now=True)
+        assert connection.failure is not None
+        temporary = self._outcome(connection, connection.failure, connection.transcript, for_now=True)
         return replace(temporary, code=0, enhanced="")
 
     def _error(self, answer: results.Result) -> str:

@@ -1,0 +1,509 @@
+"""The transports to one host against real servers: TLS, logins, several transactions, kept connections."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gateway import DsnRequest
+from gateway.errors import ConfigError
+from gateway.net import smtp_client
+from gateway.outbound.transports import make_transports
+from gateway.smtp.replies import Reply
+from gateway_smtp.fail import Fail
+from gateway_smtp.smtp import Smtp
+from tests.plugins.smtp_servers import (
+    CONTENT,
+    PASSWORD,
+    USER,
+    OneLogin,
+    Server,
+    Tls,
+    delivery,
+    make_tls,
+    results,
+    scripted,
+    serving,
+    transport,
+)
+
+DELIVERED = [("delivered", 250)]
+AUTH = {"username": USER, "password": PASSWORD}
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    return make_tls(tmp_path_factory.mktemp("tls"), "good")
+
+
+# --- TLS ---
+
+
+@pytest.mark.parametrize("kind", ["smtp", "submission", "submissions"])
+async def test_tls_is_used_and_verified(tmp_path: Path, tls: Tls, kind: str) -> None:
+    at_once = kind == "submissions"
+    async with (
+        serving(tls=tls.context, tls_at_once=at_once) as server,
+        transport(tmp_path, type=kind, host="localhost", port=server.port, ca_file=tls.ca_file) as relay,
+    ):
+        [outcome] = await relay.deliver(delivery(require_tls=True))
+        assert (outcome.result.value, outcome.code, outcome.tls) == ("delivered", 250, "TLSv1.3, verified")
+        assert (outcome.remote_mta, outcome.remote_ip) == ("localhost", "127.0.0.1")
+        assert outcome.transcript == ""
+        [(envelope, data)] = server.transactions
+        assert data == CONTENT
+        assert envelope.require_tls
+        [session] = server.sessions.values()
+        assert session.tls == "TLSv1.3"
+
+
+async def refused(tmp_path: Path, server: Server, **settings: Any) -> str:
+    """The error of a temporary outcome that says nothing about the recipient."""
+    async with transport(tmp_path, **({"host": "localhost", "port": server.port} | settings)) as relay:
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code, outcome.tls) == ("temporary", 0, "")
+    assert server.transactions == []
+    assert outcome.transcript
+    return outcome.error
+
+
+@pytest.mark.parametrize("kind", ["smtp", "submission", "submissions"])
+async def test_certificates_that_will_not_do(tmp_path: Path, tls: Tls, kind: str) -> None:
+    at_once = kind == "submissions"
+    expired = make_tls(tmp_path, "expired", datetime(2001, 1, 1, tzinfo=UTC))
+    async with serving(tls=tls.context, tls_at_once=at_once) as server:
+        assert await refused(tmp_path, server, type=kind) == "no TLS: the certificate is self-signed"
+        wrong_name = {"host": "127.0.0.2", "ca_file": tls.ca_file}
+    async with serving(tls=expired.context, tls_at_once=at_once) as server:
+        error = await refused(tmp_path, server, type=kind, ca_file=expired.ca_file)
+        assert error == "no TLS: the certificate has expired"
+        unverified = {"type": kind, "host": "localhost", "port": server.port, "tls_verify": False}
+        async with transport(tmp_path, **unverified) as relay:
+            [outcome] = await relay.deliver(delivery())
+            assert (outcome.result.value, outcome.tls) == ("delivered", "TLSv1.3, not verified")
+            [outcome] = await relay.deliver(delivery(require_tls=True))
+            assert (outcome.result.value, outcome.code, outcome.enhanced) == ("permanent", 554, "5.7.30")
+    async with everywhere(tls, at_once) as server:
+        error = await refused(tmp_path, server, type=kind, **wrong_name)
+        assert error == "the certificate is not for 127.0.0.2"
+
+
+def everywhere(tls: Tls, at_once: bool) -> Any:
+    """A server on all of this machine's addresses."""
+    return serving(tls=tls.context, tls_at_once=at_once, host="0.0.0.0")
+
+
+async def test_starttls_not_offered(tmp_path: Path) -> None:
+    async with serving() as server:
+        for kind in ("smtp", "submission"):
+            error = await refused(tmp_path, server, type=kind, auth=AUTH)
+            assert error == "TLS is required, and the server does not offer STARTTLS"
+
+
+@pytest.mark.parametrize("behind", [b"250 mx\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n", b"2"])
+async def test_injection_behind_starttls(tmp_path: Path, behind: bytes) -> None:
+    async def inject(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 mx\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"250-mx\r\n250 STARTTLS\r\n")
+        assert await stream.receive_some() == b"STARTTLS\r\n"
+        await stream.send_all(b"220 go\r\n" + behind)
+        assert await stream.receive_some() == b""
+
+    async with scripted(inject) as port:
+        auth = AUTH | {"plain": True}
+        async with transport(tmp_path, type="submission", host="127.0.0.1", port=port, auth=auth) as relay:
+            [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code) == ("temporary", 0)
+    assert outcome.error == "the server sent more behind its reply to STARTTLS"
+
+
+async def test_opportunistic(tmp_path: Path, tls: Tls) -> None:
+    settings = {"type": "smtp", "host": "localhost", "tls": "opportunistic"}
+    async with serving() as server, transport(tmp_path, **settings, port=server.port) as relay:
+        [outcome] = await relay.deliver(delivery())
+        assert (outcome.result.value, outcome.tls) == ("delivered", "")
+    async with serving(tls=tls.context) as server, transport(tmp_path, **settings, port=server.port) as relay:
+        [outcome] = await relay.deliver(delivery())
+        assert (outcome.result.value, outcome.tls) == ("delivered", "TLSv1.3, not verified")
+        [outcome] = await relay.deliver(delivery(require_tls=True))
+        assert (outcome.result.value, outcome.enhanced) == ("permanent", "5.7.30")
+
+    async def no_handshake(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 mx\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"250-mx\r\n250 STARTTLS\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"220 go\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"no TLS here\r\n")
+
+    async with scripted(no_handshake, plain) as port, transport(tmp_path, **settings, port=port) as relay:
+        [outcome] = await relay.deliver(delivery())
+        assert (outcome.result.value, outcome.tls) == ("delivered", "")
+
+
+async def plain(stream: trio.SocketStream, *, messages: int = 1, capabilities: bytes = b"250 mx\r\n") -> None:
+    """A server that takes so many messages, and then closes the connection without a word."""
+    await stream.send_all(b"220 mx\r\n")
+    buffer, data = b"", False
+    while messages:
+        while b"\n" not in buffer:
+            received = await stream.receive_some()
+            if not received:
+                return
+            buffer += received
+        line, _, buffer = buffer.partition(b"\n")
+        if data:
+            if line == b".\r":
+                data, messages = False, messages - 1
+                await stream.send_all(b"250 ok\r\n")
+        elif line.startswith(b"EHLO"):
+            await stream.send_all(capabilities)
+        else:
+            data = line == b"DATA\r"
+            await stream.send_all(b"354 go\r\n" if data else b"250 ok\r\n")
+
+
+# --- Logins ---
+
+
+@pytest.mark.parametrize(
+    ("offered", "more", "used"),
+    [
+        (("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"), {}, "SCRAM-SHA-256-PLUS"),
+        (("PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS"), {}, "SCRAM-SHA-1-PLUS"),
+        (("PLAIN", "SCRAM-SHA-256"), {"plain": True}, "SCRAM-SHA-256"),
+        (("PLAIN", "LOGIN"), {"plain": True}, "PLAIN"),
+    ],
+)
+async def test_logins(
+    tmp_path: Path, tls: Tls, offered: tuple[str, ...], more: dict[str, Any], used: str
+) -> None:
+    logins = OneLogin(*offered)
+    settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": AUTH | more}
+    async with (
+        serving(logins=logins, tls=tls.context) as server,
+        transport(tmp_path, **settings, port=server.port) as relay,
+    ):
+        assert results(await relay.deliver(delivery())) == DELIVERED
+        assert results(await relay.deliver(delivery())) == DELIVERED
+    assert logins.used == [used]  # one connection, one login
+
+
+@pytest.mark.parametrize(
+    ("logins", "auth", "error"),
+    [
+        (
+            OneLogin("SCRAM-SHA-256"),
+            {"password": "wrong"},
+            "with SCRAM-SHA-256 failed: remote answered 535 5.7.8",
+        ),
+        (
+            OneLogin("PLAIN"),
+            {"password": "wrong", "plain": True},
+            "with PLAIN failed: remote answered 535 5.7.8",
+        ),
+        (
+            OneLogin("PLAIN", refuse=Reply(454, "4.7.0", (f"Later, {PASSWORD}",))),
+            {"plain": True},
+            "with PLAIN failed: remote answered 454 4.7.0 Later, (hidden)",
+        ),
+        (OneLogin("PLAIN", "LOGIN"), {}, "failed: the server offers PLAIN, LOGIN, and PLAIN is not allowed"),
+        (None, {}, "the server does not offer AUTH"),
+    ],
+)
+async def test_logins_that_fail(
+    tmp_path: Path,
+    tls: Tls,
+    logins: OneLogin | None,
+    auth: dict[str, Any],
+    error: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = {"type": "submissions", "host": "localhost", "ca_file": tls.ca_file, "auth": AUTH | auth}
+    async with (
+        serving(logins=logins, tls=tls.context, tls_at_once=True) as server,
+        transport(tmp_path, **settings, port=server.port) as relay,
+    ):
+        outcomes = await relay.deliver(delivery("b@x.example", "c@x.example"))
+        assert results(outcomes) == [("temporary", 0)] * 2
+        assert error in outcomes[0].error
+        assert outcomes[0].error.startswith("transport 'relay': ")
+        assert outcomes[0].error.endswith("; repair auth of [transports.relay]")
+        shown = repr(outcomes) + caplog.text + repr(relay._settings)
+    assert server.transactions == []
+    assert PASSWORD not in shown
+    assert "wrong" not in shown.replace("Wrong", "")
+
+
+async def test_a_server_that_stalls_in_the_login(
+    tmp_path: Path, tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 0.2)
+    logins = OneLogin("SCRAM-SHA-256", stall=True)
+    settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": AUTH}
+    async with (
+        serving(logins=logins, tls=tls.context) as server,
+        transport(tmp_path, **settings, port=server.port) as relay,
+    ):
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code) == ("temporary", 0)
+    assert "no reply within 0.2 seconds" in outcome.error
+    assert PASSWORD not in repr(outcome)
+
+
+async def test_a_login_without_tls_only_if_allowed(tmp_path: Path) -> None:
+    settings = {"type": "smtp", "host": "127.0.0.1", "tls": "none"}
+    logins = OneLogin("SCRAM-SHA-256")
+    async with serving(logins=logins, login_without_tls=True) as server:
+        auth = AUTH | {"without_tls": True}
+        async with transport(tmp_path, **settings, port=server.port, auth=auth) as relay:
+            assert results(await relay.deliver(delivery())) == DELIVERED
+    with pytest.raises(ConfigError, match="without_tls = true"):
+        async with transport(tmp_path, **settings, auth=AUTH):
+            pass
+
+
+# --- Settings ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"auth": {"username": "x"}}, "auth: give either password or password_file"),
+        ({"auth": AUTH | {"password_file": "p"}}, "auth: give either password or password_file"),
+        ({"auth": {"username": "x", "password_file": "gone"}}, "gone: cannot be read"),
+        ({"auth": {"username": "x", "password_file": "empty"}}, "its first line is to be the password"),
+        ({"auth": {"username": "x", "password": 48151623}}, "auth.password: is to be text in quotes"),
+        ({"auth": {"username": "x", "password": "48151623\0"}}, "the password is empty, or has a NUL"),
+        ({"auth": AUTH, "tls": "opportunistic"}, "the login may be sent without TLS"),
+        ({"ca_file": "gone"}, "gone: cannot be read as a PEM file"),
+        ({"ca_file": "empty"}, "empty: cannot be read as a PEM file"),
+        ({"ca_file": "empty", "tls_verify": False}, "ca_file: certificates are not verified"),
+        ({"tls": "maybe"}, "tls: "),
+        ({"port": 0}, "port: "),
+    ],
+)
+def test_settings_that_cannot_work(tmp_path: Path, settings: dict[str, Any], error: str) -> None:
+    (tmp_path / "empty").write_text("\n48151623")
+    with pytest.raises(ConfigError) as raised:
+        make_transports({"x": {"type": "smtp", "host": "x"} | settings}, Smtp().transports(), tmp_path)
+    assert error in str(raised.value)
+    assert "48151623" not in str(raised.value)
+    assert PASSWORD not in str(raised.value)
+
+
+async def test_a_password_in_a_file(tmp_path: Path, tls: Tls) -> None:
+    (tmp_path / "relay.password").write_text(f"{PASSWORD}\n")
+    auth = {"username": USER, "password_file": "relay.password"}
+    async with serving(logins=OneLogin("SCRAM-SHA-256"), tls=tls.context) as server:
+        settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": auth}
+        async with transport(tmp_path, **settings, port=server.port) as relay:
+            assert results(await relay.deliver(delivery())) == DELIVERED
+
+
+# --- Recipients and transactions ---
+
+PLAINTEXT = {"type": "smtp", "host": "127.0.0.1", "tls": "none"}
+
+
+async def test_crowded_out_recipients_are_asked_for_again(tmp_path: Path) -> None:
+    taken = 0
+
+    def two_at_a_time(step: str, localpart: str) -> Reply | None:
+        nonlocal taken
+        if localpart == "gone":
+            return Reply(550, "5.1.1", ("No such user",))
+        if step == "rcpt":
+            taken += 1
+            return Reply(552 if taken % 2 else 452, None, ("Too many",)) if taken > 2 else None
+        if step == "dot":
+            taken = 0
+        return None
+
+    async with (
+        serving(Server(two_at_a_time)) as server,
+        transport(tmp_path, **PLAINTEXT, port=server.port) as relay,
+    ):
+        people = [f"r{number}@example.net" for number in range(5)]
+        outcomes = await relay.deliver(delivery(*people[:3], "gone@example.net", *people[3:]))
+    assert results(outcomes) == [*DELIVERED * 3, ("permanent", 550), *DELIVERED * 2]
+    assert server.recipients == [["r0", "r1"], ["r2", "r3"], ["r4"]]
+    assert len(server.sessions) == 1
+
+
+async def test_a_refusal_that_is_not_for_the_others_sake(tmp_path: Path) -> None:
+    def full(step: str, localpart: str) -> Reply | None:
+        return Reply(452, "4.2.2", ("Mailbox full",)) if localpart == "full" else None
+
+    async with serving(Server(full)) as server, transport(tmp_path, **PLAINTEXT, port=server.port) as relay:
+        outcomes = await relay.deliver(delivery("full@x.example", "b@x.example"))
+        assert results(outcomes) == [("temporary", 452), ("delivered", 250)]
+        outcomes = await relay.deliver(delivery("b@x.example", "full@x.example"))
+        assert results(outcomes) == [("delivered", 250), ("temporary", 452)]
+        assert "< 452 4.2.2 Mailbox full" in outcomes[1].transcript
+        outcomes = await relay.deliver(delivery("full@x.example"))
+        assert results(outcomes) == [("temporary", 452)]
+    assert server.recipients == [["b"], ["b"]]
+
+
+async def test_552_is_for_now_when_the_message_was_refused(tmp_path: Path) -> None:
+    def decide(step: str, localpart: str) -> Reply | None:
+        if localpart == "second":
+            return Reply(552, None, ("Too many",))
+        return Reply(554, "5.6.0", ("Bad",)) if step == "dot" else None
+
+    async with serving(Server(decide)) as server, transport(tmp_path, **PLAINTEXT, port=server.port) as relay:
+        outcomes = await relay.deliver(delivery("first@x.example", "second@x.example"))
+    assert results(outcomes) == [("permanent", 554), ("temporary", 552)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "transactions", "connections"),
+    [
+        ("RCPTMAX=2", [["a", "b"], ["c", "d"], ["e"]], 1),
+        ("RCPTDOMAINMAX=1", [["a", "c", "e"], ["b", "d"]], 1),
+        ("RCPTMAX=2 RCPTDOMAINMAX=1", [["a", "c"], ["b", "d"], ["e"]], 1),
+        ("RCPTMAX=2 MAILMAX=2", [["a", "b"], ["c", "d"], ["e"]], 2),
+        ("MAILMAX=1", [["a", "b", "c", "d", "e"]], 1),
+    ],
+)
+async def test_limits(tmp_path: Path, limits: str, transactions: list[list[str]], connections: int) -> None:
+    def more() -> tuple[str, ...]:
+        return (f"LIMITS {limits}",)
+
+    async with (
+        serving(more_extensions=more) as server,
+        transport(tmp_path, **PLAINTEXT, port=server.port) as relay,
+    ):
+        people = [f"{who}@{'xy'[number % 2]}.example" for number, who in enumerate("abcde")]
+        assert results(await relay.deliver(delivery(*people))) == DELIVERED * 5
+        assert sorted(server.recipients) == sorted(transactions)
+        assert len(server.sessions) == connections
+        assert results(await relay.deliver(delivery())) == DELIVERED
+        assert len(server.sessions) == connections + (limits == "MAILMAX=1")
+
+
+async def test_what_was_delivered_is_known_when_the_rest_fails(tmp_path: Path) -> None:
+    async def one_and_no_more(stream: trio.SocketStream) -> None:
+        await plain(stream, capabilities=b"250-mx\r\n250 LIMITS RCPTMAX=1\r\n")
+
+    async def nothing(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"554 go away\r\n")
+
+    async with (
+        scripted(one_and_no_more, nothing) as port,
+        transport(tmp_path, **PLAINTEXT, port=port) as relay,
+    ):
+        outcomes = await relay.deliver(delivery("a@x.example", "b@x.example", "c@x.example"))
+    assert results(outcomes) == [("delivered", 250), ("permanent", 554), ("permanent", 554)]
+
+
+async def test_those_who_were_not_asked_for(tmp_path: Path) -> None:
+    async def ends_at_the_dot(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 mx\r\n")
+        for reply in (b"250-mx\r\n250 LIMITS RCPTMAX=1\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            await stream.receive_some()
+            await stream.send_all(reply)
+        await stream.receive_some()
+
+    async with scripted(ends_at_the_dot) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        first, *others = await relay.deliver(delivery("a@x.example", "b@x.example", "c@x.example"))
+    assert first.error.startswith("outcome unknown, the message may have been delivered: connection ")
+    assert [other.error.startswith("connection ") for other in others] == [True, True]
+    assert results([first, *others]) == [("temporary", 0)] * 3
+
+
+# --- DSN ---
+
+
+async def test_dsn_is_passed_on(tmp_path: Path, tls: Tls) -> None:
+    asked = (
+        DsnRequest(ret="HDRS", notify=("SUCCESS", "FAILURE"), orcpt="rfc822;b+1@x.example"),
+        DsnRequest(ret="HDRS"),
+    )
+    settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": AUTH}
+    async with (
+        serving(logins=OneLogin("SCRAM-SHA-256"), tls=tls.context) as server,
+        transport(tmp_path, **settings, port=server.port) as relay,
+    ):
+        outcomes = await relay.deliver(delivery("b@x.example", "c@x.example", dsn=asked, env_id="a+b"))
+    assert results(outcomes) == DELIVERED * 2
+    [(envelope, _)] = server.transactions
+    if envelope.dsn[0].notify:  # the server offers it where there are logins
+        assert [outcome.dsn_passed_on for outcome in outcomes] == [True, True]
+        assert (envelope.ret, envelope.envid) == ("HDRS", "a+b")
+        assert [(one.notify, one.orcpt) for one in envelope.dsn] == [(one.notify, one.orcpt) for one in asked]
+
+
+async def test_dsn_not_offered(tmp_path: Path) -> None:
+    async with scripted(plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        [outcome] = await relay.deliver(delivery(dsn=(DsnRequest(notify=("SUCCESS",)),), env_id="x"))
+    assert (outcome.result.value, outcome.dsn_passed_on) == ("delivered", False)
+
+
+async def test_smtputf8_not_offered(tmp_path: Path) -> None:
+    async with scripted(plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        [outcome] = await relay.deliver(delivery(smtputf8=True))
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("permanent", 0, "5.6.7")
+
+
+# --- Kept connections ---
+
+
+async def test_a_connection_that_ended_while_idle(tmp_path: Path) -> None:
+    async with scripted(plain, plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        for _ in range(2):
+            assert results(await relay.deliver(delivery())) == DELIVERED
+
+
+async def test_connections_are_ended_without_anybody_waiting(tmp_path: Path) -> None:
+    ended = trio.Event()
+
+    async def never_answers_quit(stream: trio.SocketStream) -> None:
+        await plain(stream)
+        assert await stream.receive_some() == b"QUIT\r\n"
+        ended.set()
+        await trio.sleep_forever()
+
+    async with scripted(never_answers_quit) as port:
+        keep = {"messages": 1}
+        async with transport(tmp_path, **PLAINTEXT, port=port, keep=keep) as relay:
+            with trio.fail_after(2):  # seconds; QUIT would be waited for for 5
+                assert results(await relay.deliver(delivery())) == DELIVERED
+                await ended.wait()
+
+
+async def test_each_host_name_has_its_connections(tmp_path: Path) -> None:
+    async with serving() as server, transport(tmp_path, **PLAINTEXT, port=server.port) as relay:
+        for name in ("one.example", "two.example", "two.example"):
+            assert results(await relay.deliver(replace(delivery(), hostname=name))) == DELIVERED
+    names = [session.hello.name for session in server.sessions.values() if session.hello]
+    assert names == ["one.example", "two.example"]
+
+
+# --- fail ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "result", "code", "error"),
+    [
+        ({}, "permanent", 554, "no mail is delivered this way"),
+        ({"code": 550, "message": "closed"}, "permanent", 550, "closed"),
+        ({"code": 421}, "temporary", 421, "no mail is delivered this way"),
+    ],
+)
+async def test_fail(tmp_path: Path, settings: dict[str, Any], result: str, code: int, error: str) -> None:
+    table = {"type": "fail"} | settings
+    made = make_transports({"no": table}, Fail().transports(), tmp_path)["no"]
+    outcomes = await made.deliver(delivery("a@x.example", "b@x.example"))
+    assert results(outcomes) == [(result, code)] * 2
+    assert outcomes[0].error == error
