@@ -26,7 +26,14 @@ from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
 from gateway_mox.retry import MoxRetrySettings, RetrySettings
 from gateway_smtp.connections import KeepSettings
-from gateway_smtp.smtp import Smtp, SmtpSettings
+from gateway_smtp.fail import Fail, FailTransportSettings
+from gateway_smtp.settings import (
+    AuthSettings,
+    SmtpTransportSettings,
+    SubmissionsTransportSettings,
+    SubmissionTransportSettings,
+)
+from gateway_smtp.smtp import Smtp
 from tests.docs.pages import ROOT, all_sections, code, sections, tables, text
 
 PAGE = text("configuration.md")
@@ -94,6 +101,8 @@ def default_of(field: FieldInfo) -> Any:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, Path):
         return str(value)
+    if value is None and "Path" in str(field.annotation):
+        return ""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -151,7 +160,10 @@ def test_no_section_is_of_something_that_is_not_there() -> None:
         ("[plugin.dkim]", (DkimSettings, Selector)),
         ("[plugin.retry]", (RetrySettings,)),
         ('[plugin."mox.retry"]', (MoxRetrySettings,)),
-        ('[transports.NAME]` with `type = "smtp"', (SmtpSettings, KeepSettings)),
+        ('[transports.NAME]` with `type = "smtp"', (SmtpTransportSettings, AuthSettings, KeepSettings)),
+        ('[transports.NAME]` with `type = "submission"', (SubmissionTransportSettings,)),
+        ('[transports.NAME]` with `type = "submissions"', (SubmissionsTransportSettings,)),
+        ('[transports.NAME]` with `type = "fail"', (FailTransportSettings,)),
     ],
 )
 def test_section_of_a_plugin(title: str, models: tuple[type[BaseModel], ...]) -> None:
@@ -180,7 +192,8 @@ def test_every_built_in_plugin_is_listed_with_its_sets() -> None:
         if getattr(loaded, "Settings", None) is not None:
             heading = f'[plugin."{row["plugin"]}"]' if "." in row["plugin"] else f"[plugin.{row['plugin']}]"
             assert heading in SECTIONS
-    assert list(Smtp().transports()) == ["smtp"]
+    for kind in (*Smtp().transports(), *Fail().transports()):
+        assert f'[transports.NAME]` with `type = "{kind}"' in SECTIONS
 
 
 # --- The examples ---------------------------------------------------------------------------------
