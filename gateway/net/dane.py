@@ -7,7 +7,8 @@ ones prove nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -23,6 +24,8 @@ from gateway.net.dns import Tlsa
 from gateway.net.tls import verification_fault
 from gateway.net.tls_results import TlsFault
 
+MAX_RECORDS = 32  # that a chain is held against: signatures take time
+
 # Certificate usages. PKIX-TA (0) and PKIX-EE (1) are of no use for SMTP (RFC 7672, section 3.1.3).
 _TA, _EE = 2, 3
 _CERTIFICATE, _KEY = 0, 1  # selectors
@@ -30,14 +33,19 @@ _FULL, _SHA256, _SHA512 = 0, 1, 2  # matching types
 _DIGESTS = {_SHA256: hashlib.sha256, _SHA512: hashlib.sha512}
 _SIZES = {_SHA256: 32, _SHA512: 64}
 
+# Of OpenSSL. Times are looked at here: those of an authority that is in DNS do not matter, as its owner says
+# there that it is one (RFC 5280, section 6.1: a trust anchor is a name and a key).
+_NO_CHECK_TIME = 0x200000
+_NOT_YET_VALID, _EXPIRED = 9, 10
+
 
 def usable(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
-    """Those that a certificate can be held against, each once.
+    """Those that a certificate can be held against, each once, and at most MAX_RECORDS.
 
     Of several digests for the same usage and selector only the strongest counts (RFC 7671, section 9), so
     that a weak one can be given up by adding a strong one.
     """
-    good = tuple(dict.fromkeys(record for record in records if _is_usable(record)))
+    good = tuple(dict.fromkeys(record for record in records if _is_usable(record)))[:MAX_RECORDS]
     strongest: dict[tuple[int, int], int] = {}
     for record in good:
         key = record.usage, record.selector
@@ -72,11 +80,8 @@ def verify(
     records = list(records)
     if any(record.usage == _EE and _matches(record, chain[0]) for record in records):
         return None
-    anchors: dict[x509.Certificate, None] = {}
-    for record in records:
-        if record.usage == _TA:
-            anchors.update(dict.fromkeys(_anchors(record, chain)))
-    for anchor in anchors:
+    anchors = (anchor for record in records if record.usage == _TA for anchor in _anchors(record, chain))
+    for anchor in dict.fromkeys(anchors):
         found = _verify_below(anchor, chain, names, now)
         if found is None:
             return None
@@ -84,37 +89,45 @@ def verify(
     return fault
 
 
-def _anchors(record: Tlsa, chain: Sequence[x509.Certificate]) -> Iterator[x509.Certificate]:
-    """The certificates that the record makes trusted."""
-    for certificate in chain[1:]:
-        if _matches(record, certificate):
-            yield certificate
-    if record.matching != _FULL:
-        return
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """Where a chain may end: at the record's authority itself, or at what was signed with its bare key."""
+
+    certificate: x509.Certificate
+    is_authority: bool
+
+
+def _anchors(record: Tlsa, chain: Sequence[x509.Certificate]) -> list[_Anchor]:
+    others = (certificate for certificate in chain[1:] if certificate != chain[0])
+    sent = [_Anchor(certificate, True) for certificate in others if _matches(record, certificate)]
+    if sent or record.matching != _FULL:
+        return sent
     # The peer need not send an authority that is in DNS as a whole.
     if record.selector == _CERTIFICATE:
         authority = _certificate(record.data)
-        if authority is not None and authority != chain[0]:
-            yield authority
-    else:
-        key = _key(record.data)
-        for certificate in chain:
-            if key is not None and _is_signed_by(certificate, key):
-                yield certificate
+        return [] if authority is None or authority == chain[0] else [_Anchor(authority, True)]
+    key = _key(record.data)
+    return [_Anchor(one, False) for one in chain if key is not None and _is_signed_by(one, key)]
 
 
 def _verify_below(
-    anchor: x509.Certificate, chain: Sequence[x509.Certificate], names: Iterable[str], now: datetime
+    anchor: _Anchor, chain: Sequence[x509.Certificate], names: Iterable[str], now: datetime
 ) -> TlsFault | None:
     store = crypto.X509Store()
-    store.add_cert(crypto.X509.from_cryptography(anchor))
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    store.set_time(now)
+    store.add_cert(crypto.X509.from_cryptography(anchor.certificate))
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
     own, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
     try:
-        crypto.X509StoreContext(store, own, others).verify_certificate()
+        path = crypto.X509StoreContext(store, own, others).get_verified_chain()
     except crypto.X509StoreContextError as exc:
         return verification_fault(exc.errors[0])
+    for certificate in (part.to_cryptography() for part in path):
+        if anchor.is_authority and certificate == anchor.certificate:
+            break
+        if now < certificate.not_valid_before_utc:
+            return verification_fault(_NOT_YET_VALID)
+        if now > certificate.not_valid_after_utc:
+            return verification_fault(_EXPIRED)
     if not _is_for_servers(chain[0]):
         return TlsFault("validation-failure", "the certificate is not for servers")
     whose = names_of(chain[0])

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.net.dane import usable, verify
+from gateway.net.dane import MAX_RECORDS, usable, verify
 from gateway.net.dns import Tlsa
 from tests.net.authority import Issued, Key, new_root, root
 
@@ -124,6 +124,7 @@ def test_an_authority_that_is_not_sent(kind: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("kind", kinds(2))
 def test_the_servers_own_certificate_is_no_authority(kind: tuple[int, int, int]) -> None:
     assert said(server().chain, tlsa(server().certificate, *kind)) is not None
+    assert said([server().certificate, *server().chain], tlsa(server().certificate, *kind)) is not None
 
 
 @pytest.mark.parametrize("kind", kinds(2))
@@ -159,6 +160,12 @@ def test_it_must_be_valid_and_for_the_host(
 ) -> None:
     found = said(make().chain, tlsa(root().certificate, *kind))
     assert found == fault if fault is None else str(found).startswith(fault)
+
+
+@pytest.mark.parametrize("kind", kinds(2))
+def test_the_times_of_the_authority_itself_do_not_matter(kind: tuple[int, int, int]) -> None:
+    old = root().issue(ca=True, days=-1)
+    assert said(old.issue(HOST).chain, tlsa(old.certificate, *kind)) is None
 
 
 def test_time_is_the_one_that_is_given() -> None:
@@ -246,6 +253,11 @@ def test_the_strongest_digest_counts() -> None:
     assert usable([weak, whole, weak]) == (weak, whole)
     broken = Tlsa(3, 1, 2, b"too short")  # does not stand in the way of another
     assert usable([weak, broken]) == (weak,)
+
+
+def test_many_records() -> None:
+    records = [Tlsa(3, 1, 1, number.to_bytes(32)) for number in range(1000)]
+    assert usable(records) == tuple(records[:MAX_RECORDS])
 
 
 @given(
