@@ -115,9 +115,9 @@ class QueuedMessage:
     from_id: str
     env_id: str
     extra: Mapping[str, str]
+    env_id_origin: EnvIdOrigin = "submitter"
     # The gateway made the identifier, with 128 random bits, and sent it to this recipient alone: who knows it
     # got the message.
-    env_id_secret: bool = False
     message_id_secret: bool = False
     base_address: str = ""  # the recipient's, as of the stage `base_address` when it was queued
 
@@ -282,6 +282,9 @@ FailureSource = Literal["queue", "dsn", "complaint"]
 
 # --- Events and webhooks -------------------------------------------------------------------------
 
+# Who made an envelope's identifier (ENVID): the submitter; or the gateway, with 128 random bits, for all that
+# share a transaction, or for one recipient alone, so that who knows it got the message.
+EnvIdOrigin = Literal["submitter", "transaction", "recipient"]
 EventName = Literal[
     "delivered",
     "suppressed",

@@ -14,7 +14,7 @@ from gateway.mail.address import Address
 BYTES = 16  # 128 bits, 22 characters of base64url
 
 
-def new_from_id() -> str:
+def random_id() -> str:
     return secrets.token_urlsafe(BYTES)
 
 

@@ -152,7 +152,7 @@ class Notices:
             original_message_id=message.message_id,
             original=original,
             full=full and content is not None,
-            envelope_id="" if message.env_id_secret else message.env_id,
+            envelope_id=message.env_id if message.env_id_origin == "submitter" else "",
             future_release=requested.future_release,
             smtputf8=message.smtputf8,
         )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -19,8 +20,8 @@ from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address, AddressError
-from gateway.model import Submission
-from gateway.outbound.from_ids import details, new_from_id, unique_sender
+from gateway.model import EnvIdOrigin, Submission
+from gateway.outbound.from_ids import details, random_id, unique_sender
 from gateway.outbound.operations import HoldRules
 from gateway.outbound.suppression import base_address
 from gateway.store import queue
@@ -183,7 +184,7 @@ class Submitter:
                 raise SubmissionRefused("user", "a FromID in MAIL FROM is for one recipient only")
             if chosen:
                 return [(chosen[0], sender)]
-        ids = [new_from_id() for _ in range(count)]
+        ids = [random_id() for _ in range(count)]
         try:
             return [(i, unique_sender(sender, i, account.addresses, separators)) for i in ids]
         except AddressError as exc:
@@ -227,12 +228,18 @@ class Submitter:
                     destination=r.domain,
                     from_id=from_id,
                     sender=sender,
-                    env_id=reports.env_id,
+                    env_id=env_id,
+                    env_id_origin=origin,
                     dsn_notify=reports.recipients.get(r, ("", ""))[0],
                     dsn_orcpt=reports.recipients.get(r, ("", ""))[1],
                 )
-                for r, (from_id, sender), base, hold in zip(
-                    submission.recipients, from_ids, bases, held, strict=True
+                for r, (from_id, sender), (env_id, origin), base, hold in zip(
+                    submission.recipients,
+                    from_ids,
+                    _env_ids(reports.env_id, submission.recipients, from_ids),
+                    bases,
+                    held,
+                    strict=True,
                 )
             ),
             hold_generation=generation,
@@ -242,6 +249,21 @@ class Submitter:
             ),
             sent_copy=_sent(submission, contents[1]) if len(contents) > 1 else None,
         )
+
+
+def _env_ids(
+    given: str, recipients: Sequence[Address], from_ids: Sequence[tuple[str, Address | None]]
+) -> Iterator[tuple[str, EnvIdOrigin]]:
+    """For each recipient its envelope's ENVID: what the submitter gave, or else one for each transaction."""
+    sharing = Counter(r.domain for r, (from_id, _) in zip(recipients, from_ids, strict=True) if not from_id)
+    shared = {domain: random_id() for domain, count in sharing.items() if count > 1}
+    for recipient, (from_id, _) in zip(recipients, from_ids, strict=True):
+        if given:
+            yield given, "submitter"
+        elif from_id or recipient.domain not in shared:
+            yield random_id(), "recipient"
+        else:
+            yield shared[recipient.domain], "transaction"
 
 
 def _same(one: Address, other: Address) -> bool:

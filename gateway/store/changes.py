@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.mail.address import Address
-from gateway.model import EventName, Outcome, QueuedMessage, ReceivedMessage, Suppression
+from gateway.model import EnvIdOrigin, EventName, Outcome, QueuedMessage, ReceivedMessage, Suppression
 from gateway.store.content import StoredBytes
 
 STEP = 500  # rows in one transaction: holding more would stop every other write
@@ -108,7 +108,7 @@ class NewRecipient:
     hold: bool = False
     from_id: str = ""
     env_id: str = ""
-    env_id_secret: bool = False  # see model.QueuedMessage
+    env_id_origin: EnvIdOrigin = "submitter"
     sender: Address | None = None  # a reverse-path of its own; None: the submission's
     dsn_notify: str = ""
     dsn_orcpt: str = ""

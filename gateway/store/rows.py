@@ -75,7 +75,7 @@ def queued_message(row: AnyRow, **changed: Any) -> QueuedMessage:
         "transport": row.transport,
         "from_id": row.from_id,
         "env_id": row.env_id,
-        "env_id_secret": row.env_id_secret,
+        "env_id_origin": row.env_id_origin,
         "message_id_secret": row.message_id_secret,
         "extra": row.extra,
         "base_address": row.base_address,

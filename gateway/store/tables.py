@@ -132,7 +132,7 @@ class MessageRow(SQLModel, table=True):
     from_id: str = ""
     env_id: str = ""
     # Whether the gateway made it, with 128 random bits, for this recipient alone.
-    env_id_secret: bool = False
+    env_id_origin: str = "submitter"  # model.EnvIdOrigin
     message_id_secret: bool = False
     message_id: str
     subject: str = ""

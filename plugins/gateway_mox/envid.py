@@ -23,9 +23,11 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[Repo
     # Some servers leave it encoded as it was on the wire.
     for env_id in dict.fromkeys((report.dsn.envelope_id, decode_xtext(report.dsn.envelope_id))):
         messages = await sent.find(env_id=env_id)
-        if len(messages) == len(recipients) == 1 and messages[0].env_id_secret:
+        if len(messages) == len(recipients) == 1 and messages[0].env_id_origin == "recipient":
             return (ReportMatch(messages[0].id, "envid", recipients[0], trusted=True),)
         found = by_recipient(recipients, messages)
         if found:
-            return tuple(ReportMatch(m.id, "envid", said, m.env_id_secret) for said, m in found)
+            return tuple(
+                ReportMatch(m.id, "envid", said, m.env_id_origin == "recipient") for said, m in found
+            )
     return None

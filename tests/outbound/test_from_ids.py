@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.config.settings import Settings
 from gateway.mail.address import Address, AddressError
-from gateway.outbound.from_ids import details, new_from_id, unique_sender, without_from_id
+from gateway.outbound.from_ids import details, random_id, unique_sender, without_from_id
 
 OURS = [Address.parse("mox@example.org"), Address.parse("jane-doe@example.org")]
 
@@ -34,7 +34,7 @@ def test_unique_sender(sender: str, separators: list[str], expected: str) -> Non
 
 def test_an_address_that_gets_too_long() -> None:
     with pytest.raises(AddressError):
-        unique_sender(Address("x" * 120, "example.org"), new_from_id(), OURS, ["+"])
+        unique_sender(Address("x" * 120, "example.org"), random_id(), OURS, ["+"])
 
 
 def test_details() -> None:
@@ -52,8 +52,8 @@ def test_without_from_id() -> None:
 
 
 def test_they_are_random() -> None:
-    assert len({new_from_id() for _ in range(1000)}) == 1000
-    assert {len(new_from_id()) for _ in range(100)} == {22}
+    assert len({random_id() for _ in range(1000)}) == 1000
+    assert {len(random_id()) for _ in range(100)} == {22}
 
 
 def configured(logins: list[str], separators: list[str], addresses: list[str]) -> Settings:

@@ -78,7 +78,7 @@ async def test_fromid_without_one_recipient() -> None:
 
 @pytest.mark.parametrize("secret", [True, False])
 async def test_envid(secret: bool) -> None:
-    known = sent(env_id="A+=B", env_id_secret=secret)
+    known = sent(env_id="A+=B", env_id_origin="recipient" if secret else "transaction")
     for written in ("A+=B", "A+2B+3DB"):
         given = report("YOU@example.net", envelope_id=written)
         assert given.dsn is not None

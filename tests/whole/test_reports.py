@@ -42,6 +42,45 @@ async def suppressed(gateway: Running) -> list[str]:
     return [entry["OriginalAddress"] for entry in answer["Suppressions"]]
 
 
+# --- Identifiers of envelopes ------------------------------------------------------------------------
+
+
+async def test_an_envelope_of_one_recipient_has_an_identifier_that_is_trusted(gateway: Running) -> None:
+    item = await sent(gateway, auth=PLAIN)
+    assert item.message.env_id_origin == "recipient"
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22}", item.message.env_id)
+    bounce = dsn(recipient_block("user@example.org"), envelope_id=item.message.env_id)
+    await report(gateway, item, bounce)
+    told = await gateway.webhooks.event("failed")
+    assert (told["QueueMsgID"], told["Suppressing"]) == (item.message.id, True)
+    assert await suppressed(gateway) == ["user@example.org"]
+
+
+async def test_those_who_share_a_transaction_share_its_identifier(gateway: Running) -> None:
+    others = [{"Address": "other@example.org"}, {"Address": "user@example.com"}]
+    response = await gateway.api.post(
+        "Send",
+        json={"To": [{"Address": "user@example.org"}, *others], "Subject": "hi", "Text": "hello"},
+        auth=PLAIN,
+    )
+    assert response.status_code == 200, response.text
+    for submitted in response.json()["Submissions"]:
+        await gateway.webhooks.event("delivered", QueueMsgID=submitted["QueueMsgID"])
+    one, two, three = [item.message for item in await gateway.messages()]
+    assert one.env_id == two.env_id != three.env_id
+    assert [m.env_id_origin for m in (one, two, three)] == ["transaction", "transaction", "recipient"]
+    # They went together: what arrived has no line about whom it is for, and one session took it.
+    await gateway.webhooks.incoming(3)
+    received = [await gateway.raw(n) for n in (1, 2, 3)]
+    assert sorted(b"for <" in raw.split(b"\r\n\r\n")[0] for raw in received) == [False, False, True]
+    # Each of them knows it: it says which message is meant, and proves nothing.
+    await gateway.mail(
+        dsn(recipient_block("other@example.org"), envelope_id=one.env_id), to="mox@localhost", sender=""
+    )
+    told = await gateway.webhooks.event("failed")
+    assert (told["QueueMsgID"], told["Suppressing"]) == (two.id, False)
+
+
 # --- FromIDs ---------------------------------------------------------------------------------------
 
 

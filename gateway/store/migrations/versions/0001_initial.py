@@ -132,7 +132,7 @@ def upgrade() -> None:
         sa.Column("destination", sa.String(), nullable=False),
         sa.Column("from_id", sa.String(), nullable=False),
         sa.Column("env_id", sa.String(), nullable=False),
-        sa.Column("env_id_secret", sa.Boolean(), nullable=False),
+        sa.Column("env_id_origin", sa.String(), nullable=False),
         sa.Column("message_id_secret", sa.Boolean(), nullable=False),
         sa.Column("message_id", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
