@@ -17,7 +17,7 @@ from gateway.errors import Stale
 from gateway.store import settle
 from gateway.store.changes import STEP, Ending, EventDraft, Report, Retire, Step
 from gateway.store.listing import Filter, Item, conditions, item_from_row
-from gateway.store.pages import in_state, next_window
+from gateway.store.pages import found_in_state, next_window
 from gateway.store.tables import UtcTime, message
 
 _ENDING_STEP = 100  # each makes an event and calls: about 0.2 ms
@@ -147,7 +147,7 @@ def _walk(
         return [], None
     found = (
         sa.select(message.c.id)
-        .where(message.c.id.in_(window), in_state(message, "queued"))
+        .where(message.c.id.in_(window), found_in_state(message, "queued"))
         .where(*conditions(replace(wanted, ids=None)), *further)
     )
     return list(conn.scalars(found.with_for_update() if lock else found)), following

@@ -10,12 +10,11 @@ from typing import Literal
 import sqlalchemy as sa
 
 from gateway.store.changes import STEP, Call, Step
-from gateway.store.pages import State, in_state, next_window, read_page
+from gateway.store.pages import State, found_in_state, next_window, read_page
 from gateway.store.tables import AnyRow, webhook_attempt, webhook_call
 from gateway.store.webhook_calls import call_from_row, retire, wake_next
 
 _c = webhook_call.c
-_queued = in_state(webhook_call, "queued")
 
 _LISTED = [column for column in _c if column.name != "payload"]  # a page of them may be a gigabyte
 
@@ -128,7 +127,7 @@ def _walk(conn: sa.Connection, wanted: CallFilter, position: str) -> tuple[Seque
         return [], None
     rows = conn.execute(
         sa.select(_c.id, _c.account, _c.queue_msg_id, _c.url, _c.lease_owner)
-        .where(_c.id.in_(window), _queued, *_conditions(wanted, ids=False))
+        .where(_c.id.in_(window), found_in_state(webhook_call, "queued"), *_conditions(wanted, ids=False))
         .with_for_update()
     ).all()
     return rows, following

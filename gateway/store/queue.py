@@ -19,17 +19,18 @@ from gateway.store import holds, limits, received, suppressions
 from gateway.store.changes import STEP, Claim, Claimed, Claims, ContentRef, NewMessages
 from gateway.store.content import insert_content
 from gateway.store.due import Due
+from gateway.store.pages import found_in_state
 from gateway.store.rows import new_attempt, queued_message, read_contents
 from gateway.store.statements import Statement
-from gateway.store.tables import MESSAGE_READY, AnyRow, attempt, message, webhook_call
+from gateway.store.tables import MESSAGE_READY, AnyRow, UtcTime, attempt, message, webhook_call
 
 INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of an attempt that a crash cut off
 
 # --- Adding ---------------------------------------------------------------------------------------
 
 _INSERT = Statement(sa.insert(message).returning(message.c.id))
-_FROM_IDS = sa.select(message.c.from_id).where(
-    message.c.from_id.in_(sa.bindparam("ids", expanding=True)), sa.text("from_id <> ''")
+_FROM_ID = Statement(
+    sa.select(message.c.id).where(message.c.from_id == sa.bindparam("from_id"), sa.text("from_id <> ''"))
 )
 
 
@@ -67,17 +68,13 @@ def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]
 
 
 def _check_from_ids(conn: sa.Connection, from_ids: list[str]) -> None:
-    if not from_ids:
-        return
     seen: set[str] = set()
     for from_id in from_ids:
         if from_id in seen:
             raise SubmissionRefused("user", f"FromID {from_id!r} is used for two recipients")
         seen.add(from_id)
-    for start in range(0, len(from_ids), STEP):
-        used = conn.scalar(_FROM_IDS, {"ids": from_ids[start : start + STEP]})
-        if used is not None:
-            raise SubmissionRefused("user", f"FromID {used!r} is in use already")
+        if _FROM_ID.first(conn, {"from_id": from_id}) is not None:
+            raise SubmissionRefused("user", f"FromID {from_id!r} is in use already")
 
 
 def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str, Any]]:
@@ -135,9 +132,14 @@ def _sender(sender: Address | None) -> dict[str, str]:
 # --- Claiming -------------------------------------------------------------------------------------
 
 _DUE = Due("message", "destination", MESSAGE_READY)
-_CLAIMABLE = sa.select(message, suppressions.ENTRY_OF_MESSAGE).where(sa.text(MESSAGE_READY))
 _LOAD = Statement(
-    _CLAIMABLE.where(message.c.id.in_(sa.bindparam("ids", expanding=True)))
+    sa.select(message, suppressions.ENTRY_OF_MESSAGE)
+    .where(
+        message.c.id.in_(sa.bindparam("ids", expanding=True)),
+        found_in_state(message, "queued"),
+        ~message.c.hold,
+        message.c.lease_owner.is_(None),
+    )
     # PostgreSQL: another machine may be claiming them.
     .with_for_update(skip_locked=True)
 )
@@ -147,19 +149,21 @@ _SHARED = (
     "base_id", "destination", "recipient_domain", "sender_localpart", "sender_domain", "env_id", "dsn_ret",
     "smtputf8", "require_tls", "transport", "attempts",
 )  # fmt: skip
-_SIBLINGS = Statement(
-    _CLAIMABLE.where(
-        *(message.c[name].is_not_distinct_from(sa.bindparam(name)) for name in _SHARED[2:]),
-        message.c.base_id == sa.bindparam("base_id"),
-        message.c.destination == sa.bindparam("destination"),
-        sa.text("base_id <> 0"),
-        message.c.id.not_in(sa.bindparam("got", expanding=True)),
-        message.c.next_attempt <= sa.bindparam("now"),
-    )
-    .order_by(message.c.id)
-    .limit(sa.bindparam("most"))
-    .with_for_update(skip_locked=True)
+_SIBLING_IDS = (
+    f"SELECT id FROM {{}} WHERE base_id = :base AND base_id <> 0 AND {MESSAGE_READY}"  # noqa: S608 - a constant
+    " AND destination = :destination AND next_attempt <= :now ORDER BY next_attempt, id LIMIT :most"
 )
+
+
+def _siblings(table: str) -> Statement:
+    return Statement(sa.text(_SIBLING_IDS.format(table)).bindparams(sa.bindparam("now", type_=UtcTime())))
+
+
+# As in `Due`: SQLite has to be told the index.
+_SIBLINGS = {
+    "sqlite": _siblings("message INDEXED BY message_siblings"),
+    "postgresql": _siblings("message"),
+}
 _LEASE = Statement(
     sa.update(message)
     .where(message.c.id == sa.bindparam("row"))
@@ -214,23 +218,23 @@ def _transactions(conn: sa.Connection, ids: Sequence[int], wanted: Claim) -> tup
     """
     if not ids:
         return [], False
-    found = {row.id: row for row in _LOAD.all(conn, {"ids": ids, "now": wanted.now})}
-    rows = [found[row_id] for row_id in ids if row_id in found]
+    rows = _load(conn, ids, wanted)
     groups: dict[tuple[Any, ...], list[AnyRow]] = {}
     for row in rows:
-        alone = not row.base_id or bool(row.from_id)
-        key = (row.id,) if alone else tuple(getattr(row, name) for name in _SHARED)
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(_shared(row), []).append(row)
     together: list[list[AnyRow]] = []
-    for key, group in groups.items():
-        if len(key) > 1 and len(group) < wanted.max_recipients:
-            most = wanted.max_recipients - len(group)
-            given = dict(zip(_SHARED, key, strict=True)) | {"got": [row.id for row in group]}
-            group += [
-                row
-                for row in _SIBLINGS.all(conn, given | {"now": wanted.now, "most": most})
-                if not row.from_id
-            ]
+    for shared, group in groups.items():
+        if len(shared) > 1 and len(group) < wanted.max_recipients:
+            first = group[0]
+            given = {
+                "base": first.base_id,
+                "destination": first.destination,
+                "now": wanted.now,
+                "most": wanted.max_recipients,
+            }
+            due = [row_id for (row_id,) in _SIBLINGS[conn.dialect.name].all(conn, given)]
+            further = sorted(set(due) - {row.id for row in rows})
+            group += [row for row in _load(conn, further, wanted) if _shared(row) == shared]
         together += [
             group[i : i + wanted.max_recipients] for i in range(0, len(group), wanted.max_recipients)
         ]
@@ -239,6 +243,19 @@ def _transactions(conn: sa.Connection, ids: Sequence[int], wanted: Claim) -> tup
         _HOLD.run_each(conn, [{"row": row_id} for row_id in held])
         together = [left for group in together if (left := [row for row in group if row.id not in held])]
     return together, len(together) < len(rows)
+
+
+def _load(conn: sa.Connection, ids: Sequence[int], wanted: Claim) -> list[AnyRow]:
+    """Those of the rows that can be claimed, in the order of the IDs."""
+    found = {row.id: row for row in _LOAD.all(conn, {"ids": ids, "now": wanted.now})} if ids else {}
+    return [found[row_id] for row_id in ids if row_id in found]
+
+
+def _shared(row: AnyRow) -> tuple[Any, ...]:
+    """Equal for messages that share a transaction; one that shares none has only its ID."""
+    if not row.base_id or row.from_id:
+        return (row.id,)
+    return tuple(getattr(row, name) for name in _SHARED)
 
 
 def _lease(

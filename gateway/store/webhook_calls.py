@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from gateway.store.changes import STEP, Call, CallClaims, CallDraft, CallResult, ClaimCalls
 from gateway.store.due import Due
-from gateway.store.pages import in_state
+from gateway.store.pages import found_in_state, in_state
 from gateway.store.statements import Statement
 from gateway.store.tables import CALL_READY, AnyRow, webhook_attempt, webhook_call
 
@@ -92,7 +92,8 @@ def add(
 _DUE = Due("webhook_call", "url", CALL_READY)
 _LOAD = Statement(
     sa.select(webhook_call)
-    .where(_c.id.in_(sa.bindparam("ids", expanding=True)), sa.text(CALL_READY))
+    .where(_c.id.in_(sa.bindparam("ids", expanding=True)), found_in_state(webhook_call, "queued"))
+    .where(_c.lease_owner.is_(None))
     .with_for_update(skip_locked=True)
 )
 _BLOCKER = Statement(_OLDER_CALLS.limit(1))
