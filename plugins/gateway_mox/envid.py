@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import IncomingReport, ReportMatch, SentMessages, hookimpl
+from gateway import IncomingReport, QueuedMessage, ReportMatch, SentMessages, hookimpl
 from gateway.mail.dsn import decode_xtext
 from gateway_mox.recipients import by_recipient, complained
 
@@ -16,18 +16,20 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[Repo
     """
     if report.feedback is not None and report.feedback.envelope_id:
         messages = await sent.find(env_id=report.feedback.envelope_id)
-        return complained(report.feedback, messages, "envid", lambda message: message.env_id_secret) or None
+        return complained(report.feedback, messages, "envid", _secret) or None
     if report.dsn is None or not report.dsn.envelope_id:
         return None
     recipients = report.dsn.recipients
     # Some servers leave it encoded as it was on the wire.
     for env_id in dict.fromkeys((report.dsn.envelope_id, decode_xtext(report.dsn.envelope_id))):
         messages = await sent.find(env_id=env_id)
-        if len(messages) == len(recipients) == 1 and messages[0].env_id_origin == "recipient":
+        if len(messages) == len(recipients) == 1 and _secret(messages[0]):
             return (ReportMatch(messages[0].id, "envid", recipients[0], trusted=True),)
         found = by_recipient(recipients, messages)
         if found:
-            return tuple(
-                ReportMatch(m.id, "envid", said, m.env_id_origin == "recipient") for said, m in found
-            )
+            return tuple(ReportMatch(m.id, "envid", said, _secret(m)) for said, m in found)
     return None
+
+
+def _secret(message: QueuedMessage) -> bool:
+    return message.env_id_origin == "recipient"
