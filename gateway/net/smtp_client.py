@@ -252,7 +252,7 @@ class SmtpConnection:
             self._machine.receive_data(data if isinstance(data, bytes) else bytes(data))
 
     async def _send(self, data: bytes) -> None:
-        """Send, within a time; afterwards there is no deadline."""
+        """Send, within a time. The deadline is the caller's to move afterwards."""
         assert self._stream is not None
         self._sending = True
         self._limit.deadline = trio.current_time() + self._settings.block_timeout
@@ -263,7 +263,6 @@ class SmtpConnection:
             reason = f"connection broken while sending: {_explain(error)}"
             await self._read_last_words()
             self._machine.connection_lost(reason)
-        self._limit.deadline = math.inf
         self._sending = False
 
     def _late(self) -> Event:
@@ -297,6 +296,7 @@ class SmtpConnection:
                 unsent += len(block)
                 if unsent >= _BLOCK:
                     await self._send(self._machine.data_to_send())
+                    self._limit.deadline = math.inf
                     unsent = 0
         if not self._machine.closed:
             self._machine.end_message()

@@ -1,23 +1,31 @@
 """The client driver: scripted servers over memory streams, and the real server over a loopback socket."""
 
 import contextlib
+import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 
-from gateway.net.smtp_client import ClientSettings, SmtpConnection, connect_smtp, open_smtp
+from gateway.net.smtp_client import ClientSettings, SmtpConnection, TlsPolicy, connect_smtp, open_smtp
 from gateway.net.smtp_handler import Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
+from gateway.net.tls import TlsStream, server_context
 from gateway.smtp.addresses import Mailbox
+from gateway.smtp.client_auth import Credentials
 from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
 from gateway.smtp.results import Result
 from gateway.smtp.server import ServerLimits
 from gateway.smtp.transaction import Transaction
+from tests.net.certificates import certificate
 
 SETTINGS = ClientSettings("client.example")
 TWO = Transaction(Mailbox("a", "x"), (Mailbox("b", "x"), Mailbox("c", "x")))
@@ -163,6 +171,67 @@ async def test_broken_while_we_send() -> None:
 
     results, _, _ = await run(server, TWO, *[b"x" * 998 + b"\r\n"] * 1000)
     assert fates(results) == [("broken", "data", None)] * 2
+
+
+# --- Within TLS ---
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+async def test_what_a_login_is_bound_to(version: int) -> None:
+    context = server_context(certificate())
+    context.set_max_proto_version(version)
+    client_end, server_end = trio.testing.memory_stream_pair()
+    streams: list[TlsStream] = []
+
+    async def server() -> None:
+        tls = await TlsStream.accept(server_end, context, timeout=5)
+        streams.append(tls)
+        await tls.send_all(b"220 mx\r\n")
+        assert await tls.receive_some() == b"EHLO client.example\r\n"
+        await tls.send_all(b"250-mx\r\n250 AUTH SCRAM-SHA-256-PLUS\r\n")
+        _, mechanism, initial = (await tls.receive_some()).split()
+        assert mechanism == b"SCRAM-SHA-256-PLUS"
+        first = b64decode(initial)
+        nonce = first.rpartition(b"r=")[2]
+        challenge = b"r=" + nonce + b"x,s=AAAA,i=1"
+        await tls.send_all(b"334 " + b64encode(challenge) + b"\r\n")
+        final = b64decode(await tls.receive_some())
+        kind, data = b64decode(final.split(b",")[0].removeprefix(b"c=")).split(b",,", 1)
+        if version == SSL.TLS1_3_VERSION:
+            assert (kind, data) == (b"p=tls-exporter", tls.channel_binding)
+        else:
+            der = certificate().chain[0].public_bytes(Encoding.DER)
+            assert (kind, data) == (b"p=tls-server-end-point", hashlib.sha256(der).digest())
+        await tls.send_all(b"454 4.7.0 later\r\n")
+        with contextlib.suppress(trio.BrokenResourceError):  # closed at once: it is of no more use
+            assert not await tls.receive_some()
+
+    settings = replace(
+        SETTINGS, tls=TlsPolicy.REQUIRED, tls_at_once=True, credentials=Credentials("me", "password")
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server)
+        connection = await open_smtp(client_end, settings, "localhost")
+        assert connection.failure is not None
+        assert (connection.failure.stage, connection.failure.permanent) == ("auth", False)
+        await streams[0].aclose()
+
+
+async def test_a_server_that_stalls_in_the_login(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script()
+    settings = replace(SETTINGS, credentials=Credentials("me", "password", without_tls=True))
+
+    async def server() -> None:
+        await script.open(b"250-mx\r\n250 AUTH CRAM-MD5\r\n")
+        await script.hear(b"AUTH CRAM-MD5\r\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server)
+        connection = await open_smtp(script.client, settings)
+    assert connection.failure is not None
+    assert connection.failure.text == "no reply within 300 seconds"
+    assert connection.failure.stage == "auth"
+    assert trio.current_time() == pytest.approx(300)
 
 
 # --- Time ---
