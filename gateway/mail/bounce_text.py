@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.mail.address import Address
 from gateway.mail.bounce_class import by_words, classify, is_permanent
-from gateway.mail.dsn import DeliveryStatus, RecipientStatus, find_reply
+from gateway.mail.dsn import RecipientStatus, find_reply
 from gateway.mail.report_source import ReportSource
 
 MAX_SAID = 2_000  # characters of what is said of one recipient
@@ -124,18 +124,6 @@ def remote_of(said: str) -> str:
         if found is not None:
             return found[1].strip("[]").rstrip(".")
     return ""
-
-
-def notification(source: ReportSource, recipients: list[RecipientStatus]) -> DeliveryStatus | None:
-    """The notification about these; None if there are none."""
-    if not recipients:
-        return None
-    return DeliveryStatus(
-        reporting_mta="",
-        envelope_id="",
-        message_id=source.returned_message_id,
-        recipients=tuple(recipients[:MAX_RECIPIENTS]),
-    )
 
 
 def near(text: str, addresses: tuple[Address, ...], *, alone: bool) -> str:

@@ -22,6 +22,7 @@ MAX_RECIPIENTS = 1_000  # blocks of one notification; as many as a message of ou
 MAX_STATUS = 1_000_000  # octets of a delivery-status part that are read
 MAX_HEADER = 1_000_000  # octets of the returned message that are searched for its header
 MAX_TEXT = 2_000  # characters of a diagnostic
+MAX_GROUP = 32_000  # octets of one group of fields
 MAX_REPLIES = 50  # in a text
 MAX_VALUE = 1_000  # characters of any other value
 
@@ -33,7 +34,7 @@ _RETURNED_TYPES = frozenset(
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\d)")
 _REPLY = re.compile(rf"([2-5]\d\d)(?!\d)(?:[ -]+#?({_STATUS.pattern}))?")
 # The same within a text: not a part of a number, an address or a version.
-_BEFORE, _AFTER = r"(?:^|(?<=[\s:;,<>(\"'#]))", r"(?=[\s:;,.)\"'\]<-]|$)"
+_BEFORE, _AFTER = r"(?:^|(?<=[\s:;,<>(\[\"'#]))", r"(?=[\s:;,.)\"'\]<-]|$)"
 _REPLY_WITHIN = re.compile(
     rf"{_BEFORE}((?:4[2-7]|5[0-7])\d)(?=[\s:;,.)\"'\]<-]|$)[: -]*+(?:\1[: -]*+)?#?({_STATUS.pattern})?"
 )
@@ -112,14 +113,15 @@ def read_groups(data: bytes) -> tuple[Headers, Iterator[Headers]]:
     At most 1,000 of these, each read when it is asked for.
     """
     groups = _EMPTY_LINES.split(data.replace(b"\r\n", b"\n").strip(b"\n"), MAX_RECIPIENTS + 1)
-    found = (read_headers(group + b"\n\n")[0] for group in groups[: MAX_RECIPIENTS + 1])
+    found = (read_headers(group[:MAX_GROUP] + b"\n\n")[0] for group in groups[: MAX_RECIPIENTS + 1])
     blocks: Iterator[Headers] = (headers for headers in found if headers.fields)
     first = next(blocks, Headers(()))
     if any(
         name in first for name in _RECIPIENT
     ):  # the empty line after the message's own fields was left out
         blocks = chain((first,), blocks)
-    return first, (block for block in blocks if any(name in block for name in _RECIPIENT))
+    named = (block for block in blocks if any(name in block for name in _RECIPIENT))
+    return first, islice(named, MAX_RECIPIENTS)
 
 
 def about_message(

@@ -9,13 +9,14 @@ The following address(es) failed:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 
-from gateway import Address, DeliveryStatus, RecipientStatus, ReportSource, hookimpl
-from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, notification, said_of, spans
+from gateway import Address, DeliveryStatus, ReportSource, hookimpl
+from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, spans
 from gateway.mail.dsn import readable_addresses
 from gateway.mail.report_source import addresses_in
+from gateway_reports.recipients import notification
 
 # An address that stands alone in an indented or marked line, perhaps with what comes next in the same line.
 _LINE = re.compile(
@@ -26,27 +27,24 @@ _LINE = re.compile(
 
 
 @hookimpl
-def read_report(source: ReportSource) -> DeliveryStatus | None:
-    named = {
-        str(address).lower(): str(address) for address in addresses_in(source.header("X-Failed-Recipients"))
-    }
+async def read_report(source: ReportSource) -> DeliveryStatus | None:
+    named = {str(address).lower() for address in addresses_in(source.header("X-Failed-Recipients"))}
     if not named and not is_bounce(source):
         return None
-    text = source.text
-    starts = _starts(text, named, addresses_in(source.header("To")))
     action = "failed" if named else action_of(source)
-    found: list[RecipientStatus] = []
+    starts = _starts(source.text, named, addresses_in(source.header("To")))
+    found = _said(source.text, starts) if starts else ((address, source.text) for address in sorted(named))
+    return await notification(source, found, action)
+
+
+def _said(text: str, starts: Sequence[re.Match[str]]) -> Iterator[tuple[str, str]]:
     for start, below in spans(text, starts):
         said = f"{start[3] or ''}\n{below}"
-        if len(starts) == 1 and not said.strip():  # some say why first, and then to whom
-            said = text
-        found.append(said_of(said, start[2], readable_addresses(start[2]), action))
-    if not found:
-        found = [said_of(text, address, readable_addresses(address), action) for address in named.values()]
-    return notification(source, found)
+        # Some say why first, and then to whom.
+        yield start[2], text if len(starts) == 1 and not said.strip() else said
 
 
-def _starts(text: str, named: Mapping[str, str], senders: tuple[Address, ...]) -> list[re.Match[str]]:
+def _starts(text: str, named: Set[str], senders: tuple[Address, ...]) -> list[re.Match[str]]:
     """The lines with recipients. Where the header names them, others count only if they stand out."""
     found: dict[str, re.Match[str]] = {}
     for match in islice(_LINE.finditer(text), 10 * MAX_RECIPIENTS):

@@ -10,8 +10,8 @@ import re
 from itertools import islice
 
 from gateway import DeliveryStatus, ReportSource, hookimpl
-from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, notification, said_of, spans
-from gateway.mail.dsn import readable_addresses
+from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, spans
+from gateway_reports.recipients import notification
 
 _RECIPIENT = re.compile(
     r"^[ \t]{0,2}[<\"]([^<>\"\s]{1,320}@[^<>\"\s]{1,255})[>\"](?:[ \t]\([^()\n]{1,200}\))?:(?=\s)",
@@ -20,16 +20,12 @@ _RECIPIENT = re.compile(
 
 
 @hookimpl
-def read_report(source: ReportSource) -> DeliveryStatus | None:
+async def read_report(source: ReportSource) -> DeliveryStatus | None:
     if not is_bounce(source):
         return None
     text = source.text
-    action = action_of(source)
-    found = [
-        said_of(_paragraphs(said), start[1], readable_addresses(start[1]), action)
-        for start, said in spans(text, _starts(text))
-    ]
-    return notification(source, found)
+    found = ((start[1], _paragraphs(said)) for start, said in spans(text, _starts(text)))
+    return await notification(source, found, action_of(source))
 
 
 def _starts(text: str) -> list[re.Match[str]]:

@@ -18,7 +18,7 @@ from gateway.mail.report_source import STATUS_TYPES, addresses_in, fields_within
 
 # The classes of the first are found by their words; many have the same ones, and it takes time.
 MAX_WORDED = 100
-PAUSE = 10  # recipients, then others have their turn
+PAUSE = 5  # recipients, then others have their turn
 
 
 @hookimpl

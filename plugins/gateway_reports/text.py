@@ -6,31 +6,20 @@ names, but neither the sender's nor a mail system's; else the one that the retur
 
 from __future__ import annotations
 
-from gateway import Address, DeliveryStatus, RecipientStatus, ReportSource, hookimpl
-from gateway.mail.bounce_text import (
-    FAILED,
-    action_of,
-    is_bounce,
-    is_system,
-    near,
-    notification,
-    said_of,
-)
+from gateway import Address, DeliveryStatus, ReportSource, hookimpl
+from gateway.mail.bounce_text import FAILED, action_of, is_bounce, is_system, near
 from gateway.mail.report_source import addresses_in
+from gateway_reports.recipients import notification
 
 
 @hookimpl
-def read_report(source: ReportSource) -> DeliveryStatus | None:
+async def read_report(source: ReportSource) -> DeliveryStatus | None:
     if not is_bounce(source):
         return None
-    text = source.text
     recipients = _recipients(source)
-    action = action_of(source)
-    found: list[RecipientStatus] = []
-    for address in recipients:
-        said = near(text, (address,), alone=len(recipients) == 1) or text
-        found.append(said_of(said, str(address), (address,), action))
-    return notification(source, found)
+    alone = len(recipients) == 1
+    found = ((str(one), near(source.text, (one,), alone=alone) or source.text) for one in recipients)
+    return await notification(source, found, action_of(source))
 
 
 def _recipients(source: ReportSource) -> tuple[Address, ...]:
