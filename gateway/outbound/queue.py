@@ -67,8 +67,8 @@ class QueueScheduler:
         Raises StoreError.
         """
         room = self._settings.max_deliveries - self._busy.total()
-        self._crowded = room <= 0
-        if self._crowded:
+        self._crowded = True  # until we know better: an attempt that ends meanwhile leaves a place
+        if room <= 0:
             return POLL
         wanted = Claim(
             owner=self._owner,

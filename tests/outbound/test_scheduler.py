@@ -1,0 +1,80 @@
+"""The queue's scheduler: whoever waits for a place gets it as soon as there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+import trio
+
+from gateway.clock import ManualClock
+from gateway.config.settings import QueueSettings
+from gateway.outbound.attempt import Attempts
+from gateway.outbound.queue import POLL, QueueScheduler
+from gateway.store import queue
+from gateway.store.changes import Claimed
+from gateway.store.store import Store
+from gateway.wakeup import Wakeup
+from tests.store.sample import submission
+
+
+class Recorded:
+    """Attempts that say when they begin, and end when they are told."""
+
+    def __init__(self) -> None:
+        self.begun, self.begin = trio.open_memory_channel[list[int]](100)
+        self.end = [trio.Event() for _ in range(10)]
+        self._count = 0
+
+    async def run(self, claims: Sequence[Claimed]) -> None:
+        end = self.end[self._count]
+        self._count += 1
+        self.begun.send_nowait([claimed.message.id for claimed in claims])
+        await end.wait()
+
+    async def next(self) -> list[int]:
+        with trio.fail_after(POLL / 2):
+            return await self.begin.receive()
+
+
+class SlowAnswers:
+    """A store whose answers to claims can be kept back."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.answered, self.go_on = trio.Event(), trio.Event()
+        self.go_on.set()
+
+    async def write(self, work: Callable[[sa.Connection], Any]) -> Any:
+        answer = await self._store.write(work)
+        self.answered.set()
+        await self.go_on.wait()
+        return answer
+
+
+async def test_a_place_that_is_left_while_a_claim_is_under_way_is_taken_at_once(tmp_path: Path) -> None:
+    clock, queued, attempts = ManualClock(), Wakeup(), Recorded()
+    async with Store.open(tmp_path, clock) as store, trio.open_nursery() as nursery:
+        slow = SlowAnswers(store)
+        settings = QueueSettings(max_deliveries_per_destination=1)
+        scheduler = QueueScheduler("me", settings, cast(Attempts, attempts), cast(Store, slow), clock, queued)
+        for to in ("u1@a.example", "u2@a.example"):
+            await store.write(partial(queue.add, new=submission(to), now=clock.now()))
+        stopping = trio.Event()
+        await nursery.start(partial(scheduler.serve, stopping=stopping))
+        assert await attempts.next() == [1]
+
+        slow.answered, slow.go_on = trio.Event(), trio.Event()
+        queued.set()
+        await slow.answered.wait()  # it found no place for the second
+        attempts.end[0].set()
+        await trio.testing.wait_all_tasks_blocked()
+        slow.go_on.set()
+        assert await attempts.next() == [2]
+
+        attempts.end[1].set()
+        stopping.set()
+        queued.set()
