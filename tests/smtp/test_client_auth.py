@@ -4,6 +4,8 @@ import hmac
 from base64 import b64decode, b64encode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.smtp.client import AskForTls, SmtpClient
 from gateway.smtp.client_auth import ChannelBinding, Credentials
@@ -293,6 +295,49 @@ def test_what_a_server_repeats_is_hidden() -> None:
 def test_credentials_that_cannot_be_sent(user: str, password: str) -> None:
     with pytest.raises(ValueError):
         Credentials(user, password)
+
+
+REPLIES = st.sampled_from(
+    [
+        b"334 \r\n",
+        b"334 cj14\r\n",  # r=x
+        b"334-\r\n",
+        b"334 ?\r\n",
+        b"235 ok\r\n",
+        b"250 AUTH PLAIN\r\n",
+        b"354 go\r\n",
+        b"421 bye\r\n",
+        b"454 later\r\n",
+        b"504 5.5.4 no\r\n",
+        b"33",
+        b"\xff\r\n",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(REPLIES, max_size=12), st.integers(1, 40))
+def test_any_replies(replies: list[bytes], chunk: int) -> None:
+    """It ends in one event at most, and nothing is shown."""
+    data = f"220 mx\r\n250-mx\r\n250 AUTH {ALL}\r\n".encode() + b"".join(replies)
+    client = SmtpClient(
+        "client.example", credentials=Credentials("me", PASSWORD, plain=True, without_tls=True)
+    )
+    ends: list[object] = []
+    said = b""
+    for start in range(0, len(data), chunk):
+        client.receive_data(data[start : start + chunk])
+        while not isinstance(event := client.next_event(), NeedData):
+            if isinstance(event, LoginStep):
+                client.answer_challenge(event.answer())
+            else:
+                ends.append(event)
+        said += client.data_to_send()
+    assert [isinstance(event, Ready | Failed) for event in ends] in ([], [True]) or client.closed
+    assert len(ends) <= 2  # a connection that was ready may fail
+    shown = client.transcript + repr(ends)
+    secrets = [line.rpartition(" ")[2] for line in said.decode().splitlines()[1:] if line.count(" ") != 1]
+    assert not [secret for secret in [PASSWORD, *secrets] if len(secret) > 12 and secret in shown]
 
 
 def test_misuse() -> None:
