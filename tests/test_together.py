@@ -43,6 +43,7 @@ async def test_a_failure_is_its_own() -> None:
         if calls == 1:
             await go_on.wait()
             raise ValueError("the first fails")
+        await trio.lowlevel.checkpoint()
 
     async def first() -> None:
         with pytest.raises(ValueError, match="the first fails"):
