@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 # Mail clients that the tests submit with: Debian's names of the packages, and of their programs.
 SYSTEM := curl swaks msmtp
 
-.PHONY: help run system test check format bench soak clean
+.PHONY: help run system test check format bench bench-reports soak clean
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ check: $(READY) system ## format, lint, types and tests: what continuous integra
 format: $(READY) ## format the code and sort its imports
 	$(BIN)/ruff check --fix gateway plugins tests benchmarks
 	$(BIN)/ruff format gateway plugins tests benchmarks
+
+bench-reports: $(READY) ## score how real bounces are read: make bench-reports CORPUS=DIRECTORY
+	$(BIN)/python -m benchmarks.bounces $(CORPUS)
 
 bench: $(READY)  ## run the benchmarks and print a table; one of them: make bench ONLY=deliver
 	$(BIN)/python -m benchmarks $(ONLY)

@@ -17,6 +17,7 @@ COMMANDS = {
     "queue": "queue",
     "webhook": "webhook",
     "suppression": "suppression",
+    "report": "report",
     "account": "account",
 }
 
