@@ -8,6 +8,7 @@ that a slow receiver holds up no other URL's.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ POLL = 5.0  # seconds: the longest that a missed hint, or another process's even
 STORE_AGAIN_AFTER = 1.0  # seconds
 FORMAT_TIME = 60.0  # seconds that a lease has beyond the call's own, for plugins and the store
 RECOVER_EVERY = 60.0  # seconds
+RECORD_WITHIN = 0.005  # seconds for a result, when no call waits for its place
 RECORD_TIME = 5.0  # seconds for the last results, once everything else was cancelled
 USER_AGENT = f"mail-gateway/{__version__}".encode()
 
@@ -63,6 +65,7 @@ class _Turn:
     due: tuple[_Due, ...]
     position: str
     wait: float  # seconds until there may be more
+    crowded: bool = False  # what is due waits for a place
 
 
 class _NoPayload(Exception):
@@ -97,6 +100,8 @@ class WebhookSender:
         self._busy: Counter[str] = Counter()  # URL -> calls under way
         self._results: list[CallResult] = []  # of calls that ended, not yet recorded
         self._position = ""
+        self._crowded = False
+        self._ended = Wakeup()
 
     async def serve(
         self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -108,6 +113,7 @@ class WebhookSender:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wake_at, stopping)
             nursery.start_soon(self._recover_expired)
+            nursery.start_soon(self._record_in_time)
             task_status.started()
             try:
                 while True:
@@ -122,7 +128,7 @@ class WebhookSender:
                         nursery.start_soon(self._run, due)
                     if stopping.is_set() and not self._busy and not self._results:
                         break
-                    if turn.wait and not self._results:
+                    if turn.wait:
                         await self._queued.wait(turn.wait)
             finally:
                 await self._record_rest()
@@ -167,6 +173,7 @@ class WebhookSender:
 
     async def _turn(self, may_claim: bool) -> _Turn:
         """Record the calls that ended, and claim what there is room for. Raises StoreError."""
+        self._crowded = True  # until we know better: a call that ends meanwhile leaves a place
         room = self._limits.max_calls - self._busy.total() if may_claim else 0
         results, self._results = self._results, []
         now = self._clock.now()
@@ -185,7 +192,7 @@ class WebhookSender:
             # Nothing was written, whatever the reason.
             self._results = results + self._results
             raise
-        self._position = turn.position
+        self._position, self._crowded = turn.position, turn.crowded
         return turn
 
     async def _record_rest(self) -> None:
@@ -209,7 +216,15 @@ class WebhookSender:
             self._busy[call.url] -= 1
             if not self._busy[call.url]:
                 del self._busy[call.url]
-            self._queued.set()
+            # Nobody waits for the result itself; a turn only for it would be in the next event's way.
+            (self._queued if self._crowded else self._ended).set()
+
+    async def _record_in_time(self) -> None:
+        while True:
+            await self._ended.wait(math.inf)
+            await trio.sleep(RECORD_WITHIN)
+            if self._results:
+                self._queued.set()
 
     async def _call(self, due: _Due) -> CallResult:
         """Format if it is the first time, send, and say what came of it."""
@@ -312,15 +327,15 @@ def _apply(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCall
     for result in results:
         webhook_calls.finish(conn, result, wanted.now)
     if wanted.room <= 0:
-        return _Turn((), wanted.position, POLL)
+        return _Turn((), wanted.position, POLL, crowded=True)
     claims = webhook_calls.claim(conn, wanted, _fallback)
-    wait = 0.0
-    if not claims.more:
-        due = webhook_calls.next_due(conn)
-        seconds = (due - wanted.now).total_seconds() if due is not None else POLL
-        # Due already, yet not claimed: its URL is busy, and the call under way will wake us when it ends.
-        wait = min(seconds, POLL) if seconds > 0 else POLL
-    return _Turn(tuple(_due(conn, call) for call in claims.calls), claims.position, wait)
+    calls = tuple(_due(conn, call) for call in claims.calls)
+    if claims.more:
+        return _Turn(calls, claims.position, 0.0)
+    due = webhook_calls.next_due(conn)
+    seconds = (due - wanted.now).total_seconds() if due is not None else POLL
+    crowded = seconds <= 0  # due already, yet not claimed: its URL is busy
+    return _Turn(calls, claims.position, POLL if crowded else min(seconds, POLL), crowded)
 
 
 def _due(conn: sa.Connection, call: Call) -> _Due:
