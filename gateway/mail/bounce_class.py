@@ -136,7 +136,7 @@ _WORDS: Final[tuple[tuple[FailureClass, tuple[str, ...]], ...]] = (
     (
         "temporary",
         (
-            r"\btemporar\w+|\btry (?:again )?later\b|\btoo (?:many|much|fast)\b|\brate limit",
+            r"\btemporar\w+|\btry (?:again )?later\b|\btoo (?:many (?!hops)|much|fast)|\brate limit",
             r"\bdeferred\b",
             r"\bgr[ea]ylist\w*|\bthrottl\w*",
         ),

@@ -57,7 +57,7 @@ _KNOWN: Final = re.compile(
 _DIVIDER: Final = re.compile(
     r"[\W_]*(?:(?:this|here|below|included|enclosed|attached|the|an?|is|line|following) ){0,6}"
     r"(?:cop(?:y|ies) of|headers? (?:of|follow)|(?:original|returned|unsent) (?:message|mail)"
-    r"|message headers?)\b(?! (?:was|has|from|to|you|could|did)\b)|[-=*_#~+ \t]{3,}$|$",
+    r"|message headers?)\b(?! (?:was|has|from|to|you|could|did)\b)|[-=*_#~+ \t]{3,}$",
     re.IGNORECASE,
 )
 # The fields of a recipient's delivery status within a text: these two, near each other.

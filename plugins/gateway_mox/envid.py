@@ -14,20 +14,23 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[Repo
     Only an identifier that the gateway made, for one recipient alone, is trusted; it also says which message
     is meant when an alias on the way made another recipient of it.
     """
-    if report.feedback is not None and report.feedback.envelope_id:
-        messages = await sent.find(env_id=report.feedback.envelope_id)
-        return complained(report.feedback, messages, "envid", _secret) or None
-    if report.dsn is None or not report.dsn.envelope_id:
+    said = report.feedback or report.dsn
+    if said is None or not said.envelope_id:
         return None
-    recipients = report.dsn.recipients
+    recipients = report.dsn.recipients if report.dsn is not None else ()
     # Some servers leave it encoded as it was on the wire.
-    for env_id in dict.fromkeys((report.dsn.envelope_id, decode_xtext(report.dsn.envelope_id))):
+    for env_id in dict.fromkeys((said.envelope_id, decode_xtext(said.envelope_id))):
         messages = await sent.find(env_id=env_id)
+        if report.feedback is not None:
+            about = complained(report.feedback, messages, "envid", _secret)
+            if about:
+                return about
+            continue
         if len(messages) == len(recipients) == 1 and _secret(messages[0]):
             return (ReportMatch(messages[0].id, "envid", recipients[0], trusted=True),)
         found = by_recipient(recipients, messages)
         if found:
-            return tuple(ReportMatch(m.id, "envid", said, _secret(m)) for said, m in found)
+            return tuple(ReportMatch(m.id, "envid", one, _secret(m)) for one, m in found)
     return None
 
 

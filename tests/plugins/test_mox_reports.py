@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from gateway import Address, DeliveryStatus, IncomingReport, QueuedMessage, RecipientStatus, ReportMatch
+from gateway import (
+    Address,
+    DeliveryStatus,
+    FeedbackReport,
+    IncomingReport,
+    QueuedMessage,
+    RecipientStatus,
+    ReportMatch,
+)
 from gateway_mox import envid, fromid, messageid
 from tests.hooks.helpers import a_message, a_report
 
@@ -125,3 +133,51 @@ async def test_messageid_of_several() -> None:
     answer = await messageid.match_report(given, known)
     assert answer is not None
     assert [match.queue_msg_id for match in answer] == [2, 1]
+
+
+# --- Complaints -----------------------------------------------------------------------------------
+
+
+def complaint(*addresses: str, details: tuple[str, ...] = (), **fields: Any) -> IncomingReport:
+    named = tuple(map(Address.parse, addresses))
+    return replace(
+        a_report(),
+        details=details,
+        feedback=FeedbackReport(feedback_type="abuse", recipients=named, **fields),
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "trusted"), [((), True), (("YOU@example.net",), True), (("me@example.net",), False)]
+)
+async def test_complaints_by_fromid(named: tuple[str, ...], trusted: bool) -> None:
+    answer = await fromid.match_report(complaint(*named, details=(SECRET,)), sent(from_id=SECRET))
+    assert answer == ReportMatch(1, "fromid", None, trusted)
+    guessed = await fromid.match_report(complaint(details=("order-17",)), sent(from_id="order-17"))
+    assert guessed == ReportMatch(1, "fromid", None, False)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "by", "given", "known"),
+    [
+        (envid, "envid", {"envelope_id": "E+2B"}, {"env_id": "E+"}),
+        (messageid, "messageid", {"message_id": "<7@example.org>"}, {}),
+    ],
+)
+@pytest.mark.parametrize("secret", [True, False])
+async def test_complaints_by_identifiers(
+    plugin: Any, by: str, given: dict[str, Any], known: dict[str, Any], secret: bool
+) -> None:
+    known = known | {
+        "env_id_origin": "recipient" if secret else "transaction",
+        "message_id_secret": secret,
+    }
+    found = (ReportMatch(1, by, None, secret),)
+    assert await plugin.match_report(complaint("You@example.net", **given), sent(**known)) == found
+    # Who hides the recipient is believed only if one recipient alone can know the identifier.
+    assert await plugin.match_report(complaint(**given), sent(**known)) == (found if secret else None)
+    two = sent("you@example.net", "me@example.net", **known)
+    assert await plugin.match_report(complaint(**given), two) is None
+    assert await plugin.match_report(complaint("you@example.net", **given), two) == found
+    for other in (complaint("she@example.net", **given), complaint("you@example.net")):
+        assert await plugin.match_report(other, sent(**known)) is None

@@ -106,3 +106,10 @@ def test_the_rule_of_three(successes: tuple[bool, ...], third: bool, source: Fai
 
 def test_a_failure_without_a_code_says_nothing() -> None:
     assert suppress(failure(0, "5.1.1"), "queue", earlier(False, False)) is None
+
+
+def test_a_complaint() -> None:
+    """At once, and without a code."""
+    complained = Outcome.permanent("complaint: abuse, by Loop/1.0")
+    assert suppress(complained, "complaint", ()) == Suppress("complaint: abuse, by Loop/1.0")
+    assert suppress(complained, "dsn", ()) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import bounces
-from gateway import Address, AutomaticReply, DeliveryStatus, FeedbackReport
+from gateway import Address, AutomaticReply, DeliveryStatus, FailureClass, FeedbackReport
 from gateway.config.settings import Settings
 from gateway.hooks import Hooks
 from gateway.mail.report_source import read_source
 from gateway.plugins import load_plugins
+from tests.docs.pages import all_sections, tables, text
 from tests.plugins.report_formats import FORMATS, SENT, Said
 
 Answer = DeliveryStatus | FeedbackReport | AutomaticReply | None
@@ -346,3 +347,14 @@ async def test_real_messages(hooks: Hooks) -> None:
     for label in ("4", "5"):
         assert figures.recall(label) >= 0.94
         assert figures.precision(label) >= 0.90
+
+
+# --- The page ----------------------------------------------------------------------------------------
+
+
+def test_the_page_has_the_readers_and_the_classes(hooks: Hooks) -> None:
+    sections = all_sections(text("reports.md"))
+    [readers] = tables(sections["What is read"])
+    assert tuple(row["plugin"].strip("`") for row in readers) == hooks.gateway.plugins("read_report")
+    [classes] = tables(sections["Classes"])
+    assert [row["class"].strip("`") for row in classes] == [name for name in get_args(FailureClass) if name]
