@@ -22,6 +22,7 @@ import trio
 from gateway import Address, AddressError, AutomaticReply, DeliveryStatus, FeedbackReport, RecipientStatus
 from gateway.config.settings import Settings
 from gateway.hooks import Hooks
+from gateway.mail.dsn import readable_addresses
 from gateway.mail.report_source import read_source
 from gateway.plugins import load_plugins
 
@@ -137,10 +138,9 @@ def _count(figures: Figures, label: dict[str, Any], answer: Answer) -> None:
         return
     figures.bounces += 1
     said = answer.recipients if isinstance(answer, DeliveryStatus) else ()
-    by_address = {_key(address): one for one in reversed(said) for address in reversed(one.addresses)}
+    by_address = {_recipient(one): one for one in reversed(said)}
     wanted = [_key(address) for address in label["recipients"]]
-    found = [one for one in said if {_key(address) for address in one.addresses} & set(wanted)]
-    if set(wanted) <= set(by_address) and len(found) == len(said):
+    if set(wanted) == set(by_address):
         figures.recipients += 1
     else:
         read = ", ".join(one.final_recipient or "?" for one in said) or "nobody"
@@ -163,6 +163,12 @@ def _count(figures: Figures, label: dict[str, Any], answer: Answer) -> None:
             if not same:
                 ours = ", ".join(f"{one.failure}: {_said(one)}" for one in read_as if one is not None)
                 figures.wrong.append(f"{name}: not {row['reason']} but {ours or 'nothing'}")
+
+
+def _recipient(one: RecipientStatus) -> str:
+    """Final-Recipient; else Original-Recipient."""
+    readable = (*readable_addresses(one.final_recipient), *one.addresses)
+    return _key(readable[0]) if readable else one.final_recipient
 
 
 def _key(address: Address | str) -> str:

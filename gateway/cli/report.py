@@ -16,7 +16,7 @@ from gateway.config.settings import Settings
 from gateway.errors import GatewayError
 from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
-from gateway.mail.dsn import DeliveryStatus, RecipientStatus
+from gateway.mail.dsn import DeliveryStatus, RecipientStatus, readable_addresses
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.mail.report_source import ReportSource, read_source
 from gateway.plugins import load_plugins
@@ -113,7 +113,8 @@ def _described(read: DeliveryStatus | FeedbackReport | AutomaticReply | None) ->
 
 def _recipient(said: RecipientStatus) -> dict[str, Any]:
     return {
-        "Address": str(said.addresses[0]) if said.addresses else said.final_recipient,
+        "Address": str(next(iter((*readable_addresses(said.final_recipient), *said.addresses)), "")),
+        "OriginalRecipient": said.original_recipient,
         "Action": said.action,
         "Class": said.failure,
         "Permanent": said.permanent,

@@ -29,6 +29,9 @@ _REMOTE: Final = (
 )
 
 # Who writes bounces (RFC 5321, 4.5.5; RFC 2142), and how their subjects begin.
+_DAEMONS: Final = re.compile(
+    r"\bmailer[-_. ]?daemon\b|\bmail[-_. ]?delivery[-_. ]?(?:sub)?system\b", re.IGNORECASE
+)
 _SYSTEMS: Final = re.compile(
     r"(?:mailer[-_.]?daemon|postmaster|mail[-_.]?delivery[-_.]?(?:sub)?system|mdaemon|mail[-_.]?daemon"
     r"|bounces?|double-?bounce|daemon|no-?reply|system[-_. ]?administrator|mail(?:er)?[-_.]?(?:agent|robot))"
@@ -40,7 +43,9 @@ _SUBJECTS: Final = re.compile(
     r"|delivery (?:status|fail|has)"
     r"|fail(?:ed|ure)\b.{0,40}\b(?:notice|deliver|mail|message)|(?:mail|message|deliver\w*)\b.{0,40}\bfail"
     r"|failure notice|(?:mail|delivery) (?:system )?(?:error|problem|warning)|bounced?\b"
-    r"|warning: (?:message|could not)|delayed|rejected|nondeliver|non remis|unzustellbar|не доставлено",
+    r"|warning: (?:message|could not)|delayed|rejected|nondeliver|non remis|unzustellbar|nicht zustellbar"
+    r"|échec|non distribu|no entregad|no se pudo entregar|não entregue|mancata consegna|не доставлен"
+    r"|配信|退信|返信不能",
     re.IGNORECASE,
 )
 _HELP: Final = re.compile(r"(?:support|help(?:desk)?|abuse|info|contact|admin(?:istrator)?)$", re.IGNORECASE)
@@ -70,14 +75,20 @@ def may_be_bounce(sender: str, subject: str) -> bool:
 def is_bounce(source: ReportSource) -> bool:
     """Whether a message is what a mail system writes when it did not deliver another.
 
-    Two of its sender, its subject and its text must say so.
+    A daemon writes nothing else. Else two of sender, subject and text must say so. The null sender counts only
+    beside the subject: automatic replies have it, too (RFC 3834).
     """
+    sender = source.header("From")[:500]
+    if _DAEMONS.search(sender):
+        return True
     subject = bool(_SUBJECTS.search(source.header("Subject")[:500]))
-    return (from_system(source) or subject) and (subject or bool(FAILED.search(source.text[:MAX_SAID])))
+    text = bool(FAILED.search(source.text[:MAX_SAID]))
+    null = source.header("Return-Path").strip() == "<>"
+    return [from_system(source) or (null and subject), subject, text].count(True) >= 2
 
 
 def from_system(source: ReportSource) -> bool:
-    """Whether the sender calls itself a mail system: the null sender alone says less, since RFC 3834."""
+    """Whether the sender calls itself a mail system."""
     return bool(_SYSTEMS.search(source.header("From")[:500]))
 
 

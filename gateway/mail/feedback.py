@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.mail.address import Address, AddressError
 from gateway.mail.dsn import decode_xtext, readable_addresses
 from gateway.mail.headers import Headers, read_headers
-from gateway.mail.report_source import MAX_ADDRESSES, ReportSource, addresses_in
+from gateway.mail.report_source import MAX_ADDRESSES, RETURNED_TYPES, ReportSource, addresses_in
 
 # RFC 5965, 7.3. The other types are none: "not-spam" takes one back, "auth-failure" (RFC 6591) is nobody's.
 COMPLAINTS: Final = frozenset({"abuse", "fraud"})
 MAX_VALUE = 1_000  # characters
+
+_FIELD: Final = re.compile(r"^Feedback-Type:", re.IGNORECASE | re.MULTILINE)
+_FIELDS: Final = re.compile(
+    r"^(?:Feedback-Type|User-Agent|Version|Source-IP|Original-Mail-From|Original-Rcpt-To|Arrival-Date):",
+    re.IGNORECASE | re.MULTILINE,
+)
+_COMPLAINT: Final = re.compile(r"\s*complaint about (?:a )?(?:message|e-?mail) from\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +47,9 @@ def read_feedback(source: ReportSource) -> FeedbackReport | None:
     """The feedback report in a message; None if it is none."""
     text = source.fields("message/feedback-report")
     if text is None:
-        return None
+        text = _within(source)
+    if text is None:
+        return _without_fields(source)
     fields = _fields(text)
     return FeedbackReport(
         feedback_type=_value(fields, "Feedback-Type").partition("(")[0].strip().lower() or "other",
@@ -51,6 +61,35 @@ def read_feedback(source: ReportSource) -> FeedbackReport | None:
         user_agent=_value(fields, "User-Agent"),
         source_ip=_value(fields, "Source-IP"),
         reporting_mta=_value(fields, "Reporting-MTA").rpartition(";")[2].strip(),
+    )
+
+
+def may_be_complaint(subject: str) -> bool:
+    """Whether a Subject, decoded, is that of a complaint without a part of its own."""
+    return _COMPLAINT.match(subject[:500]) is not None
+
+
+def _within(source: ReportSource) -> str | None:
+    """The fields, where they have lost their own part."""
+    for part in source.parts:
+        found = _FIELD.search(part.text) if part.content_type not in RETURNED_TYPES else None
+        if found is not None and len(_FIELDS.findall(part.text)) >= 2:
+            start = part.text.rfind("\n\n", 0, found.start())
+            return part.text[start + 2 if start >= 0 else 0 :]
+    return None
+
+
+def _without_fields(source: ReportSource) -> FeedbackReport | None:
+    """Microsoft's reports (JMRP) are the message alone, with the recipient in a field of its own."""
+    if not source.returned or not may_be_complaint(source.header("Subject")):
+        return None
+    return FeedbackReport(
+        feedback_type="abuse",
+        recipients=_returned_to(source),
+        mail_from=_returned_path(source),
+        message_id=source.returned_message_id,
+        feedback_id=next(iter(source.returned.get("cfbl-feedback-id", ())), "")[:MAX_VALUE],
+        user_agent=source.header("From")[:MAX_VALUE],
     )
 
 
@@ -72,7 +111,7 @@ def _named(fields: Headers) -> tuple[Address, ...]:
 
 def _returned_to(source: ReportSource) -> tuple[Address, ...]:
     """Whom the returned message was for, if it names one address only: else somebody else may be meant."""
-    for name in ("x-original-to", "delivered-to", "original-recipient", "to"):
+    for name in ("x-hmxmroriginalrecipient", "x-original-to", "delivered-to", "original-recipient", "to"):
         found = addresses_in(" ".join(source.returned.get(name, ()))[:MAX_VALUE])
         if found:
             return found if len(found) == 1 else ()

@@ -68,6 +68,10 @@ class Headers:
     def __contains__(self, name: str) -> bool:
         return name.lower().encode() in self._index
 
+    def count(self, name: str) -> int:
+        """How many fields have that name, any case."""
+        return len(self._index.get(name.lower().encode(), ()))
+
     def get_all(self, name: str) -> list[str]:
         """The unfolded values of all fields of that name, any case; encoded words are left as they are."""
         return [unfold(value) for value in self._index.get(name.lower().encode(), ())]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from gateway.mail import structure
 from gateway.mail.bounce_text import may_be_bounce
+from gateway.mail.headers import read_headers
+from gateway.mail.feedback import may_be_complaint
 from gateway.mail.structure import Summary
 
 
@@ -59,19 +61,23 @@ def parse_message(data: bytes) -> ParsedMessage:
 
 
 def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
-    """Of a message, or only its header section. Never raises."""
-    parsed = structure.parse(data)
-    summary, root = structure.summary(parsed), parsed.root
+    """Of a message, or only its header section. Never raises.
+
+    Reads no field but those that it tells of: it runs for every message that comes in.
+    """
+    headers, _ = read_headers(data)
+    content_type, params = structure.content_type_of(headers)
+    from_, message_ids = headers.addresses("From"), headers.message_ids("Message-ID")
+    subject = headers.text("Subject")
+    report = content_type == "multipart/report"
     return ParsedHeader(
-        received=len(parsed.headers.get_all("Received")),
-        msg_from=summary.from_[0].address if summary.from_ else "",
-        message_id=summary.message_id,
-        subject=summary.subject,
-        dsn=root.content_type == "multipart/report"
-        and root.params.get("report-type", "").lower() in ("delivery-status", "global-delivery-status"),
-        may_report=root.content_type == "multipart/report"
-        or may_be_bounce(parsed.headers.text("From"), summary.subject),
-        automated=structure.automated(parsed, null_sender),
+        received=headers.count("Received"),
+        msg_from=from_[0].address if from_ else "",
+        message_id=message_ids[0] if message_ids else "",
+        subject=subject,
+        dsn=report and params.get("report-type", "").lower() in ("delivery-status", "global-delivery-status"),
+        may_report=report or may_be_bounce(headers.text("From"), subject),
+        automated=structure.automated(headers, content_type, null_sender),
     )
 
 

@@ -162,9 +162,15 @@ def summary(parsed: Parsed) -> Summary:
     )
 
 
-def automated(parsed: Parsed, mail_from_empty: bool) -> bool:
+def content_type_of(headers: Headers, default: str = "text/plain") -> tuple[str, dict[str, str]]:
+    """The content type in lower case, and its parameters; the default where it is missing or is none
+    (RFC 2045, 5.2)."""
+    content_type, params = parse_parameters(headers.get("Content-Type"))
+    return (content_type, params) if _CONTENT_TYPE.fullmatch(content_type) else (default, {})
+
+
+def automated(headers: Headers, content_type: str, mail_from_empty: bool) -> bool:
     """Whether a machine sent the message, and answering it by a machine is wrong (webhooks: Automated)."""
-    headers = parsed.root.headers
     if mail_from_empty or any(name in headers for name in _AUTOMATED):
         return True
     if any(
@@ -172,7 +178,7 @@ def automated(parsed: Parsed, mail_from_empty: bool) -> bool:
         for value in headers.get_all("Auto-Submitted")
     ):
         return True  # RFC 3834, 5: the keyword may have parameters and comments
-    return parsed.root.content_type == "multipart/report"
+    return content_type == "multipart/report"
 
 
 class _Reader:
@@ -191,10 +197,7 @@ class _Reader:
         headers, body = read_headers(self.data, start, end, min(MAX_FIELDS, self.fields))
         self.fields -= len(headers.fields)
         beyond = headers.oversized
-        content_type, params = parse_parameters(headers.get("Content-Type"))
-        if not _CONTENT_TYPE.fullmatch(content_type):
-            # Missing, or no content type at all (RFC 2045, 5.2).
-            content_type, params = default, {}
+        content_type, params = content_type_of(headers, default)
         disposition, disposition_params = parse_parameters(headers.get("Content-Disposition"))
         encoding = headers.get("Content-Transfer-Encoding").partition("(")[0].strip().lower()
         members: tuple[Part, ...] = ()

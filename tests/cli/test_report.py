@@ -60,6 +60,7 @@ def test_for_scripts(nowhere: Path) -> None:
         "Recipients": [
             {
                 "Address": "ada@example.net",
+                "OriginalRecipient": "",
                 "Action": "failed",
                 "Class": "bad-mailbox",
                 "Permanent": True,

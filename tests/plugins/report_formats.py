@@ -219,6 +219,12 @@ FORMATS = {
         subject="Unzustellbar: Ihre Bestellung",
         content_type="text/plain; charset=utf-8",
     ),
+    "a daemon's, in any language": Format(
+        "このメールは送信できませんでした。\n\nada@example.net\n\n550 5.1.1 unknown user\n\n" + SENT,
+        (UNKNOWN,),
+        subject="=?utf-8?b?44Oh44O844Or?=",
+        content_type="text/plain; charset=utf-8",
+    ),
     "RFC 3464, and what its fields lack": Format(
         "--b\nContent-Type: text/plain\n\nHi!\n\nada@example.net: 550 5.1.1 <ada@example.net>: nobody\n\n"
         "--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example.com\n\n"

@@ -112,6 +112,38 @@ async def test_no_complaints(hooks: Hooks, kind: str) -> None:
     assert (answer.feedback_type, answer.is_complaint) == (kind or "other", False)
 
 
+async def test_feedback_whose_fields_lost_their_part(hooks: Hooks) -> None:
+    data = (
+        "From: fbl@isp.example\r\nSubject: FW\r\nContent-Type: text/plain\r\n\r\nA complaint:\r\n\r\n"
+        "User-Agent: Loop/1.0\r\nFeedback-Type: abuse\r\nOriginal-Rcpt-To: ada@example.net\r\n\r\n" + SENT
+    )
+    answer = await read(hooks, data.encode())
+    assert isinstance(answer, FeedbackReport)
+    assert (answer.feedback_type, answer.user_agent) == ("abuse", "Loop/1.0")
+    assert (answer.recipients, answer.message_id) == (
+        (Address("ada", "example.net"),),
+        "<order-1@example.org>",
+    )
+
+
+@pytest.mark.parametrize("returned", [True, False])
+async def test_a_complaint_without_fields(hooks: Hooks, returned: bool) -> None:
+    part = (
+        f"--b\r\nContent-Type: message/rfc822\r\n\r\nX-HmXmrOriginalRecipient: bob@example.net\r\n{SENT}\r\n"
+    )
+    data = (
+        "From: staff@isp.example\r\nSubject: complaint about message from 192.0.2.7\r\n"
+        f"Content-Type: multipart/mixed; boundary=b\r\n\r\n{part if returned else ''}--b--\r\n"
+    )
+    answer = await read(hooks, data.encode())
+    if not returned:
+        assert answer is None
+        return
+    assert isinstance(answer, FeedbackReport)
+    assert (answer.is_complaint, answer.recipients) == (True, (Address("bob", "example.net"),))
+    assert answer.message_id == "<order-1@example.org>"
+
+
 # --- Amazon's -------------------------------------------------------------------------------------
 
 
@@ -216,6 +248,13 @@ ORDINARY = {
         "From: MAILER-DAEMON\r\nSubject: failure notice\r\n\r\nSomething could not be delivered.\r\n"
     ),
     "nothing": "",
+    "with the null sender": (
+        "Return-Path: <>\r\nFrom: Ada <ada@example.net>\r\nSubject: Re: hi\r\n\r\n"
+        "I could not send it:\r\n\r\n  bob@example.net\r\n"
+    ),
+    "with such a subject": (
+        "From: Ada <ada@example.net>\r\nSubject: The train was delayed\r\n\r\n  bob@example.net\r\n"
+    ),
 }
 
 

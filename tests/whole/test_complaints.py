@@ -117,6 +117,13 @@ async def test_one_that_returns_the_message(gateway: Running) -> None:
     assert (failed["MatchedBy"], failed["Suppressing"]) == ("messageid", True)
 
 
+async def test_a_large_one(gateway: Running) -> None:
+    """It is decoded in a worker process."""
+    item = await sent(gateway)
+    await report(gateway, item, of("sendmail, without fields") + b"All that was said.\r\n" * 10_000)
+    assert (await gateway.webhooks.event("failed"))["SMTPEnhancedCode"] == "5.1.1"
+
+
 async def test_one_without_a_code_suppresses_nobody(gateway: Running) -> None:
     item = await sent(gateway)
     await report(gateway, item, of("domino"))
