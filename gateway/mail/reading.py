@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from gateway.mail import structure
 from gateway.mail.bounce_text import may_be_bounce
-from gateway.mail.headers import read_headers
 from gateway.mail.feedback import may_be_complaint
+from gateway.mail.headers import read_headers
 from gateway.mail.structure import Summary
 
 
@@ -76,7 +76,7 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
         message_id=message_ids[0] if message_ids else "",
         subject=subject,
         dsn=report and params.get("report-type", "").lower() in ("delivery-status", "global-delivery-status"),
-        may_report=report or may_be_bounce(headers.text("From"), subject),
+        may_report=report or may_be_bounce(headers.text("From"), subject) or may_be_complaint(subject),
         automated=structure.automated(headers, content_type, null_sender),
     )
 

@@ -25,7 +25,7 @@ def read(data: bytes) -> Parsed:
     parsed = parse(data)
     summary(parsed)
     readable(parsed)
-    automated(parsed, mail_from_empty=False)
+    automated(parsed.headers, parsed.root.content_type, mail_from_empty=False)
     return parsed
 
 

@@ -244,8 +244,8 @@ def test_summary() -> None:
 )
 def test_automated(header: str, expected: bool) -> None:
     parsed = parse(f"{header}\r\n\r\nx".encode())
-    assert automated(parsed, mail_from_empty=False) is expected
-    assert automated(parsed, mail_from_empty=True) is True
+    assert automated(parsed.headers, parsed.root.content_type, mail_from_empty=False) is expected
+    assert automated(parsed.headers, parsed.root.content_type, mail_from_empty=True) is True
 
 
 def test_readable_text_is_cut_at_1_mib_between_characters() -> None:
@@ -292,7 +292,7 @@ def read_everything(data: bytes) -> None:
     parsed = parse(data)
     summary(parsed)
     readable(parsed)
-    automated(parsed, mail_from_empty=False)
+    automated(parsed.headers, parsed.root.content_type, mail_from_empty=False)
 
     def walk(part: Part) -> None:
         assert part.decoded_size == len(decoded(part))
