@@ -6,18 +6,20 @@ both leave the connection closed.
 """
 
 import math
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
+from ipaddress import ip_address
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import trio
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
-from gateway.net.tls import TlsStream, client_context
+from gateway.net.tls import TlsError, TlsStream, client_context
+from gateway.net.tls_results import TlsFault
 from gateway.smtp.client import AskForTls, Event, SmtpClient
 from gateway.smtp.client_auth import ChannelBinding, Credentials
 from gateway.smtp.events import Failed, Finished, LoginStep, NeedData, Ready, SendData, TlsStarting
@@ -27,6 +29,10 @@ from gateway.smtp.transaction import Capabilities, Transaction
 _BLOCK = 65536  # octets sent, or read, at once
 _LAST_WORDS = 5.0  # seconds to read what a server said before it closed the connection
 _NETWORK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+# Makes a connection to a host and port. Raises OSError, whose text is one line for people.
+Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
 
 class TlsPolicy(Enum):
@@ -51,14 +57,15 @@ class ClientSettings:
     """How to talk to servers. Times are in seconds, those of RFC 5321 section 4.5.3.2 as upper bounds.
 
     `tls_at_once`: TLS before the greeting (RFC 8314), instead of STARTTLS; the policy then says only whether
-    certificates are verified. `ca_file` replaces the authorities that this system knows (a path, PEM). With
-    `credentials` we log in (RFC 4954).
+    certificates are verified. `ca_file` replaces the authorities that this system knows (a path, PEM).
+    `tls_context` replaces what would be made of these. With `credentials` we log in (RFC 4954).
     """
 
     hello_name: str
     tls: TlsPolicy = TlsPolicy.NONE
     tls_at_once: bool = False
     ca_file: str | None = None
+    tls_context: SSL.Context | None = None
     credentials: Credentials | None = None
     tls_timeout: float = 60.0  # for a handshake
     connect_timeout: float = 30.0
@@ -100,8 +107,9 @@ class SmtpConnection:
         self._limit = trio.CancelScope()  # one for a whole exchange; its deadline moves with what is done
         self._sending = False  # what the deadline is for; else for the next reply
         self._replies = -1  # read when it was set
-        self.remote_ip = ""  # connected to; "" when the stream is no socket
+        self.remote_ip = ""  # connected to; "" when it is not known
         self.transactions = 0  # begun on it
+        self.tls_fault: TlsFault | None = None  # why a handshake failed
 
     @property
     def failure(self) -> Result | None:
@@ -212,14 +220,17 @@ class SmtpConnection:
         """Do the handshake; without success the connection is lost."""
         assert self._stream is not None
         settings = self._settings
-        context = _context(settings.tls is TlsPolicy.VERIFIED, settings.ca_file)
+        context = settings.tls_context or _context(settings.tls is TlsPolicy.VERIFIED, settings.ca_file)
         self._limit.deadline = math.inf  # the handshake has its own
         try:
             self._stream = tls = await TlsStream.connect(
                 self._stream, context, self._host, timeout=settings.tls_timeout
             )
         except _NETWORK_ERRORS as error:
-            self._machine.connection_lost(_explain(error))
+            reason = _explain(error)
+            kind = error.failure if isinstance(error, TlsError) else "validation-failure"
+            self.tls_fault = TlsFault(kind, reason)
+            self._machine.connection_lost(reason)
             return
         self._machine.tls_started(_binding(tls) if settings.credentials is not None else None)
 
@@ -302,14 +313,23 @@ class SmtpConnection:
             self._machine.end_message()
 
 
-async def connect_smtp(host: str, port: int, settings: ClientSettings) -> SmtpConnection:
-    """Connect to a host name or IP address, and greet the server. `failure` tells whether that worked."""
-    connection = SmtpConnection(None, settings, host)
+async def connect_smtp(
+    host: str,
+    port: int,
+    settings: ClientSettings,
+    *,
+    server_name: str = "",
+    dial: Dial = trio.open_tcp_stream,
+) -> SmtpConnection:
+    """Connect to a host name or IP address, and greet the server. `failure` tells whether that worked.
+
+    `server_name` is asked for in TLS (SNI), and verified if anything is, in place of `host`.
+    """
+    connection = SmtpConnection(None, settings, server_name or host)
     with trio.move_on_after(settings.connect_timeout) as scope:
         try:
-            stream = await trio.open_tcp_stream(host, port)
-            connection._stream = stream
-            connection.remote_ip = str(stream.socket.getpeername()[0])
+            connection._stream = await dial(host, port)
+            connection.remote_ip = _remote_ip(connection._stream, host)
         except OSError as error:
             connection._machine.connection_lost(f"can't connect to {host} port {port}: {_explain(error)}")
     if scope.cancelled_caught:
@@ -331,6 +351,14 @@ async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings, host: str
 @lru_cache(maxsize=16)
 def _context(verified: bool, ca_file: str | None) -> SSL.Context:
     return client_context(verified=verified, ca_file=ca_file)
+
+
+def _remote_ip(stream: trio.abc.Stream, host: str) -> str:
+    """Raises OSError if the connection is gone already."""
+    try:
+        return str(ip_address(host))  # also where a proxy has connected us to it
+    except ValueError:
+        return str(stream.socket.getpeername()[0]) if isinstance(stream, trio.SocketStream) else ""
 
 
 def _binding(tls: TlsStream) -> ChannelBinding | None:

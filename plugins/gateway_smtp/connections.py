@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import trio
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.net.smtp_client import SmtpConnection
+from gateway.smtp.results import Result
 
 SHORTEST_SLEEP = 0.5  # seconds
 CLOSING = 1.0  # seconds, to close all that is open at the end
@@ -26,14 +27,21 @@ class KeepSettings(BaseModel):
     idle: Annotated[float, Field(ge=0)] = 10.0  # seconds since its last message
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Kept:
     """A connection and what it has been used for."""
 
     connection: SmtpConnection
-    hostname: str  # ours, that it was opened with
+    key: Hashable  # of the next hop, our host name included
     opened: float  # trio's time
     idle_since: float = 0.0
+    refused: Result | None = None  # why we do not use it, though the server would
+    tls_used: str = ""  # the version, and how far the server was verified
+
+    @property
+    def failure(self) -> Result | None:
+        """Why it is of no use."""
+        return self.refused or self.connection.failure
 
     @property
     def reused(self) -> bool:
@@ -43,32 +51,32 @@ class Kept:
     def spent(self) -> bool:
         """It takes no further transaction."""
         most = self.connection.capabilities.max_transactions
-        return self.connection.failure is not None or (
-            most is not None and self.connection.transactions >= most
-        )
+        return self.failure is not None or (most is not None and self.connection.transactions >= most)
 
 
 class Connections:
-    """The connections of one transport to one next hop. Those in use are their users'.
+    """The idle connections of one transport. Those in use are their users'.
 
     `serve` has to run: it ends those that are not kept, so that nobody who has a result waits for that.
     """
 
-    def __init__(self, settings: KeepSettings, open_new: Callable[[str], Awaitable[SmtpConnection]]) -> None:
-        self._settings, self._open_new = settings, open_new
-        self._idle: deque[Kept] = deque()  # the longest idle first
+    def __init__(self, settings: KeepSettings) -> None:
+        self._settings = settings
+        self._idle: OrderedDict[Kept, None] = OrderedDict()  # the longest idle first
+        self._by_key: defaultdict[Hashable, list[Kept]] = defaultdict(list)  # the same, by next hop
         self._leaving: deque[Kept] = deque()
         self._something_leaves = trio.Event()
 
-    async def take(self, hostname: str, *, new: bool = False) -> Kept:
-        """The connection opened with our `hostname` that was used last, or a new one (perhaps failed)."""
+    def take(self, key: Hashable, fits: Callable[[Kept], bool] = lambda _kept: True) -> Kept | None:
+        """The connection to a next hop that was used last, of those that fit; None if none is left."""
         now = trio.current_time()
-        if not new and self._idle:
-            kept = self._idle.pop()
-            if kept.hostname == hostname and self._fresh(kept, now):
+        for kept in reversed(self._by_key.get(key, ())):
+            if not self._fresh(kept, now):
+                continue
+            if fits(kept):
+                self._remove(kept)
                 return kept
-            self._leave(kept)
-        return Kept(await self._open_new(hostname), hostname, now)
+        return None
 
     def give_back(self, kept: Kept) -> None:
         """Keep the connection, or have it ended."""
@@ -76,14 +84,26 @@ class Connections:
         if kept.connection.failure is not None:
             return  # it is closed
         if (
-            not kept.spent
-            and kept.connection.transactions < self._settings.messages
-            and len(self._idle) < self._settings.connections
-            and self._fresh(kept, kept.idle_since)
+            kept.spent
+            or kept.connection.transactions >= self._settings.messages
+            or not self._settings.connections
+            or not self._fresh(kept, kept.idle_since)
         ):
-            self._idle.append(kept)
-        else:
             self._leave(kept)
+            return
+        self._idle[kept] = None
+        self._by_key[kept.key].append(kept)
+        if len(self._idle) > self._settings.connections:
+            longest = next(iter(self._idle))
+            self._remove(longest)
+            self._leave(longest)
+
+    def _remove(self, kept: Kept) -> None:
+        del self._idle[kept]
+        same = self._by_key[kept.key]
+        same.remove(kept)
+        if not same:
+            del self._by_key[kept.key]
 
     def _leave(self, kept: Kept) -> None:
         self._leaving.append(kept)
@@ -96,8 +116,9 @@ class Connections:
                 with trio.move_on_after(max(self._settings.idle / 2, SHORTEST_SLEEP)):
                     await self._something_leaves.wait()
                 now = trio.current_time()
-                while self._idle and not self._fresh(self._idle[0], now):
-                    self._leaving.append(self._idle.popleft())
+                for kept in [one for one in self._idle if not self._fresh(one, now)]:
+                    self._remove(kept)
+                    self._leaving.append(kept)
                 self._something_leaves = trio.Event()
                 async with trio.open_nursery() as nursery:
                     while self._leaving:
@@ -108,6 +129,7 @@ class Connections:
                     await kept.connection.aclose()
                 self._leaving.clear()
                 self._idle.clear()
+                self._by_key.clear()
 
     def _fresh(self, kept: Kept, now: float) -> bool:
         return (

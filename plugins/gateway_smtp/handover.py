@@ -1,0 +1,181 @@
+"""Handing a delivery's messages to one server: as many transactions and connections as that takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import trio
+
+from gateway import Delivery, Outcome, Result
+from gateway.smtp import results
+from gateway.smtp.results import Fate
+from gateway_smtp.connections import Kept
+from gateway_smtp.envelope import next_batch, transaction
+
+log = logging.getLogger(__name__)
+
+# Of the time that an attempt has: what several transactions came to must be told before it is cut off.
+TIME_TO_USE = 0.8
+
+# Too many recipients for one transaction, in the words of RFC 5321 section 4.5.3.1.10 and of older servers.
+TOO_MANY = (452, 552)
+
+
+class NextHop(Protocol):
+    """A server that connections can be had to, for one delivery."""
+
+    @property
+    def host(self) -> str:
+        """Its name, for people."""
+
+    async def connection(self, *, new: bool = False) -> Kept:
+        """One that was kept, unless a `new` one is wanted; or one that failed, and says so."""
+
+    def give_back(self, kept: Kept) -> None: ...
+
+    def error(self, answer: results.Result) -> str:
+        """An answer that is no success, for people."""
+
+
+async def in_time(
+    name: str, delivery: Delivery, deliver: Callable[[dict[int, Outcome]], Awaitable[None]]
+) -> list[Outcome]:
+    """What `deliver` came to for each message; it puts outcomes by number where it is told, and has most of
+    the time until the delivery's deadline. `name` is the transport's."""
+    found: dict[int, Outcome] = {}
+    with trio.move_on_after((delivery.deadline - delivery.started).total_seconds() * TIME_TO_USE):
+        try:
+            await deliver(found)
+        except Exception:
+            if not found:
+                raise
+            # Of those who have the message this must be known, whatever became of the others.
+            log.exception("transport %s failed after some recipients", name)
+    cut_off = Outcome.temporary(f"transport {name!r}: the attempt ended before this recipient's turn")
+    return [found.get(number, cut_off) for number in range(len(delivery.messages))]
+
+
+async def hand_over(
+    hop: NextHop, delivery: Delivery, numbers: Sequence[int], found: dict[int, Outcome]
+) -> list[int]:
+    """Hand over these of the delivery's messages; their outcomes go into `found`.
+
+    Answers those that another server may be asked to take now: this one has not, for the time being.
+    """
+    left = numbers
+    doubtful: set[int] = set()  # the message may have been taken
+    kept = await hop.connection()
+    while left:
+        reused = kept.reused
+        batch = next_batch(delivery, left, kept.connection.capabilities)
+        answers = await _transact(kept, delivery, batch)
+        if reused and _ended_meanwhile(answers):
+            kept = await hop.connection(new=True)
+            continue
+        crowded = _crowded_out(answers)
+        found.update(zip(batch, _outcomes(hop, delivery, kept, answers, crowded), strict=True))
+        doubtful.update(n for n, answer in zip(batch, answers, strict=True) if answer.fate is Fate.UNKNOWN)
+        done = frozenset(batch)
+        left = [number for number in left if number not in done]
+        if any(answer.accepted for answer in answers):
+            left = [*(batch[place] for place in crowded), *left]
+        elif kept.failure is not None:
+            # Nobody else has a better chance now.
+            found.update(dict.fromkeys(left, _unreached(hop, kept, kept.failure)))
+            break
+        if left and kept.spent:
+            hop.give_back(kept)
+            kept = await hop.connection(new=True)
+    else:
+        hop.give_back(kept)
+    return [n for n in numbers if found[n].result is Result.TEMPORARY and n not in doubtful]
+
+
+async def _transact(kept: Kept, delivery: Delivery, batch: Sequence[int]) -> Sequence[results.Result]:
+    if kept.failure is not None:
+        return [kept.failure] * len(batch)
+    return await kept.connection.deliver(transaction(delivery, batch), delivery.content.chunks())
+
+
+# --- What it came to ---
+
+
+def error_text(answer: results.Result) -> str:
+    """An answer that is no success, for people."""
+    reply = answer.reply
+    if reply is not None:
+        enhanced = f"{reply.enhanced} " if reply.enhanced else ""
+        return f"remote answered {reply.code} {enhanced}{reply.text}".rstrip()
+    if answer.fate is Fate.UNKNOWN:
+        return f"outcome unknown, the message may have been delivered: {answer.text}"
+    return answer.text
+
+
+def _outcomes(
+    hop: NextHop,
+    delivery: Delivery,
+    kept: Kept,
+    answers: Sequence[results.Result],
+    crowded: Sequence[int],
+) -> Sequence[Outcome]:
+    failed = not all(answer.accepted for answer in answers)
+    transcript = kept.connection.transcript if failed else ""
+    passed_on = bool(delivery.dsn) and "DSN" in kept.connection.capabilities
+    return [
+        _outcome(hop, kept, answer, transcript, passed_on=passed_on, for_now=place in crowded)
+        for place, answer in enumerate(answers)
+    ]
+
+
+def _outcome(
+    hop: NextHop,
+    kept: Kept,
+    answer: results.Result,
+    transcript: str,
+    *,
+    passed_on: bool = False,
+    for_now: bool = False,
+) -> Outcome:
+    if answer.accepted:
+        kind = Result.DELIVERED
+    else:
+        kind = Result.PERMANENT if answer.permanent and not for_now else Result.TEMPORARY
+    return Outcome(
+        result=kind,
+        code=answer.code or 0,
+        enhanced=answer.enhanced or "",
+        error="" if answer.accepted else hop.error(answer),
+        remote_mta=hop.host,
+        remote_ip=kept.connection.remote_ip,
+        tls=kept.tls_used,
+        transcript="" if answer.accepted else transcript,
+        dsn_passed_on=passed_on and answer.accepted,
+    )
+
+
+def _unreached(hop: NextHop, kept: Kept, failure: results.Result) -> Outcome:
+    """For those who were not asked for before the connection ended."""
+    temporary = _outcome(hop, kept, failure, kept.connection.transcript, for_now=True)
+    return replace(temporary, code=0, enhanced="")
+
+
+def _ended_meanwhile(answers: Sequence[results.Result]) -> bool:
+    """The server had ended the connection while it was idle: of this transaction it has taken nothing."""
+    return all(
+        answer.stage == "mail" and (answer.fate is Fate.BROKEN or answer.code == 421) for answer in answers
+    )
+
+
+def _crowded_out(answers: Sequence[results.Result]) -> list[int]:
+    """Those refused only because others had come before them: they are asked for again at once."""
+    crowded: list[int] = []
+    others = False
+    for place, answer in enumerate(answers):
+        if answer.stage in ("data", "dot"):
+            others = True
+        elif others and answer.stage == "rcpt" and answer.code in TOO_MANY:
+            crowded.append(place)
+    return crowded
