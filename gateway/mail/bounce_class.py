@@ -31,7 +31,7 @@ MAX_TEXT = 1_000  # characters of a text that are looked at
 _NEAR: Final = r"[^\n]{0,40}\b"  # in the same sentence, more or less
 _NOT: Final = r"(?:do|does|did|is|was|has|have|could|can)(?: ?n[o']?t)"
 _WHO: Final = r"\b(?:user|recipient|mailbox|account|address|addressee|alias|local ?part|person|name)"
-_ADJECTIVES: Final = r"(?: (?:or|local|virtual|destination|recipient|e?mail|illegal|unknown)){0,3}"
+_ADJECTIVES: Final = r"(?: (?:or|valid|local|virtual|destination|recipient|e?mail|illegal|unknown)){0,3}"
 
 # In the order in which they are tried: what is said plainly before what is said of many things.
 _WORDS: Final[tuple[tuple[FailureClass, tuple[str, ...]], ...]] = (

@@ -33,13 +33,13 @@ _DAEMONS: Final = re.compile(
     r"\bmailer[-_. ]?daemon\b|\bmail[-_. ]?delivery[-_. ]?(?:sub)?system\b", re.IGNORECASE
 )
 _SYSTEMS: Final = re.compile(
-    r"(?:mailer[-_.]?daemon|postmaster|mail[-_.]?delivery[-_.]?(?:sub)?system|mdaemon|mail[-_.]?daemon"
+    r"(?:mailer[-_.]?daemon|post[-_.]?master|mail[-_.]?delivery[-_.]?(?:sub)?system|mdaemon|mail[-_.]?daemon"
     r"|bounces?|double-?bounce|daemon|no-?reply|system[-_. ]?administrator|mail(?:er)?[-_.]?(?:agent|robot))"
     r"(?:@|$|\b)",
     re.IGNORECASE,
 )
 _SUBJECTS: Final = re.compile(
-    r"undeliver|(?:not|un)[ -]?deliver|returned (?:mail|message|to sender)|returning message"
+    r"undeliver|not (?:be )?deliver|returned (?:mail|message|to sender)|returning message"
     r"|delivery (?:status|fail|has)"
     r"|fail(?:ed|ure)\b.{0,40}\b(?:notice|deliver|mail|message)|(?:mail|message|deliver\w*)\b.{0,40}\bfail"
     r"|failure notice|(?:mail|delivery) (?:system )?(?:error|problem|warning)|bounced?\b"
@@ -75,8 +75,8 @@ def may_be_bounce(sender: str, subject: str) -> bool:
 def is_bounce(source: ReportSource) -> bool:
     """Whether a message is what a mail system writes when it did not deliver another.
 
-    A daemon writes nothing else. Else two of sender, subject and text must say so. The null sender counts only
-    beside the subject: automatic replies have it, too (RFC 3834).
+    A daemon writes nothing else. Else two of sender, subject and text must say so; the null sender counts
+    only with the subject, for automatic replies have it, too (RFC 3834).
     """
     sender = source.header("From")[:500]
     if _DAEMONS.search(sender):
