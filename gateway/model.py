@@ -10,7 +10,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -18,6 +18,10 @@ from gateway.mail.address import Address
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import FeedbackReport
 from gateway.mail.reading import ParsedMessage
+from gateway.net.tls_results import TlsResult
+
+if TYPE_CHECKING:
+    from gateway.net.network import Network  # with all that DNS and TLS need
 
 # --- Answers that several stages share -----------------------------------------------------------
 
@@ -158,6 +162,10 @@ class Outcome:
     tls: str = ""  # version and verification, "" for none
     transcript: str = ""  # of a failure; no credentials, no message data
     dsn_passed_on: bool = False  # the next hop was told what the sender wants to hear: see DsnRequest
+    # The addresses that were tried, by host, in this order; kept while the message waits: see Delivery.
+    dialed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # Of the connections that this delivery made, each in the outcome of one message only.
+    tls_results: tuple[TlsResult, ...] = ()
 
     @classmethod
     def temporary(cls, error: str, *, code: int = 0, enhanced: str = "") -> Outcome:
@@ -199,6 +207,8 @@ class Delivery:
     started: datetime
     deadline: datetime  # the lease's: a transport that takes longer is cancelled
     dsn: tuple[DsnRequest, ...] = ()  # one for each message; or none at all, when nothing was asked for
+    # The addresses that earlier attempts tried, by host, the oldest first.
+    dialed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Transport(Protocol):
@@ -221,7 +231,7 @@ class TransportType:
     """What a plugin registers in the `transports` stage: `type = "..."` of `[transports.NAME]`."""
 
     settings: type[BaseModel]  # of [transports.NAME], without `type`
-    make: Callable[[str, Any], Transport]  # (name, parsed settings)
+    make: Callable[[str, Any, Network], Transport]  # (name, parsed settings, what transports share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +388,7 @@ class IncomingReport:
     details: tuple[str, ...]
     message_id: str
     subject: str
-    dsn: DeliveryStatus | None  # None: it is no delivery status notification
+    dsn: DeliveryStatus | None  # what a bounce says, of whatever format; None: it is none
     content: Content  # the whole message
     feedback: FeedbackReport | None = None  # None: it is no feedback report
     automatic: str = ""  # what a machine wrote that is neither; "" for none

@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 Read = DeliveryStatus | FeedbackReport | AutomaticReply | None  # what the stage `read_report` answers
 
+MAX_READ = 4 * 1024 * 1024  # octets of a message that are read: what it says stands before what it returns
 MAX_FOUND = 1000  # messages by one identifier: as many recipients as a submission can have
 # The actions of RFC 3464, 2.3.3, which are events as well.
 ACTIONS: dict[str, EventName] = {
@@ -74,7 +75,7 @@ class Reports:
         if not self._hooks.gateway.has("read_report"):
             return None
         try:
-            data = await arrived.content.read()
+            data = await _beginning(arrived.content)
             source = await self._offload.run_beside(len(data), read_source, data, arrived.mail_from)
         except OffloadError as exc:
             log.warning("a report was not read: %s", exc)
@@ -245,6 +246,15 @@ class _Sent:
         except StoreError as exc:
             self._failed = exc
             raise
+
+
+async def _beginning(content: StoredContent) -> bytes:
+    data = bytearray()
+    async for piece in content.chunks():
+        data += piece
+        if len(data) >= MAX_READ:
+            break
+    return bytes(data)
 
 
 def _why(said: RecipientStatus) -> str:

@@ -67,7 +67,7 @@ class RecipientStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryStatus:
-    """A delivery status notification. "" is what it does not say."""
+    """A delivery status notification, or another bounce that says as much. "" is what it does not say."""
 
     reporting_mta: str
     envelope_id: str  # Original-Envelope-Id, as it is written
