@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shlex
@@ -35,6 +36,7 @@ PORT_BASE = 1000
 PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "web": 80}  # added to it, by section
 RECEIVER = "http://localhost:9090/"
 TEMPLATE = Path(__file__).parent.parent / "config" / "localserve.toml"
+COLLECT_AFTER = 10_000  # new objects, in place of 700: most of them die young, without the collector
 
 
 def address(text: str) -> str:
@@ -218,6 +220,7 @@ async def _serve(settings: Settings, directory: Path, color: bool) -> None:
             settings, directory, prepare=_set_password, example_login=f"{LOGIN}:{PASSWORD}"
         ) as gateway:
             click.echo(_banner(gateway, directory, color))
+            _spare_the_collector()
             async for _ in signals:
                 break
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -225,6 +228,14 @@ async def _serve(settings: Settings, directory: Path, color: bool) -> None:
             logging.getLogger(__name__).info(
                 "stopping: what is under way has %.0f seconds; a second signal stops at once", settings.grace
             )
+
+
+def _spare_the_collector() -> None:
+    """What is there after the start stays to the end: looking through it again and again for garbage took an
+    eighth of the time while mail was delivered, in pauses of tens of milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 async def _set_password(authenticator: Authenticator) -> None:
