@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from typing import Literal
@@ -136,16 +135,18 @@ class _Incoming:
 
     def __init__(self, receiver: Receiver, session: Session, envelope: Envelope) -> None:
         self._receiver, self._session, self._envelope = receiver, session, envelope
-        self._resources = AsyncExitStack()
+        self._sender = receiver.address(envelope.reverse_path)
         self._spool: Spool | None = None
+        self._traced = 0  # bytes that we put before what the client sends
         self._head = bytearray()  # the first of the message, for its header
         self._started = receiver.clock.now()
 
     async def write(self, data: bytes) -> Reply | None:
         try:
             if self._spool is None:
-                self._spool = await self._resources.enter_async_context(self._receiver.store.content.spool())
-                await self._spool.write(self._trace())
+                trace = self._trace()
+                self._spool, self._traced = self._receiver.store.content.spool(), len(trace)
+                await self._spool.write(trace)
             if len(self._head) < HEAD:
                 self._head += data
             await self._spool.write(data)
@@ -164,10 +165,12 @@ class _Incoming:
         except Exception as exc:
             return reply_to(exc)
         finally:
-            await self._resources.aclose()
+            await self.abort()
 
     async def abort(self) -> None:
-        await self._resources.aclose()
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            await spool.close()
 
     async def _read_header(self) -> ParsedHeader:
         end = self._head.find(b"\r\n\r\n")
@@ -190,14 +193,17 @@ class _Incoming:
         """The message as the client sent it, without what we put before it."""
         assert self._spool is not None
         stored = await self._spool.finish()
-        return (await self._receiver.store.content.open(stored).read())[len(self._trace()) :]
+        data = stored.data  # of a small one
+        if data is None:
+            data = await self._receiver.store.content.open(stored).read()
+        return data[self._traced :]
 
     async def _store(self, header: ParsedHeader) -> Reply:
         assert self._spool is not None
         receiver = self._receiver
         stored = await self._spool.finish()
         arrived = Arrived(
-            mail_from=receiver.address(self._envelope.reverse_path),
+            mail_from=self._sender,
             header=header,
             content=receiver.store.content.open(stored),
         )
@@ -248,22 +254,23 @@ class _Incoming:
         now: datetime,
     ) -> NewReceived:
         """A copy for each recipient, announced to its account unless it is a report on what that sent."""
-        receiver, envelope = self._receiver, self._envelope
+        accounts = self._receiver.settings.accounts
+        mail_from, remote_ip = str(self._sender or ""), str(self._session.peer or "")
         copies = []
         for (account, recipient), reported in zip(owners, found, strict=True):
             copies.append(
                 NewCopy(
                     account=account,
                     mailbox=INBOX,
-                    mail_from=str(receiver.address(envelope.reverse_path) or ""),
+                    mail_from=mail_from,
                     rcpt_to=str(recipient),
                     msg_from=header.msg_from,
-                    remote_ip=str(self._session.peer or ""),
+                    remote_ip=remote_ip,
                     dsn=header.dsn,
                     automated=header.automated,
                     message_id=header.message_id,
                     subject=header.subject,
-                    event=None if reported else _announcement(receiver.settings.accounts[account], now),
+                    event=None if reported else _announcement(accounts[account], now),
                 )
             )
         return NewReceived(content=stored, copies=tuple(copies))

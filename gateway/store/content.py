@@ -235,6 +235,10 @@ class Spool:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """What leaving the `async with` does, for one that cannot have it in a single function."""
         self._buffer = bytearray()
         if self._file is None:
             return
