@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.mail.address import Address, AddressError
-from gateway.mail.dsn import decode_xtext, readable_addresses
+from gateway.mail.dsn import readable_addresses
 from gateway.mail.headers import Headers, read_headers
 from gateway.mail.report_source import MAX_ADDRESSES, RETURNED_TYPES, ReportSource, addresses_in
 
@@ -133,7 +133,7 @@ def _bare(value: str) -> str:
     kind, semicolon, rest = value.partition(";")
     if semicolon and kind.strip().replace("-", "").isalnum():
         value = rest
-    return decode_xtext(value[:MAX_VALUE].strip().removeprefix("<").removesuffix(">").strip())
+    return value[:MAX_VALUE].strip().removeprefix("<").removesuffix(">").strip()
 
 
 @dataclass(frozen=True, slots=True)
