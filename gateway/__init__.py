@@ -39,6 +39,7 @@ from gateway.model import (
     TransportType,
     WebhookBody,
 )
+from gateway.net.tls_results import TlsResult
 
 __version__ = "0.1.0"
 
@@ -83,6 +84,7 @@ __all__ = [
     "Submission",
     "Suppress",
     "Suppression",
+    "TlsResult",
     "Transport",
     "TransportType",
     "WebhookBody",

@@ -23,6 +23,7 @@ STEPS = (
     cleanup.suppressions,
     cleanup.counters,
     cleanup.idempotency_results,
+    cleanup.tls_results,
 )
 
 

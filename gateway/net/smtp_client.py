@@ -108,6 +108,7 @@ class SmtpConnection:
         self._sending = False  # what the deadline is for; else for the next reply
         self._replies = -1  # read when it was set
         self.remote_ip = ""  # connected to; "" when it is not known
+        self.local_ip = ""  # connected from; likewise
         self.transactions = 0  # begun on it
         self.tls_fault: TlsFault | None = None  # why a handshake failed
 
@@ -329,7 +330,7 @@ async def connect_smtp(
     with trio.move_on_after(settings.connect_timeout) as scope:
         try:
             connection._stream = await dial(host, port)
-            connection.remote_ip = _remote_ip(connection._stream, host)
+            connection.local_ip, connection.remote_ip = _addresses(connection._stream, host)
         except OSError as error:
             connection._machine.connection_lost(f"can't connect to {host} port {port}: {_explain(error)}")
     if scope.cancelled_caught:
@@ -353,12 +354,16 @@ def _context(verified: bool, ca_file: str | None) -> SSL.Context:
     return client_context(verified=verified, ca_file=ca_file)
 
 
-def _remote_ip(stream: trio.abc.Stream, host: str) -> str:
-    """Raises OSError if the connection is gone already."""
+def _addresses(stream: trio.abc.Stream, host: str) -> tuple[str, str]:
+    """Ours and the server's. Raises OSError if the connection is gone already."""
+    ours, theirs = "", ""
+    if isinstance(stream, trio.SocketStream):
+        ours, theirs = str(stream.socket.getsockname()[0]), str(stream.socket.getpeername()[0])
     try:
-        return str(ip_address(host))  # also where a proxy has connected us to it
+        asked = str(ip_address(host))
     except ValueError:
-        return str(stream.socket.getpeername()[0]) if isinstance(stream, trio.SocketStream) else ""
+        return ours, theirs
+    return (ours if asked == theirs else ""), asked  # else a proxy has connected us, from wherever it is
 
 
 def _binding(tls: TlsStream) -> ChannelBinding | None:

@@ -28,3 +28,20 @@ class TlsFault:
 
     type: FailureType
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsResult:
+    """How one connection stood against one policy, or against there being none (section 4.4). Domains are
+    as in the queue, addresses without brackets; what is not known is empty."""
+
+    recipient_domain: str
+    policy_type: PolicyType
+    policy_domain: str
+    mx_host: str = ""
+    remote_ip: str = ""
+    local_ip: str = ""
+    result: FailureType | Literal[""] = ""  # empty: a success
+    detail: str = ""  # of a failure, one line for people
+    policy: tuple[str, ...] = ()  # as reports show it
+    mx: tuple[str, ...] = ()  # patterns, of MTA-STS

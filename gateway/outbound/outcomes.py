@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from gateway.model import Outcome, Result
+from gateway.net.tls_results import TlsResult
 
 # Characters that are kept. The smtp transport's own are far below.
 MAX_TEXT = {
@@ -16,6 +18,11 @@ MAX_TEXT = {
     "tls": 255,
     "transcript": 65536,
 }
+MAX_DIALED_HOSTS = 32  # of a message
+MAX_DIALED = 20  # addresses of a host: the latest
+MAX_TLS_RESULTS = 100  # of an attempt
+MAX_TLS_TEXT = 500  # characters
+MAX_TLS_STRINGS = 50  # of a policy
 
 
 def checked(answer: object, count: int) -> list[Outcome] | None:
@@ -37,14 +44,60 @@ def _is_outcome(value: object) -> bool:
         and type(value.code) is int
         and 0 <= value.code <= 999
         and all(isinstance(getattr(value, name), str) for name in MAX_TEXT)
+        and _is_dialed(value.dialed)
+        and isinstance(value.tls_results, tuple)
+        and all(map(_is_tls_result, value.tls_results))
     )
+
+
+def _is_dialed(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(host, str) and _are_texts(addresses) for host, addresses in value.items()
+    )
+
+
+def _is_tls_result(value: object) -> bool:
+    if not isinstance(value, TlsResult):
+        return False
+    values: list[object] = [getattr(value, field.name) for field in fields(value)]
+    return all(isinstance(one, str) or _are_texts(one) for one in values)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
 
 
 def _fit(outcome: Outcome) -> Outcome:
     texts: dict[str, Any] = {
         name: _text(getattr(outcome, name)[:maximum]) for name, maximum in MAX_TEXT.items()
     }
+    if outcome.dialed:
+        texts["dialed"] = add_dialed({}, outcome.dialed)
+    if outcome.tls_results:
+        texts["tls_results"] = tuple(map(_fit_tls_result, outcome.tls_results[:MAX_TLS_RESULTS]))
     return replace(outcome, **texts)
+
+
+def add_dialed(
+    earlier: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """The addresses tried so far, by host: the hosts of the latest attempts, and of each the latest ones."""
+    together = {host: list(addresses) for host, addresses in earlier.items() if host not in now}
+    for host, addresses in now.items():
+        fit = [_text(address[: MAX_TEXT["remote_ip"]]) for address in addresses]
+        together[_text(host[: MAX_TEXT["remote_mta"]])] = [*earlier.get(host, ()), *fit][-MAX_DIALED:]
+    return dict(list(together.items())[-MAX_DIALED_HOSTS:])
+
+
+def _fit_tls_result(result: TlsResult) -> TlsResult:
+    fit: dict[str, Any] = {}
+    for field in fields(result):
+        value = getattr(result, field.name)
+        if isinstance(value, str):
+            fit[field.name] = _text(value[:MAX_TLS_TEXT])
+        else:
+            fit[field.name] = tuple(_text(one[:MAX_TLS_TEXT]) for one in value[:MAX_TLS_STRINGS])
+    return TlsResult(**fit)
 
 
 def _text(text: str) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from gateway.config.settings import AccountSettings, WebhookTarget
 from gateway.model import EventName, GiveUp, Outcome, Result, RetryAt
+from gateway.outbound.outcomes import add_dialed
 from gateway.store.changes import (
     CallDraft,
     Claimed,
@@ -49,7 +50,8 @@ def decide(
     if not suppressed and outcome.result is Result.TEMPORARY and not isinstance(retry, GiveUp):
         name = "delayed"
         chosen = max(retry.time, now + SHORTEST) if isinstance(retry, RetryAt) else message.next_attempt
-        then = Reschedule(next_attempt=chosen)
+        dialed = add_dialed(claimed.dialed_ips, outcome.dialed) if outcome.dialed else None
+        then = Reschedule(next_attempt=chosen, dialed_ips=dialed)
     else:
         ended: RetiredAs = "failed"
         if suppressed:

@@ -19,9 +19,11 @@ from gateway.store.tables import (
     message,
     sent_hour,
     suppression,
+    tls_result,
     webhook_attempt,
     webhook_call,
 )
+from gateway.store.tls_results import KEPT_DAYS, day_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +96,10 @@ def idempotency_results(conn: sa.Connection, now: datetime) -> Removed:
     )
     key = sa.tuple_(idempotency.c.account, idempotency.c.key)
     return Removed(conn.execute(sa.delete(idempotency).where(key.in_(old))).rowcount)
+
+
+def tls_results(conn: sa.Connection, now: datetime) -> Removed:
+    """Results of days of which no report is made any more."""
+    columns = tuple(tls_result.primary_key.columns)
+    old = sa.select(*columns).where(tls_result.c.day < day_of(now) - KEPT_DAYS).limit(STEP)
+    return Removed(conn.execute(sa.delete(tls_result).where(sa.tuple_(*columns).in_(old))).rowcount)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from gateway.errors import Stale
 from gateway.mail.address import Address
 from gateway.model import Earlier, Result
-from gateway.store import events, received, suppressions, webhook_calls
+from gateway.store import events, received, suppressions, tls_results, webhook_calls
 from gateway.store.changes import (
     EventDraft,
     NewReceived,
@@ -92,6 +92,7 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
         and row.lease_token == change.token
     )
     _finish_attempt(conn, change, "done" if mine else "late")
+    tls_results.add(conn, change.outcome.tls_results, now)
     if row is None or not mine:
         return Settled(applied=False)
     files: list[str] = []

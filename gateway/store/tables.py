@@ -393,6 +393,24 @@ class MtaStsPolicyRow(SQLModel, table=True):
     used: datetime = _time()  # when a delivery last needed it, to a day
 
 
+class TlsResultRow(SQLModel, table=True):
+    """How connections of a day stood against the policies of a recipient domain, counted: what TLS reports
+    (RFC 8460) are made of. See net.tls_results.TlsResult."""
+
+    __tablename__ = "tls_result"
+    day: int = Field(primary_key=True)  # days since 1970, in UTC
+    recipient_domain: str = Field(primary_key=True)
+    policy_type: str = Field(primary_key=True)
+    policy_domain: str = Field(primary_key=True)
+    mx_host: str = Field(primary_key=True)
+    remote_ip: str = Field(primary_key=True)
+    local_ip: str = Field(primary_key=True)
+    result: str = Field(primary_key=True)  # empty: success
+    sessions: int
+    detail: str = ""  # of the last of them, as the next
+    policy: dict[str, list[str]] = _json()  # strings, mx
+
+
 class FactRow(SQLModel, table=True):
     """Small things that the gateway learns or counts, by name: hold_generation, cursor:<plugin>, ..."""
 
@@ -424,5 +442,6 @@ sent_hour = table(SentHourRow)
 known_recipient = table(KnownRecipientRow)
 idempotency = table(IdempotencyRow)
 mta_sts_policy = table(MtaStsPolicyRow)
+tls_result = table(TlsResultRow)
 fact = table(FactRow)
 metadata = SQLModel.metadata
