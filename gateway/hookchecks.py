@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
+from gateway.mail.bounce_class import FailureClass
 from gateway.mail.dsn import MAX_RECIPIENTS, DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.model import Reject, ReportMatch, RetryAt, Submission, Suppress, TransportType
@@ -124,6 +125,8 @@ def _is_status(value: object) -> bool:
         )
         and type(value.code) is int
         and 0 <= value.code <= 999
+        and value.failure in get_args(FailureClass)
+        and isinstance(value.permanent, bool)
     )
 
 
