@@ -1,0 +1,185 @@
+"""A message that comes in, while and after it comes: what of it can be verified, is (RFC 7208, 6376, 7489).
+
+Its header section is kept until the results can be written above it; its body is hashed on the way past, in
+the canonicalizations that its signatures want. So nothing is read twice, and no message is ever in memory.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+
+import trio
+
+from gateway.clock import Clock
+from gateway.inbound.verify.dkim import check_dkim
+from gateway.inbound.verify.dmarc import Author, Policy, decide, find_policy, read_author
+from gateway.inbound.verify.iprev import check_iprev
+from gateway.inbound.verify.lookups import Lookups
+from gateway.inbound.verify.spf import check_spf
+from gateway.mail.address import Address
+from gateway.mail.auth_results import (
+    AuthResults,
+    DkimCheck,
+    IprevCheck,
+    SpfCheck,
+    authentication_results,
+    without_forged,
+)
+from gateway.mail.dkim_signature import (
+    BodyHash,
+    Canonicalization,
+    Signature,
+    read_signatures,
+    split_fields,
+)
+from gateway.mail.headers import MAX_SECTION
+from gateway.mail.public_suffix import suffix_list
+from gateway.offload import Offload
+
+IPREV_LIMIT = 20.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who hands a message in, and what it says of itself."""
+
+    ip: IPv4Address | IPv6Address
+    helo: str
+    mail_from: Address | None  # None is the null sender
+
+
+class Verifier:
+    """For all messages."""
+
+    def __init__(
+        self,
+        hostname: str,
+        lookups: Lookups,
+        offload: Offload,
+        clock: Clock,
+        sample: Callable[[], float] = random.random,
+    ) -> None:
+        self.hostname, self.lookups, self.offload, self.clock = hostname, lookups, offload, clock
+        self.sample = sample
+        suffix_list()  # now, rather than while mail waits
+
+    def message(self) -> IncomingMessage:
+        return IncomingMessage(self)
+
+
+class IncomingMessage:
+    """One message. `write` all of it, then ask for `results`, then for the `head` to be stored."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._section = bytearray()
+        self._complete = False
+        self._author = Author(problem="the header section is too long")
+        self._signatures: tuple[Signature | DkimCheck, ...] = ()
+        self._hashes: dict[Canonicalization, BodyHash] = {}
+
+    async def write(self, data: bytes) -> bytes:
+        """The next octets. The answer, of the body, is to be stored behind the head."""
+        if not self._complete:
+            before = len(self._section)
+            self._section += data
+            end = _end_of_header(self._section, max(0, before - 3))
+            if end is None and len(self._section) <= MAX_SECTION:
+                return b""
+            data = await self._header_ends(end)
+        for body_hash in self._hashes.values():
+            body_hash.update(data)
+        return data
+
+    async def results(self, client: Client) -> AuthResults:
+        """After the last octet."""
+        if not self._complete:
+            await self._header_ends(len(self._section))
+        verifier, lookups = self._verifier, self._verifier.lookups
+        hashes = {canonicalization: one.digest() for canonicalization, one in self._hashes.items()}
+        now = int(verifier.clock.now().timestamp())
+        policies: dict[str, Policy] = {}
+        iprev: list[IprevCheck] = []
+        spf: dict[str, SpfCheck] = {}
+
+        async def find(domain: str) -> None:
+            policies[domain] = await find_policy(lookups, domain)
+
+        async def reverse() -> None:
+            iprev.append(await _iprev(lookups, client.ip))
+
+        async def ask_spf(identity: str) -> None:
+            spf[identity] = await _spf(verifier, client, identity == "helo")
+
+        async with trio.open_nursery() as nursery:
+            for domain in self._author.domains:
+                nursery.start_soon(find, domain)
+            nursery.start_soon(reverse)
+            nursery.start_soon(ask_spf, "helo")
+            if client.mail_from is not None:
+                nursery.start_soon(ask_spf, "mailfrom")
+            dkim = await check_dkim(
+                lookups, verifier.offload, bytes(self._section), self._signatures, hashes, now
+            )
+        sender = spf.get("mailfrom", spf["helo"])
+        return AuthResults(
+            iprev=iprev[0],
+            spf=sender,
+            helo=spf["helo"],
+            dkim=dkim,
+            dmarc=decide(self._author, policies, sender, dkim, verifier.sample),
+        )
+
+    def head(self, results: AuthResults, client: Client) -> bytes:
+        """Our Authentication-Results and the header section, without those that others wrote in our name."""
+        hostname = self._verifier.hostname
+        field = authentication_results(
+            hostname, results, peer=str(client.ip), mail_from=client.mail_from, helo=client.helo
+        )
+        return field + without_forged(bytes(self._section), hostname)
+
+    async def _header_ends(self, end: int | None) -> bytes:
+        """Reads the section; what came behind it. None: it does not end, and nothing can be told from it."""
+        self._complete = True
+        if end is None:
+            return b""
+        body = bytes(self._section[end:])
+        del self._section[end:]
+        section = bytes(self._section)
+        self._author, self._signatures = await self._verifier.offload.run_beside(len(section), _read, section)
+        for signature in self._signatures:
+            if isinstance(signature, Signature):
+                self._hashes.setdefault(signature.body, BodyHash(signature.body))
+        return body
+
+
+def _end_of_header(section: bytearray, start: int) -> int | None:
+    if section.startswith(b"\r\n"):
+        return 2
+    end = section.find(b"\r\n\r\n", start)
+    return None if end < 0 else end + 4
+
+
+def _read(section: bytes) -> tuple[Author, tuple[Signature | DkimCheck, ...]]:
+    fields = split_fields(section)
+    author = read_author([field.partition(b":")[2] for name, field in fields if name == b"from"])
+    return author, read_signatures(section)
+
+
+async def _iprev(lookups: Lookups, ip: IPv4Address | IPv6Address) -> IprevCheck:
+    with trio.move_on_after(IPREV_LIMIT):
+        return await check_iprev(lookups, ip)
+    return IprevCheck(result="temperror", reason=f"it took longer than {IPREV_LIMIT:g} s")
+
+
+async def _spf(verifier: Verifier, client: Client, helo: bool) -> SpfCheck:
+    """A null sender's MAIL FROM is the EHLO name's (RFC 7208, 2.4)."""
+    check = partial(check_spf, verifier.lookups, ip=client.ip, helo=client.helo, receiver=verifier.hostname)
+    if helo or client.mail_from is None:
+        return await check(domain=client.helo, localpart="", identity="helo")
+    sender = client.mail_from
+    return await check(domain=sender.domain, localpart=sender.localpart, identity="mailfrom")
