@@ -251,7 +251,7 @@ def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
         ('unknown_recipients = "mox"', 'unknown_recipients = "max"', "there is no account 'max'"),
         ('transport = "localserve"', 'transport = "nowhere"', "there is no [transports.nowhere]; add it"),
         ('type = "smtp"', 'type = "smpt"', "did you mean 'smtp'?"),
-        ('tls = "none"', "", "transports.localserve: tls: Field required"),
+        ('tls = "none"', 'tls = "maybe"', "transports.localserve: tls: Input should be 'starttls'"),
         ('sets = ["default", "localserve"]', 'sets = ["defualt"]', "'defualt'"),
         ('plugins = ["localserve"]', 'plugins = ["localsevre"]', "'localsevre'"),
         ("dkim/localhost.pem", "dkim/none.pem", "dkim/none.pem: cannot be read (No such file or directory)"),
