@@ -227,6 +227,8 @@ class QueueSettings(Section):
     max_message_size: Positive = MAX_MESSAGE_SIZE  # bytes, of what accounts send
     max_deliveries: Positive = 100  # at a time
     max_deliveries_per_destination: Positive = 20
+    # Beyond these, those that have taken over 2 s already: most of them wait for a server in vain.
+    max_slow_deliveries: Positive = 1000
     # RFC 5321 section 4.5.3.1.8: the least that every server takes.
     max_recipients_per_transaction: Positive = 100
     lease: Seconds = 1800.0  # the longest that one attempt may take

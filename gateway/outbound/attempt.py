@@ -51,8 +51,11 @@ class Attempts:
     clock: Clock
     settled: Callable[[], None]  # webhook calls and events may be waiting
 
-    async def run(self, claims: Sequence[Claimed]) -> None:
-        """Attempt a transaction and settle it; returns when the result is durable or the lease ran out."""
+    async def run(self, claims: Sequence[Claimed]) -> bool:
+        """Attempt a transaction and settle it; returns when the result is durable or the lease ran out.
+
+        Answers whether it was delivered, to one recipient at least.
+        """
         message = claims[0].message
         stages = self.hooks.for_account(message.account, message.sender.domain if message.sender else "")
         started = trio.current_time()
@@ -105,6 +108,7 @@ class Attempts:
         finally:
             for settlement in notified:
                 await self._notices.discard(settlement.notice)
+        return any(outcome.result is Result.DELIVERED for outcome in known.values())
 
     @property
     def _notices(self) -> Notices:

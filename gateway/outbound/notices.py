@@ -66,8 +66,11 @@ class News:
     next_attempt: datetime | None = None  # of one that is delayed
 
 
-def action_for(requested: Requested, event: str) -> Action | None:
-    """What the sender is told, if anything. NOTIFY (RFC 3461, 4.1) absent means FAILURE and DELAY."""
+def action_for(requested: Requested, event: str, *, passed_on: bool = False) -> Action | None:
+    """What the sender is told, if anything. NOTIFY (RFC 3461, 4.1) absent means FAILURE and DELAY.
+
+    `passed_on`: the next hop took over to report (it has the extension DSN).
+    """
     message = requested.message
     if message.sender is None or requested.is_report:
         return None
@@ -78,8 +81,8 @@ def action_for(requested: Requested, event: str) -> Action | None:
     if event == "delayed":
         return "delayed" if "DELAY" in wanted and message.attempts == DELAYED_AFTER else None
     if event == "delivered":
-        # No next hop is asked to report, so what it does with the message is not known (RFC 3461, 5.2.2).
-        return "relayed" if "SUCCESS" in wanted else None
+        # Of a next hop that does not report, it is not known what it does with the message (RFC 3461, 5.2.2).
+        return "relayed" if "SUCCESS" in wanted and not passed_on else None
     return None
 
 
@@ -98,7 +101,7 @@ class Notices:
 
         Its content is stored: `discard` it if no row comes to need it.
         """
-        action = action_for(requested, news.event)
+        action = action_for(requested, news.event, passed_on=news.outcome.dsn_passed_on)
         if action is None or requested.message.account not in self._settings.accounts:
             return None
         try:

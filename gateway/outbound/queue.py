@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 
 import trio
@@ -12,6 +11,7 @@ from gateway.clock import Clock
 from gateway.config.settings import QueueSettings
 from gateway.errors import StoreError
 from gateway.outbound.attempt import Attempts
+from gateway.outbound.places import Place, Places
 from gateway.outbound.schedule import fallback_next_attempt
 from gateway.store import queue
 from gateway.store.changes import Claim, Claimed
@@ -26,7 +26,7 @@ RECOVER_EVERY = 60.0  # seconds
 
 
 class QueueScheduler:
-    """Runs attempts within the limits in total and for each destination."""
+    """Runs attempts, as many as there are places for."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class QueueScheduler:
     ) -> None:
         self._owner, self._settings, self._attempts = owner, settings, attempts
         self._store, self._clock, self._queued = store, clock, queued
-        self._busy: Counter[str] = Counter()  # destination -> attempts under way
+        self._places = Places(settings)
         self._position = ""  # where the search for destinations with room goes on
         self._crowded = False  # something that is due waits for a place
 
@@ -66,10 +66,11 @@ class QueueScheduler:
 
         Raises StoreError.
         """
-        room = self._settings.max_deliveries - self._busy.total()
+        now = trio.current_time()
+        room = self._places.room(now)
         self._crowded = True  # until we know better: an attempt that ends meanwhile leaves a place
         if room <= 0:
-            return POLL
+            return min(self._places.until_room(now), POLL)
         wanted = Claim(
             owner=self._owner,
             now=self._clock.now(),
@@ -77,31 +78,29 @@ class QueueScheduler:
             room=room,
             per_destination=self._settings.max_deliveries_per_destination,
             max_recipients=self._settings.max_recipients_per_transaction,
-            busy=dict(self._busy),
+            busy=self._places.busy(),
             position=self._position,
         )
         claims = await self._store.write(lambda conn: queue.claim(conn, wanted, fallback_next_attempt))
         self._position = claims.position
         for transaction in claims.transactions:
-            self._busy[transaction[0].destination] += 1
-            nursery.start_soon(self._attempt, transaction)
+            place = self._places.take(transaction[0].destination, trio.current_time())
+            nursery.start_soon(self._attempt, transaction, place)
         if claims.more:
             return 0.0
         seconds = POLL if claims.next_due is None else (claims.next_due - wanted.now).total_seconds()
         self._crowded = seconds <= 0  # due already, yet not claimed: its destination has no room
         return POLL if self._crowded else min(seconds, POLL)
 
-    async def _attempt(self, claims: Sequence[Claimed]) -> None:
+    async def _attempt(self, claims: Sequence[Claimed], place: Place) -> None:
+        delivered = False
         try:
-            await self._attempts.run(claims)
+            delivered = await self._attempts.run(claims)
         except Exception:
             # A fault of ours. The lease keeps the message from being lost or sent twice at a time.
             log.exception("attempt failed submission=%s", claims[0].message.submission_id)
         finally:
-            destination = claims[0].destination
-            self._busy[destination] -= 1
-            if not self._busy[destination]:
-                del self._busy[destination]
+            self._places.leave(place, trio.current_time(), delivered=delivered)
             if self._crowded:
                 self._queued.set()
 

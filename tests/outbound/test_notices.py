@@ -49,6 +49,7 @@ def attempted(times: int) -> QueuedMessage:
 def test_who_is_told(event: str, attempts: int, notify: str, action: str | None) -> None:
     request = Request(attempted(attempts), notify)
     assert action_for(request, event) == action
+    assert action_for(request, event, passed_on=True) == (None if event == "delivered" else action)
     assert action_for(replace(request, is_report="tls"), event) is None
     assert action_for(replace(request, message=replace(request.message, sender=None)), event) is None
 

@@ -29,11 +29,12 @@ class Recorded:
         self.end = [trio.Event() for _ in range(10)]
         self._count = 0
 
-    async def run(self, claims: Sequence[Claimed]) -> None:
+    async def run(self, claims: Sequence[Claimed]) -> bool:
         end = self.end[self._count]
         self._count += 1
         self.begun.send_nowait([claimed.message.id for claimed in claims])
         await end.wait()
+        return True
 
     async def next(self) -> list[int]:
         with trio.fail_after(POLL / 2):

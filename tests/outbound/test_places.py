@@ -1,0 +1,56 @@
+"""The places of deliveries: what is slow is in nobody's way."""
+
+from __future__ import annotations
+
+from gateway.config.settings import QueueSettings
+from gateway.outbound.places import REMEMBERED, SLOW_AFTER, Places
+
+
+def places(**limits: int) -> Places:
+    return Places(QueueSettings(**({"max_deliveries": 3, "max_deliveries_per_destination": 2} | limits)))
+
+
+def test_each_attempt_takes_a_place_and_leaves_it() -> None:
+    now = places()
+    one, _two = now.take("a", 0), now.take("a", 0)
+    assert (now.room(0), now.busy()) == (1, {"a": 2})
+    now.take("b", 0)
+    assert (now.room(0), now.until_room(0)) == (0, SLOW_AFTER)
+    now.leave(one, 1, delivered=True)
+    assert (now.room(1), now.busy()) == (1, {"a": 1, "b": 1})
+
+
+def test_what_takes_long_gives_up_its_place_but_not_its_share() -> None:
+    now = places(max_slow_deliveries=2)
+    now.take("a", 0), now.take("a", 0.5), now.take("b", 1)
+    assert now.room(1) == 0
+    assert now.until_room(1) == SLOW_AFTER - 1
+    assert now.room(SLOW_AFTER) == 1
+    assert now.room(SLOW_AFTER + 0.5) == 2
+    assert now.room(SLOW_AFTER + 1) == 2  # no more than two may be so slow
+    assert now.busy() == {"a": 2, "b": 1}
+    assert now.until_room(SLOW_AFTER + 1) == float("inf")
+
+
+def test_who_kept_us_waiting_in_vain_has_one_place_until_it_fares_better() -> None:
+    now = places(max_deliveries_per_destination=5)
+    now.leave(now.take("a", 0), SLOW_AFTER, delivered=False)
+    assert now.busy() == {"a": 4}
+    again = now.take("a", 10)
+    assert now.busy() == {"a": 5}
+    now.leave(again, 11, delivered=False)  # a quick refusal is an answer
+    assert now.busy() == {}
+
+
+def test_a_slow_server_that_takes_mail_keeps_its_share() -> None:
+    now = places()
+    now.leave(now.take("a", 0), SLOW_AFTER * 10, delivered=True)
+    assert now.busy() == {}
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    now = places()
+    for number in range(REMEMBERED + 5):
+        now.leave(now.take(f"d{number}", 0), SLOW_AFTER, delivered=False)
+    assert len(now.busy()) == REMEMBERED
+    assert "d0" not in now.busy()
