@@ -37,9 +37,7 @@ class EventTeller:
         self, settings: Settings, hooks: Hooks, store: Store, offload: Offload, happened: Wakeup
     ) -> None:
         self._hooks, self._store, self._offload, self._happened = hooks, store, offload, happened
-        self._accounts = {
-            name: min(account.addresses, key=str).domain for name, account in settings.accounts.items()
-        }
+        self._accounts = tuple(settings.accounts)
 
     async def serve(
         self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -75,12 +73,12 @@ class EventTeller:
         return await self._store.write(_place)
 
     def _listens(self, account: str) -> bool:
-        return self._hooks.for_account(account, self._accounts.get(account, "")).has("event")
+        return self._hooks.for_account(account).has("event")
 
     async def _tell(self, event: Event | events.IncomingReference) -> None:
         if not self._listens(event.account):
             return
-        stages = self._hooks.for_account(event.account, self._accounts.get(event.account, ""))
+        stages = self._hooks.for_account(event.account)
         told: Event | IncomingEvent | None
         if isinstance(event, Event):
             told = event

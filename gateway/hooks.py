@@ -192,22 +192,15 @@ class Hooks:
         self,
         *,
         gateway: GatewayStages,
-        stages: Mapping[tuple[str, str], Stages],
-        account_sets: Mapping[str, str],
-        domain_sets: Mapping[str, str],
+        stages: Mapping[str, Stages],
         transports: Mapping[str, TransportType],
         calls: Calls,
         limiters: Mapping[str, trio.CapacityLimiter],
     ) -> None:
         self.gateway, self.transports, self.calls, self.limiters = gateway, transports, calls, limiters
-        self._stages = stages  # by (account, set), and ("", set) for accounts without settings of their own
-        self._account_sets, self._domain_sets = account_sets, domain_sets
+        self._stages = stages  # by account, and "" for one that is not configured
 
-    def for_account(self, account: str, domain: str) -> Stages:
-        """The stages of account scope: of the account's plugin set, else the domain's, else the gateway's.
-
-        `domain` is the normalized domain of the address that the account uses. An account or a domain
-        that is not configured ("" for example) has the gateway's.
-        """
-        name = self._account_sets.get(account) or self._domain_sets.get(domain) or ""
-        return self._stages.get((account, name)) or self._stages["", name]
+    def for_account(self, account: str) -> Stages:
+        """The stages of account scope: of the account's plugin set, else of its first address's domain's,
+        else of the gateway's, which an account that is not configured has too."""
+        return self._stages.get(account) or self._stages[""]

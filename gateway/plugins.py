@@ -278,28 +278,33 @@ class _Compiler:
         settings = self._settings
         gateway = self._table(GATEWAY, Scope.GATEWAY, _NOBODY)
         self._require(GATEWAY, Scope.GATEWAY, gateway)
-        domain_sets = {d: s.plugin_set for d, s in settings.domains.items() if s.plugin_set}
-        # An account without settings of its own has those of nobody in particular.
-        owners = {(_NOBODY, name) for name in (GATEWAY, *domain_sets.values())}
+        stages: dict[tuple[str, str], Stages] = {}
+        of_account = {_NOBODY: self._stages(stages, GATEWAY, _NOBODY)}
         for account, given in settings.accounts.items():
-            for name in [given.plugin_set] if given.plugin_set else (GATEWAY, *domain_sets.values()):
-                own = any(plugin in given.plugin for plugin in self._used[name])
-                owners.add((account if own else _NOBODY, name))
-        stages = {}
-        for account, name in sorted(owners):
-            table = self._table(name, Scope.ACCOUNT, account)
-            self._require(name, Scope.ACCOUNT, table)
-            stages[account, name] = Stages(table)
+            domain = settings.domains.get(given.addresses[0].domain)
+            name = given.plugin_set or (domain.plugin_set if domain else "") or GATEWAY
+            # An account without settings of its own has those of nobody in particular.
+            own = any(plugin in given.plugin for plugin in self._used[name])
+            of_account[account] = self._stages(stages, name, account if own else _NOBODY)
+        for domain in settings.domains.values():
+            if domain.plugin_set:  # so that what is wrong with it is said, whoever uses the domain
+                self._stages(stages, domain.plugin_set, _NOBODY)
         self._warn()
         return Hooks(
             gateway=GatewayStages(gateway),
-            stages=MappingProxyType(stages),
-            account_sets={a: s.plugin_set for a, s in settings.accounts.items() if s.plugin_set},
-            domain_sets=domain_sets,
+            stages=MappingProxyType(of_account),
             transports=MappingProxyType(_transports(gateway)),
             calls=self._calls,
             limiters=self._limiters,
         )
+
+    def _stages(self, made: dict[tuple[str, str], Stages], name: str, account: str) -> Stages:
+        """Those of a set with an account's settings: one for all who share them."""
+        if (name, account) not in made:
+            table = self._table(name, Scope.ACCOUNT, account)
+            self._require(name, Scope.ACCOUNT, table)
+            made[name, account] = Stages(table)
+        return made[name, account]
 
     def _table(self, set_name: str, scope: Scope, account: str) -> Table:
         table: dict[str, tuple[Call, ...]] = {}

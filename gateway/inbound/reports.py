@@ -68,7 +68,7 @@ class Reports:
     def may_be(self, arrived: Arrived, account: str, recipient: Address) -> bool:
         """Whether to look closer: most mail is none, and costs nothing here."""
         known = arrived.header.may_report or arrived.mail_from is None or self._details(recipient) != ()
-        return known and self._stages(account, recipient).has("match_report")
+        return known and self._hooks.for_account(account).has("match_report")
 
     async def read(self, arrived: Arrived) -> Read:
         """What the message reports, as the plugins see it. Raises StoreError."""
@@ -96,7 +96,7 @@ class Reports:
 
         Raises StoreError.
         """
-        stages = self._stages(account, recipient)
+        stages = self._hooks.for_account(account)
         feedback = read if isinstance(read, FeedbackReport) else None
         details = self._details(recipient)
         if feedback is not None and feedback.mail_from is not None:
@@ -204,9 +204,6 @@ class Reports:
     def _details(self, recipient: Address) -> tuple[str, ...]:
         domain = self._settings.domains.get(recipient.domain)
         return details(recipient, domain.catchall_separator) if domain is not None else ()
-
-    def _stages(self, account: str, recipient: Address) -> Stages:
-        return self._hooks.for_account(account, recipient.domain)
 
 
 class _Sent:

@@ -57,7 +57,7 @@ class Attempts:
         Answers whether it was delivered, to one recipient at least.
         """
         message = claims[0].message
-        stages = self.hooks.for_account(message.account, message.sender.domain if message.sender else "")
+        stages = self.hooks.for_account(message.account)
         started = trio.current_time()
         # Time is left to record the outcome before the lease runs out.
         left = (claims[0].lease_expires - self.clock.now()).total_seconds() * 0.9

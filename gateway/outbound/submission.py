@@ -108,7 +108,7 @@ class Submitter:
                 "domainDisabled", f"From: the domain {new.header_from.domain} is disabled"
             )
         account = self._directory.accounts[new.account]
-        stages = self._hooks.for_account(new.account, new.header_from.domain)
+        stages = self._hooks.for_account(new.account)
         submission = await stages.submission(submission=_submission(new))
         if not submission.recipients:
             raise SubmissionRefused("noRecipients", "a plugin removed every recipient")

@@ -114,7 +114,4 @@ class SuppressionLists:
         return await self._store.write(lambda conn: suppressions.remove(conn, account, base, address, now))
 
     async def _base(self, account: str, address: Address) -> str:
-        """As for a message from the account's first address."""
-        configured = self._directory.accounts.get(account)
-        domain = configured.addresses[0].domain if configured and configured.addresses else ""
-        return await base_address(self._hooks.for_account(account, domain), address)
+        return await base_address(self._hooks.for_account(account), address)

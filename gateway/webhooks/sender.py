@@ -286,10 +286,7 @@ class WebhookSender:
     async def _format(self, due: _Due) -> WebhookBody:
         """The payload, by the account's plugins. Raises _NoPayload."""
         event = await self._event(due)
-        account = self._settings.accounts.get(event.account)
-        # Of several addresses the one that the `event` stage takes too.
-        domain = min(account.addresses, key=str).domain if account else ""
-        stages = self._hooks.for_account(event.account, domain)
+        stages = self._hooks.for_account(event.account)
         body = await stages.format_webhook(event=event)
         if body is None or not body.body:
             asked = ", ".join(stages.plugins("format_webhook"))

@@ -64,7 +64,7 @@ def test_its_readme(tmp_path: Path) -> None:
     [example] = code("toml", README)
     raw: dict[str, Any] = {"hostname": "mail.example.org", **tomli.loads(example)}
     hooks = load_plugins(Settings.model_validate(raw), tmp_path)
-    assert hooks.for_account("", "").plugins("route") == ("example.failover", "mox.routing")
+    assert hooks.for_account("").plugins("route") == ("example.failover", "mox.routing")
     [rows] = tables(README)
     check(import_module("gateway_failover").FailoverSettings, rows)
 

@@ -81,7 +81,7 @@ def load(
 
 
 def stages(plugins: Mapping[str, object], config: Mapping[str, Any] | None = None) -> Stages:
-    return load(plugins, config).for_account("", "")
+    return load(plugins, config).for_account("")
 
 
 # --- Data ----------------------------------------------------------------------------------------

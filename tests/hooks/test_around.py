@@ -230,7 +230,7 @@ async def test_leaving_has_its_limit_also_when_cancelled(
     notes = Notes()
     hooks = load({"slow": Around(lambda: slow_to_leave(seconds, notes))})
     with trio.move_on_after(1) as scope:
-        async with hooks.for_account("", "").around_attempt(delivery=a_delivery()):
+        async with hooks.for_account("").around_attempt(delivery=a_delivery()):
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert (trio.current_time(), notes.lines) == (took, [line])

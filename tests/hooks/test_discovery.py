@@ -57,7 +57,7 @@ def load(*plugins: str, extra: dict[str, Any] | None = None) -> Hooks:
 
 
 async def routed(hooks: Hooks) -> str:
-    route = await hooks.for_account("", "").route(message=a_message(), routes=())
+    route = await hooks.for_account("").route(message=a_message(), routes=())
     assert route is not None
     return route.transport
 
@@ -68,7 +68,7 @@ async def test_a_module_a_class_and_an_object(site: Path) -> None:
     assert await routed(load("acme.module", "acme.class")) == "module"
     assert await routed(load("acme.class", "acme.module")) == "Plugin"
     assert await routed(load("acme.object")) == "Plugin"
-    assert load(*entry_points).for_account("", "").plugins("route") == (*entry_points, "rest")
+    assert load(*entry_points).for_account("").plugins("route") == (*entry_points, "rest")
 
     ours = [p for p in installed() if p.name.startswith("acme.")]
     assert [(p.name, p.distribution, p.version, p.value) for p in ours] == [

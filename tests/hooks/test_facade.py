@@ -184,7 +184,7 @@ async def test_every_hook_gets_its_arguments() -> None:
             return Accept()
 
     hooks = load({"all": All()})
-    asked = hooks.for_account("", "")
+    asked = hooks.for_account("")
     submission, message, outcome, event = a_submission(), a_message(), a_failure(), an_event()
     rules, routes = (HoldRule(id=1),), (RouteRule(transport="x"),)
     assert await asked.submission(submission=submission) == submission

@@ -140,7 +140,7 @@ async def test_failures_by_policy(
     # "defer" is the hook's own policy.
     config = {"plugin": {"bad": {"on_error": {"sign": policy}}}} if policy != "defer" else {}
     hooks = load({"bad": bad, "good": Good()}, config)
-    asked = hooks.for_account("", "")
+    asked = hooks.for_account("")
     if policy == "defer":
         with pytest.raises(PluginError) as caught:
             await asked.sign(data=b"data", submission=a_submission())
@@ -193,7 +193,7 @@ async def test_fallback_is_none_when_nobody_else_answers() -> None:
         def transports(self) -> None: ...
 
     alone = load({"alone": BrokenSet()}, {"plugin_sets": {"test": {"plugins": ["alone"]}}}, sets={})
-    assert await alone.for_account("", "").format_webhook(event=an_event()) is None
+    assert await alone.for_account("").format_webhook(event=an_event()) is None
 
 
 async def test_an_observer_can_be_made_to_defer_but_all_hear_it() -> None:
@@ -249,7 +249,7 @@ async def test_an_answer_that_a_plugin_saves_from_its_limit_counts(autojump_cloc
             raise AssertionError
 
     hooks = load({"stubborn": Stubborn()})
-    assert await hooks.for_account("", "").sign(data=b"x", submission=a_submission()) == b"late"
+    assert await hooks.for_account("").sign(data=b"x", submission=a_submission()) == b"late"
     assert hooks.calls["stubborn", "sign"].timeouts == 0
 
 
@@ -263,7 +263,7 @@ async def test_a_plugin_s_own_time_out_is_not_ours(autojump_clock: MockClock) ->
 
     hooks = load({"impatient": Impatient()})
     with pytest.raises(PluginError, match="raised TooSlowError"):
-        await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+        await hooks.for_account("").sign(data=b"x", submission=a_submission())
     assert hooks.calls["impatient", "sign"].timeouts == 0
 
 
@@ -284,7 +284,7 @@ async def test_what_a_plugin_raises_at_its_limit_is_kept_as_the_cause(autojump_c
 
     hooks = load({"untidy": Untidy()})
     with pytest.raises(PluginError, match="no answer in 5 s") as caught:
-        await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+        await hooks.for_account("").sign(data=b"x", submission=a_submission())
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert hooks.calls["untidy", "sign"].timeouts == 1
 
@@ -296,10 +296,10 @@ async def test_hanging_threads_keep_their_places_also_over_a_reload(
     hooks = load(plugins)
     for _ in range(4):
         with pytest.raises(PluginError, match="no answer in 5 s"):
-            await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+            await hooks.for_account("").sign(data=b"x", submission=a_submission())
     hooks = load(plugins, previous=hooks)
     with pytest.raises(PluginError, match="no thread came free in 5 s"):
-        await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+        await hooks.for_account("").sign(data=b"x", submission=a_submission())
     assert hooks.calls["bad", "sign"].timeouts == 5
 
     class Other:
@@ -307,7 +307,7 @@ async def test_hanging_threads_keep_their_places_also_over_a_reload(
         def sign(self, data: bytes) -> bytes:
             return b"other " + data
 
-    other = load({"other": Other()}, previous=hooks).for_account("", "")
+    other = load({"other": Other()}, previous=hooks).for_account("")
     assert await other.sign(data=b"x", submission=a_submission()) == b"other x"
 
     release.set()
@@ -325,7 +325,7 @@ async def test_a_plain_function_that_blocks_is_named(caplog: pytest.LogCaptureFi
             return data
 
     hooks = load({"blocks": Blocks()})
-    assert await hooks.for_account("", "").sign(data=b"x", submission=a_submission()) == b"x"
+    assert await hooks.for_account("").sign(data=b"x", submission=a_submission()) == b"x"
     (record,) = caplog.records
     assert record.getMessage().startswith(
         "submission sub-1: plugin 'blocks', hook 'sign': stopped the event loop for 0."
@@ -341,7 +341,7 @@ async def test_a_plain_function_that_blocks_is_named(caplog: pytest.LogCaptureFi
 async def test_cancellation_passes(autojump_clock: MockClock) -> None:
     hooks = load({"hangs": Hangs()}, {"plugin": {"hangs": {"on_error": {"sign": "skip"}}}})
     with trio.move_on_after(1) as scope:
-        await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+        await hooks.for_account("").sign(data=b"x", submission=a_submission())
     assert scope.cancelled_caught
     assert hooks.calls["hangs", "sign"].failures == 0
 
@@ -546,7 +546,7 @@ async def test_nonsense_is_named(
 
 
 async def _ask(hooks: Hooks, hook: str) -> None:
-    submission, asked = a_submission(), hooks.for_account("", "")
+    submission, asked = a_submission(), hooks.for_account("")
     asking: dict[str, Callable[[], Awaitable[object]]] = {
         "submission": lambda: asked.submission(submission=submission),
         "sign": lambda: asked.sign(data=b"x", submission=submission),
@@ -623,10 +623,10 @@ async def test_calls_are_counted() -> None:
 
     hooks = load({"counted": Counted()})
     for _ in range(3):
-        await hooks.for_account("", "").submission(submission=a_submission())
-    await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+        await hooks.for_account("").submission(submission=a_submission())
+    await hooks.for_account("").sign(data=b"x", submission=a_submission())
     hooks = load({"counted": Counted()}, previous=hooks)
-    await hooks.for_account("", "").sign(data=b"x", submission=a_submission())
+    await hooks.for_account("").sign(data=b"x", submission=a_submission())
     counted = {(plugin, hook): tally for plugin, hook, tally in hooks.calls}
     assert counted["counted", "submission"].calls == 3
     assert counted["counted", "sign"].calls == 2

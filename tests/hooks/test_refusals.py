@@ -294,7 +294,7 @@ def test_a_hook_that_this_version_lacks_may_be_optional() -> None:
         @hookimpl
         def route(self) -> None: ...
 
-    assert load({"newer": Newer()}).for_account("", "").plugins("route") == ("newer", "rest")
+    assert load({"newer": Newer()}).for_account("").plugins("route") == ("newer", "rest")
 
 
 def test_plugins_that_compare_equal_are_two() -> None:
@@ -307,7 +307,7 @@ def test_plugins_that_compare_equal_are_two() -> None:
         @hookimpl
         def route(self) -> None: ...
 
-    assert load({"one": Equal(), "two": Equal()}).for_account("", "").plugins("route") == (
+    assert load({"one": Equal(), "two": Equal()}).for_account("").plugins("route") == (
         "one",
         "two",
         "rest",

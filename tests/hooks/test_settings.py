@@ -50,8 +50,8 @@ class Choose:
         return Accept()
 
 
-async def routed(hooks: Hooks, account: str, domain: str = "") -> str:
-    route = await hooks.for_account(account, domain).route(message=a_message(), routes=())
+async def routed(hooks: Hooks, account: str) -> str:
+    route = await hooks.for_account(account).route(message=a_message(), routes=())
     assert route is not None
     return route.transport
 
@@ -84,16 +84,19 @@ async def test_the_account_s_set_then_the_domain_s_then_the_gateway_s() -> None:
         {name: fixed(name) for name in ("ours", "theirs", "mine")},
         {
             "domains": {"example.org": {"plugin_set": "domain"}, "example.net": {}},
-            **accounts(app={"plugin_set": "account"}, plain={}),
+            **accounts(
+                app={"plugin_set": "account"},
+                plain={},
+                other={"addresses": ["other@example.net", "second@example.org"]},
+            ),
         },
         sets={"test": ["ours"], "domain": ["theirs"], "account": ["mine"]},
     )
-    assert await routed(hooks, "app", "example.org") == "mine"
-    assert await routed(hooks, "app", "example.net") == "mine"
-    assert await routed(hooks, "plain", "example.org") == "theirs"
-    assert await routed(hooks, "plain", "example.net") == "ours"
-    assert await routed(hooks, "unknown", "example.org") == "theirs"
-    assert await routed(hooks, "", "") == "ours"
+    assert await routed(hooks, "app") == "mine"
+    assert await routed(hooks, "plain") == "theirs"
+    assert await routed(hooks, "other") == "ours"  # as its first address's domain has it
+    assert await routed(hooks, "unknown") == "ours"
+    assert await routed(hooks, "") == "ours"
 
 
 async def test_the_gateway_runs_with_several_sets_in_order() -> None:
@@ -102,7 +105,7 @@ async def test_the_gateway_runs_with_several_sets_in_order() -> None:
         {"plugins": {"sets": ["second", "first"]}},
         sets={"first": ["a", "b"], "second": ["c", "a"]},
     )
-    assert hooks.for_account("", "").plugins("route") == ("c", "a", "rest", "b")
+    assert hooks.for_account("").plugins("route") == ("c", "a", "rest", "b")
 
 
 async def test_sets_include_others_and_leave_some_out() -> None:
@@ -114,7 +117,7 @@ async def test_sets_include_others_and_leave_some_out() -> None:
         }
     }
     hooks = load({name: fixed(name) for name in "abcd"}, config, sets={})
-    assert hooks.for_account("", "").plugins("route") == ("c", "rest", "d", "a")
+    assert hooks.for_account("").plugins("route") == ("c", "rest", "d", "a")
 
 
 async def test_gateway_scope_is_never_the_account_s(caplog: pytest.LogCaptureFixture) -> None:
@@ -154,11 +157,10 @@ async def test_an_account_keeps_its_settings_in_every_set() -> None:
             own={"plugin": {"choose": {"to": "own"}}, "plugin_set": "mine"},
         ),
     }
-    sets = {"test": ["choose"], "domain": ["fixed", "choose"], "mine": ["choose"]}
+    sets = {"test": ["choose"], "domain": ["fixed"], "mine": ["choose"]}
     hooks = load({"choose": Choose(), "fixed": fixed("fixed")}, config, sets=sets)
-    assert await routed(hooks, "app") == "app 1 2"
-    assert await routed(hooks, "app", "example.org") == "fixed"
-    assert await routed(hooks, "own", "example.org") == "own 1 2"
+    assert await routed(hooks, "app") == "fixed"
+    assert await routed(hooks, "own") == "own 1 2"
 
 
 async def test_what_only_accounts_set_need_not_be_set_for_all() -> None:
@@ -289,10 +291,10 @@ async def test_limits_and_policies_can_be_an_account_s(autojump_clock: MockClock
     hooks = load({"slow": Slow()}, config)
     submission = a_submission()
     with pytest.raises(PluginError, match="no answer in 2 s"):
-        await hooks.for_account("", "").sign(data=b"x", submission=submission)
-    assert await hooks.for_account("careless", "").sign(data=b"x", submission=submission) == b"x"
+        await hooks.for_account("").sign(data=b"x", submission=submission)
+    assert await hooks.for_account("careless").sign(data=b"x", submission=submission) == b"x"
     assert trio.current_time() == 4
-    assert await hooks.for_account("patient", "").sign(data=b"x", submission=submission) == b"x!"
+    assert await hooks.for_account("patient").sign(data=b"x", submission=submission) == b"x!"
 
 
 def test_a_limit_without_effect_is_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -246,7 +246,7 @@ def test_all_plugins_of_the_package_load_with_their_settings() -> None:
             },
         }
     )
-    stages = load_plugins(settings, Path("/etc"), extra=plugins).for_account("", "")
+    stages = load_plugins(settings, Path("/etc"), extra=plugins).for_account("")
     assert stages.plugins("retry") == ("mox.retry", "retry")
     assert stages.plugins("route") == ("mox.routing",)
     assert stages.plugins("hold") == ("mox.hold",)

@@ -199,7 +199,7 @@ class Example:
 
     @property
     def stages(self) -> Stages:
-        return self.hooks.for_account("", "")
+        return self.hooks.for_account("")
 
 
 async def refuses_lotteries(example: Example) -> None:
