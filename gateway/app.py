@@ -13,8 +13,8 @@ what a crash cut off; only then serve. Stop: accept nothing and claim nothing mo
 the grace period; then all is cancelled, and the store is closed last.
 
     run
-    └── background                 clock, clean-up, expired leases, unfinished hold rules, transports between
-        │                          deliveries: cancelled at the end
+    └── background                 clock, clean-up, expired leases, unfinished hold rules, MTA-STS policies,
+        │                          transports between deliveries: cancelled at the end
         └── services               each returns when it is told to stop and is done
             ├── webhooks/sender
             ├── events             tells the plugins
@@ -48,7 +48,10 @@ from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
 from gateway.net.certificates import load_certificate
+from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
+from gateway.net.mta_sts_policies import MtaStsPolicies
+from gateway.net.network import Network
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
 from gateway.offload import Offload
@@ -58,7 +61,7 @@ from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.smtp_submission import SmtpSubmission
 from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
-from gateway.outbound.transports import make_transports, serve_transport
+from gateway.outbound.transports import configured, make_transports, serve_transport
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
@@ -122,7 +125,6 @@ async def serving(
     async with AsyncExitStack() as resources:
         resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)
-        transports = make_transports(settings.transports, hooks.transports, config_dir)
         tls = _tls_context(settings, config_dir)
         smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
         submission_listeners, submissions_listeners = [
@@ -132,6 +134,14 @@ async def serving(
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))
         store = await resources.enter_async_context(Store.open(settings.data_dir, clock))
+        resolver = Resolver(settings.dns)
+        policies = MtaStsPolicies(resolver, store, clock)
+        transports = make_transports(
+            configured(settings, hooks.transports),
+            hooks.transports,
+            config_dir,
+            Network(resolver=resolver, policies=policies, clock=clock),
+        )
         offload = await resources.enter_async_context(Offload.open())
 
         # Hints from those who write to those who wait for it; polling makes up for any that is lost.
@@ -145,7 +155,7 @@ async def serving(
         directory = Directory(settings)
         authenticator = Authenticator(directory, store, clock)
         holding = HoldRules(store, clock)
-        operations = QueueOperations(settings, store, clock, queued.set, tell_of_events)
+        operations = QueueOperations(settings, transports.keys(), store, clock, queued.set, tell_of_events)
         submitter = Submitter(settings, directory, hooks, store, holding, clock, queued.set)
         submission = SmtpSubmission(settings, directory, submitter, clock, offload, settings.data_dir)
         logins = SaslLogins(authenticator)
@@ -210,6 +220,7 @@ async def serving(
             background.start_soon(clean_up, store, clock)
             background.start_soon(scheduler.recover_expired)
             background.start_soon(holding.finish)
+            background.start_soon(policies.serve)
             for name, transport in transports.items():
                 background.start_soon(serve_transport, name, transport)
             http = _http_settings(settings)

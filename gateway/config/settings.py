@@ -6,7 +6,7 @@ Every setting has its default and its meaning here; docs/configuration.md lists 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from gateway.mail.address import Address, AddressError, parse_domain
 from gateway.mail.fields import FieldError, check_text
 from gateway.model import EventName, RouteRule
 
+DIRECT = "direct"  # the transport that needs no table, and takes what no route matches
 MAX_MESSAGE_SIZE = 25 * 1024 * 1024  # bytes; what large providers accept, base64 included
 
 
@@ -282,6 +283,10 @@ class Route(Section):
     to_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
     minimum_attempts: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def matches_all(self) -> bool:
+        return not (self.from_domains or self.to_domains or self.minimum_attempts)
+
     def rule(self) -> RouteRule:
         return RouteRule(
             transport=self.transport,
@@ -390,16 +395,21 @@ class Settings(Section):
                 raise ValueError(
                     f"{where}: there is no account {account_name!r}; add [accounts.{account_name}]"
                 )
-        routes = [("routes", self.routes)]
-        routes += [(f"domains.{d!r}.routes", s.routes) for d, s in self.domains.items()]
-        routes += [(f"accounts.{a}.routes", s.routes) for a, s in self.accounts.items()]
-        for where, rules in routes:
+        for where, rules in self.all_routes():
             for number, rule in enumerate(rules):
-                if rule.transport not in self.transports:
+                if rule.transport not in self.transports and rule.transport != DIRECT:
                     raise ValueError(
                         f"{where}[{number}].transport: there is no [transports.{rule.transport}]; add it"
                     )
         return self
+
+    def all_routes(self) -> Iterator[tuple[str, tuple[Route, ...]]]:
+        """The routes of the gateway, of domains and of accounts, with where they are."""
+        yield "routes", self.routes
+        for domain, of_domain in self.domains.items():
+            yield f"domains.{domain!r}.routes", of_domain.routes
+        for account, of_account in self.accounts.items():
+            yield f"accounts.{account}.routes", of_account.routes
 
     def _check_from_ids(self, name: str, account: AccountSettings) -> None:
         """Unique addresses can be made, and come back to the account."""

@@ -10,6 +10,7 @@ validating: anybody can set a bit.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +31,15 @@ import dns.reversename
 import trio
 
 from gateway.config.settings import DnsSettings
-from gateway.errors import StartError
 from gateway.mail.address import AddressError, ascii_domain, parse_domain
 from gateway.together import Together
+
+log = logging.getLogger(__name__)
 
 MAX_TTL = 3600.0  # seconds that an answer is kept, however long its owner allows
 MAX_NEGATIVE_TTL = 300.0  # seconds, of "there is none": what was forgotten is soon added
 MAX_CACHE = 16 * 1024 * 1024  # bytes, about
+_HERE = "127.0.0.1"  # asked where no name server is configured
 _MAX_QUERIES = 100  # at a time
 _UDP_PAYLOAD = 1232  # octets; larger datagrams may be fragmented, and fragments forged
 _ENTRY = 300  # bytes that a cached answer takes beside its records
@@ -125,8 +128,8 @@ _TLSA = _Kind(dns.rdatatype.TLSA, lambda rdata: Tlsa(rdata.usage, rdata.selector
 class Resolver:
     """Looks things up. For all tasks; equal questions at the same time are asked once.
 
-    Names are given in Unicode or as A-labels, without a final dot. Raises StartError from the constructor
-    when no name server is configured, here or in the system.
+    Names are given in Unicode or as A-labels, without a final dot. Where no name server is configured, here
+    or in the system, the one of this machine is asked (as resolv.conf(5) has it).
     """
 
     def __init__(self, settings: DnsSettings) -> None:
@@ -134,9 +137,11 @@ class Resolver:
         try:
             inner = dns.asyncresolver.Resolver(configure=not settings.nameservers)
         except (dns.resolver.NoResolverConfiguration, OSError) as exc:
-            raise StartError(
-                f"dns.nameservers: none are set, and /etc/resolv.conf names none ({exc}); set some"
-            ) from None
+            log.warning(
+                "dns.nameservers: none are set, and /etc/resolv.conf names none (%s); %s is asked", exc, _HERE
+            )
+            inner = dns.asyncresolver.Resolver(configure=False)
+            inner.nameservers = [_HERE]
         if settings.nameservers:
             inner.nameservers = list(settings.nameservers)
         inner.port = settings.port

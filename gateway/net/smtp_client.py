@@ -6,6 +6,7 @@ both leave the connection closed.
 """
 
 import math
+import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -385,4 +386,6 @@ def _explain(error: BaseException) -> str:
     """The innermost cause in words: trio puts the operating system's error behind its own."""
     while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
     return str(error) or type(error).__name__

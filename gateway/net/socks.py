@@ -5,6 +5,7 @@ The proxy is told an IP address, never a name: what a host's name leads to is ou
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
@@ -134,4 +135,6 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in words: trio puts the operating system's error behind its own."""
     while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
     return str(error) or type(error).__name__

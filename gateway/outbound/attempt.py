@@ -17,10 +17,11 @@ import trio
 
 from gateway.accounts import Directory
 from gateway.clock import Clock
-from gateway.config.settings import Settings
+from gateway.config.settings import DIRECT, Settings
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
+from gateway.mail.address import ascii_domain
 from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, RouteRule, Transport
 from gateway.outbound import outcomes, suppression
 from gateway.outbound.notices import News, Notices
@@ -118,10 +119,11 @@ class Attempts:
         return Delivery(
             messages=tuple(claimed.message for claimed in sent),
             content=self.store.content.open(sent[0].content),
-            hostname=self.settings.hostname,
+            hostname=ascii_domain(self.settings.hostname),
             started=sent[0].message.last_attempt or self.clock.now(),
             deadline=sent[0].lease_expires,
             dsn=_dsn(sent),
+            dialed=sent[0].dialed_ips,
         )
 
     def _check_sender(self, message: QueuedMessage) -> None:
@@ -136,9 +138,9 @@ class Attempts:
         name = message.transport
         if not name:
             route = await stages.route(message=message, routes=self._routes(message.account, sender_domain))
-            if route is None:
+            if route is None and DIRECT not in self.transports:
                 raise NoTransport("no route matches this message; add a [[routes]] entry for it")
-            name = route.transport
+            name = DIRECT if route is None else route.transport
         if name not in self.transports:
             raise NoTransport(f"there is no transport {name!r}; add [transports.{name}] or change the route")
         return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -82,12 +82,14 @@ class QueueOperations:
     def __init__(
         self,
         settings: Settings,
+        transports: Collection[str],
         store: Store,
         clock: Clock,
         queued: Callable[[], None],
         settled: Callable[[], None],
     ) -> None:
         self._settings, self._store, self._clock = settings, store, clock
+        self._transports = transports
         self._queued, self._settled = queued, settled
         self._notices = Notices(settings, store)
 
@@ -113,8 +115,8 @@ class QueueOperations:
 
     async def set_transport(self, wanted: Filter, name: str) -> int:
         """From the next attempt on; empty: routes decide. Raises NotConfigured."""
-        if name and name not in self._settings.transports:
-            raise NotConfigured("transport", name, self._settings.transports)
+        if name and name not in self._transports:
+            raise NotConfigured("transport", name, self._transports)
         return await run_steps(
             self._store, lambda conn, position: actions.set_transport(conn, wanted, name, position)
         )

@@ -1,4 +1,8 @@
-"""Makes the configured transports of the types that plugins register, and runs what they do by themselves."""
+"""Makes the configured transports of the types that plugins register, and runs what they do by themselves.
+
+There is one that nobody has to configure: `direct`, for what no route matches. It is not there where it
+would not be used: where a route takes everything, and none names it, no message can leave that way.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,31 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.config.load import describe
+from gateway.config.settings import DIRECT, Settings
 from gateway.errors import ConfigError
 from gateway.hookcalls import contain, described
 from gateway.model import ServingTransport, Transport, TransportType
+from gateway.net.network import Network
 
 log = logging.getLogger(__name__)
 
 
+def configured(settings: Settings, types: Mapping[str, TransportType]) -> dict[str, Mapping[str, Any]]:
+    """The tables [transports.NAME], and that of `direct` if there is none and it may be needed."""
+    tables = dict(settings.transports)
+    if DIRECT not in tables:
+        named = any(route.transport == DIRECT for _, routes in settings.all_routes() for route in routes)
+        all_routed = any(route.matches_all for route in settings.routes)
+        if named or (not all_routed and DIRECT in types):
+            tables[DIRECT] = {"type": DIRECT}
+    return tables
+
+
 def make_transports(
-    configured: Mapping[str, Mapping[str, Any]], types: Mapping[str, TransportType], config_dir: Path
+    configured: Mapping[str, Mapping[str, Any]],
+    types: Mapping[str, TransportType],
+    config_dir: Path,
+    network: Network,
 ) -> dict[str, Transport]:
     """One transport for each [transports.NAME], paths relative to `config_dir`. Raises ConfigError."""
     made: dict[str, Transport] = {}
@@ -44,7 +64,7 @@ def make_transports(
         except Exception as exc:  # the model's own code
             raise ConfigError(f"{where}: cannot be read: {described(exc)}") from exc
         try:
-            made[name] = types[kind].make(name, settings)
+            made[name] = types[kind].make(name, settings, network)
         except Exception as exc:
             raise ConfigError(
                 f"{where}: the transport type {kind!r} cannot make it: {described(exc)};"

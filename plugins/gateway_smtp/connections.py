@@ -78,6 +78,10 @@ class Connections:
                 return kept
         return None
 
+    def has(self, key: Hashable) -> bool:
+        """Whether there is any connection to a next hop, be it one that will not do."""
+        return key in self._by_key
+
     def give_back(self, kept: Kept) -> None:
         """Keep the connection, or have it ended."""
         kept.idle_since = trio.current_time()

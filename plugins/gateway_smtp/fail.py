@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import Delivery, Outcome, Transport, TransportType, hookimpl
+from gateway.net.network import Network
 
 
 class FailTransportSettings(BaseModel):
@@ -33,5 +34,5 @@ class Fail:
         return {"fail": TransportType(FailTransportSettings, _make)}
 
 
-def _make(_name: str, settings: FailTransportSettings) -> Transport:
+def _make(_name: str, settings: FailTransportSettings, _network: Network) -> Transport:
     return FailTransport(settings)

@@ -36,24 +36,32 @@ def _only_text(value: object) -> object:
     return value
 
 
-class AuthSettings(BaseModel):
-    """`auth = { ... }` of a transport. The password stands here, or in a file that is read at the start."""
+class LoginSettings(BaseModel):
+    """A user name and a password, which stands here, or in a file that is read at the start."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     username: Annotated[str, Field(min_length=1)]
     password: Annotated[str, BeforeValidator(_only_text), Field(repr=False)] = ""
     password_file: OptionalPath = None  # the first line of it
+
+    def read_password(self) -> str:
+        """Raises ValueError."""
+        if bool(self.password) == (self.password_file is not None):
+            raise ValueError("give either password or password_file")
+        return self.password if self.password_file is None else _read_password(self.password_file)
+
+
+class AuthSettings(LoginSettings):
+    """`auth = { ... }` of a transport to one host."""
+
     plain: bool = False  # PLAIN too, where the server offers nothing better
     without_tls: bool = False  # also where the connection may be without TLS
     _credentials: Credentials = PrivateAttr()
 
     def model_post_init(self, context: object) -> None:
         """Raises ValueError."""
-        if bool(self.password) == (self.password_file is not None):
-            raise ValueError("give either password or password_file")
-        password = self.password if self.password_file is None else _read_password(self.password_file)
         self._credentials = Credentials(
-            self.username, password, plain=self.plain, without_tls=self.without_tls
+            self.username, self.read_password(), plain=self.plain, without_tls=self.without_tls
         )
 
     @property
@@ -75,6 +83,16 @@ def _read_password(path: Path) -> str:
     if not password or len(data) > MAX_PASSWORD_FILE:
         raise ValueError(f"password_file: {path}: its first line is to be the password, in UTF-8")
     return password
+
+
+def check_ca_file(path: Path | None) -> None:
+    """Raises ValueError if authorities cannot be read from there."""
+    if path is None:
+        return
+    try:
+        client_context(verified=True, ca_file=str(path))
+    except (SSL.Error, OSError):
+        raise ValueError(f"ca_file: {path}: cannot be read as a PEM file with certificates") from None
 
 
 class NextHopSettings(BaseModel):
@@ -108,13 +126,7 @@ class NextHopSettings(BaseModel):
             )
         if self.ca_file is not None and not self.verified:
             raise ValueError("ca_file: certificates are not verified with these settings; remove it")
-        if self.ca_file is not None:
-            try:
-                client_context(verified=True, ca_file=str(self.ca_file))
-            except (SSL.Error, OSError):
-                raise ValueError(
-                    f"ca_file: {self.ca_file}: cannot be read as a PEM file with certificates"
-                ) from None
+        check_ca_file(self.ca_file)
         return self
 
     def client_settings(self, hostname: str) -> ClientSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway import Transport, TransportType, hookimpl
+from gateway.net.network import Network
 from gateway_smtp.settings import (
     NextHopSettings,
     SmtpTransportSettings,
@@ -22,5 +23,5 @@ class Smtp:
         }
 
 
-def _make(name: str, settings: NextHopSettings) -> Transport:
+def _make(name: str, settings: NextHopSettings, _network: Network) -> Transport:
     return NextHopTransport(name, settings)

@@ -21,12 +21,14 @@ from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.net.listeners import UNIX_PATH_MAX
 from gateway.outbound import submission
-from gateway.outbound.transports import make_transports
+from gateway.outbound.transports import configured, make_transports
 from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
 from gateway_mox.retry import MoxRetrySettings, RetrySettings
 from gateway_smtp.connections import KeepSettings
+from gateway_smtp.direct import Direct
 from gateway_smtp.fail import Fail, FailTransportSettings
+from gateway_smtp.mx_settings import DirectSettings, MxKeepSettings, ProxyAuthSettings, SocksSettings
 from gateway_smtp.settings import (
     AuthSettings,
     SmtpTransportSettings,
@@ -35,6 +37,7 @@ from gateway_smtp.settings import (
 )
 from gateway_smtp.smtp import Smtp
 from tests.docs.pages import ROOT, all_sections, code, sections, tables, text
+from tests.networks import a_network
 
 PAGE = text("configuration.md")
 SECTIONS = all_sections(PAGE)
@@ -163,6 +166,8 @@ def test_no_section_is_of_something_that_is_not_there() -> None:
         ('[transports.NAME]` with `type = "smtp"', (SmtpTransportSettings, AuthSettings, KeepSettings)),
         ('[transports.NAME]` with `type = "submission"', (SubmissionTransportSettings,)),
         ('[transports.NAME]` with `type = "submissions"', (SubmissionsTransportSettings,)),
+        ('[transports.NAME]` with `type = "direct"', (DirectSettings, MxKeepSettings)),
+        ('[transports.NAME]` with `type = "socks"', (SocksSettings, ProxyAuthSettings)),
         ('[transports.NAME]` with `type = "fail"', (FailTransportSettings,)),
     ],
 )
@@ -192,7 +197,7 @@ def test_every_built_in_plugin_is_listed_with_its_sets() -> None:
         if getattr(loaded, "Settings", None) is not None:
             heading = f'[plugin."{row["plugin"]}"]' if "." in row["plugin"] else f"[plugin.{row['plugin']}]"
             assert heading in SECTIONS
-    for kind in (*Smtp().transports(), *Fail().transports()):
+    for kind in (*Smtp().transports(), *Direct().transports(), *Fail().transports()):
         assert f'[transports.NAME]` with `type = "{kind}"' in SECTIONS
 
 
@@ -212,7 +217,8 @@ def loads(raw: Mapping[str, Any], directory: Path) -> Settings:
     """All that the gateway does with a configuration before it listens."""
     keys_for(raw, directory)
     settings = parse(raw, directory / "gateway.toml")
-    make_transports(settings.transports, load_plugins(settings, directory).transports, directory)
+    types = load_plugins(settings, directory).transports
+    make_transports(configured(settings, types), types, directory, a_network())
     return settings
 
 

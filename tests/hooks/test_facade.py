@@ -292,7 +292,7 @@ def test_all_collects_the_types_of_transports() -> None:
     class Nothing(BaseModel):
         pass
 
-    def make(name: str, settings: object) -> Transport:
+    def make(name: str, settings: object, network: object) -> Transport:
         raise NotImplementedError
 
     kind = TransportType(Nothing, make)

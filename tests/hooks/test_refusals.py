@@ -270,7 +270,7 @@ def test_two_plugins_with_one_transport_type() -> None:
     class Nothing(BaseModel):
         pass
 
-    def make(name: str, settings: object) -> Transport:
+    def make(name: str, settings: object, network: object) -> Transport:
         raise NotImplementedError
 
     class Direct:

@@ -11,7 +11,6 @@ import trio.testing
 from dns.resolver import BaseResolver
 
 from gateway.config.settings import DnsSettings
-from gateway.errors import StartError
 from gateway.net import dns
 from gateway.net.dns import Answer, DnsTrouble, Mx, NoRecords, Resolver, Tlsa
 from tests.dns_server import DnsServer, Fault, dns_server
@@ -169,13 +168,15 @@ async def test_another_server_answers_when_one_does_not(server: DnsServer) -> No
     assert await Resolver(nobody).mx("example.org") == Answer((MX,), True, "example.org")
 
 
-async def test_no_server_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_server_is_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def nothing(*_args: object) -> None:
         raise OSError("cannot open /etc/resolv.conf")
 
     monkeypatch.setattr(BaseResolver, "read_resolv_conf", nothing)
-    with pytest.raises(StartError, match=r"dns\.nameservers: none are set, .*resolv\.conf"):
-        Resolver(DnsSettings())
+    assert Resolver(DnsSettings())._inner.nameservers == ["127.0.0.1"]
+    assert "dns.nameservers: none are set, and /etc/resolv.conf names none" in caplog.text
 
 
 # --- The cache --------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from gateway_smtp.fail import Fail
 from gateway_smtp.smtp import Smtp
 from gateway_smtp.transport import NextHopTransport
 from tests.hooks.helpers import NOW, a_message
+from tests.networks import a_network
 
 USER, PASSWORD = "gateway@example.org", "correct horse battery"
 CONTENT = b"Subject: hi\r\n\r\n.private words\r\n"
@@ -69,7 +70,7 @@ def delivery(
 async def transport(config_dir: Path, **settings: Any) -> AsyncIterator[NextHopTransport]:
     """As [transports.relay] makes it, while its own work runs."""
     types = Smtp().transports() | Fail().transports()
-    made = make_transports({"relay": settings}, types, config_dir)["relay"]
+    made = make_transports({"relay": settings}, types, config_dir, a_network())["relay"]
     assert isinstance(made, NextHopTransport)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.serve)

@@ -51,6 +51,7 @@ from tests.hooks.helpers import (
     an_event,
     configured,
 )
+from tests.networks import a_network
 from tests.thirdparty import page
 
 ADDRESS = gateway.Address.parse
@@ -307,7 +308,7 @@ async def files(example: Example) -> None:
     kind = example.hooks.transports["maildrop"]
     assert isinstance(kind, TransportType)
     settings = kind.settings.model_validate({"directory": "drop"}, context={"config_dir": example.directory})
-    [outcome] = await kind.make("files", settings).deliver(a_delivery())
+    [outcome] = await kind.make("files", settings, a_network()).deliver(a_delivery())
     assert outcome.result is Result.DELIVERED
     assert [file.name for file in (example.directory / "drop").iterdir()] == ["7.eml"]
 

@@ -29,7 +29,7 @@ class Odd:
 
     @hookimpl
     def transports(self) -> Mapping[str, TransportType]:
-        return {"odd": TransportType(NoSettings, lambda name, settings: self)}
+        return {"odd": TransportType(NoSettings, lambda name, settings, network: self)}
 
     async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
         self.deliveries.append(delivery)
@@ -152,6 +152,8 @@ async def test_a_transport_that_hangs_stops_nobody_else(tmp_path: Path, webhooks
 async def test_no_route(tmp_path: Path, webhooks: Receiver) -> None:
     def change(raw: dict[str, Any]) -> None:
         raw["routes"] = [{"transport": "localserve", "to_domains": ["example.net"]}]
+        raw["plugin_sets"]["indirect"] = {"include": ["default"], "without": ["direct"]}
+        raw["plugins"]["sets"] = ["indirect", "localserve"]
 
     async with running(tmp_path, webhooks, change=change) as gateway:
         await gateway.send()

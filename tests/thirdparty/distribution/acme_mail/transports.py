@@ -10,6 +10,7 @@ import trio
 from pydantic import BaseModel, ConfigDict
 
 from gateway import ConfigPath, Delivery, Outcome, Result, Transport, TransportType, hookimpl
+from gateway.net.network import Network
 
 
 class MaildropSettings(BaseModel):
@@ -98,13 +99,13 @@ class Transports:
         }
 
 
-def _maildrop(name: str, settings: MaildropSettings) -> Transport:
+def _maildrop(name: str, settings: MaildropSettings, network: Network) -> Transport:
     return Maildrop(settings)
 
 
-def _told(name: str, settings: ToldSettings) -> Transport:
+def _told(name: str, settings: ToldSettings, network: Network) -> Transport:
     return Told(settings)
 
 
-def _broken(name: str, settings: BrokenSettings) -> Transport:
+def _broken(name: str, settings: BrokenSettings, network: Network) -> Transport:
     return Broken(settings)

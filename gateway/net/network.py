@@ -1,0 +1,46 @@
+"""What transports share: one resolver with its cache, the policies of recipient domains, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+
+from gateway.clock import Clock
+from gateway.net.dns import Resolver
+from gateway.net.find_hosts import Policies, find_hosts
+from gateway.net.plan import Families, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Made once, and given to every transport when that is made."""
+
+    resolver: Resolver
+    policies: Policies  # MTA-STS
+    clock: Clock
+    random: Random = field(default_factory=SystemRandom)  # for the order of hosts and addresses
+
+    async def find_hosts(
+        self,
+        domain: str,
+        *,
+        port: int = 25,
+        require_tls: bool | None = None,
+        families: Families = (6, 4),
+        dialed: Mapping[str, Sequence[str]] | None = None,
+    ) -> Plan:
+        """Where mail for a domain goes, in which order, and what TLS each host needs: `net.find_hosts`.
+
+        Raises StoreError when kept policies cannot be read.
+        """
+        return await find_hosts(
+            self.resolver,
+            self.policies,
+            domain,
+            random=self.random,
+            port=port,
+            require_tls=require_tls,
+            families=families,
+            dialed=dialed,
+        )

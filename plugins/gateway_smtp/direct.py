@@ -1,0 +1,37 @@
+"""The transports `direct` and `socks`: to the hosts of a recipient's domain, from here or through a proxy."""
+
+from __future__ import annotations
+
+import trio
+
+from gateway import Transport, TransportType, hookimpl
+from gateway.mail.address import ascii_domain
+from gateway.net.network import Network
+from gateway.net.socks import connect_through
+from gateway_smtp.mx import MxTransport
+from gateway_smtp.mx_settings import DirectSettings, SocksSettings
+
+
+class Direct:
+    @hookimpl
+    def transports(self) -> dict[str, TransportType]:
+        return {
+            "direct": TransportType(DirectSettings, _make_direct),
+            "socks": TransportType(SocksSettings, _make_socks),
+        }
+
+
+def _make_direct(name: str, settings: DirectSettings, network: Network) -> Transport:
+    async def dial(address: str, port: int) -> trio.abc.Stream:
+        return await trio.open_tcp_stream(address, port, local_address=settings.local_address(address))
+
+    return MxTransport(name, settings, network, dial)
+
+
+def _make_socks(name: str, settings: SocksSettings, network: Network) -> Transport:
+    login = None if settings.auth is None else settings.auth.login
+
+    async def dial(address: str, port: int) -> trio.abc.Stream:
+        return await connect_through(settings.proxy_address, address, port, login)
+
+    return MxTransport(name, settings, network, dial, ascii_domain(settings.hostname))

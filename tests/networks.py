@@ -1,0 +1,32 @@
+"""What transports get of the gateway, for tests: DNS and policies as they are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from gateway.clock import Clock
+from gateway.config.settings import DnsSettings
+from gateway.net.dns import DnsTrouble, Resolver
+from gateway.net.mta_sts import StsAnswer
+from gateway.net.network import Network
+
+NOBODY = DnsSettings(nameservers=("127.0.0.99",), port=9, timeout=0.2)
+
+
+@dataclass
+class KnownPolicies:
+    """Answers instead of `MtaStsPolicies`, the same for each domain or its own."""
+
+    answer: StsAnswer | DnsTrouble = field(default_factory=StsAnswer)
+    of: dict[str, StsAnswer | DnsTrouble] = field(default_factory=dict)
+
+    async def find(self, domain: str) -> StsAnswer | DnsTrouble:
+        return self.of.get(domain, self.answer)
+
+
+def a_network(dns: DnsSettings = NOBODY, policies: KnownPolicies | None = None) -> Network:
+    """One whose choices at random are always the same."""
+    return Network(
+        resolver=Resolver(dns), policies=policies or KnownPolicies(), clock=Clock(), random=Random(1)
+    )

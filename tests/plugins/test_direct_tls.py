@@ -1,0 +1,362 @@
+"""TLS of direct delivery: without a policy, with MTA-STS, DANE, REQUIRETLS, and what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from gateway import Outcome, TlsResult
+from gateway.net.mta_sts import StsAnswer
+from gateway.net.tls_results import TlsFault
+from gateway.smtp.replies import Reply
+from tests.plugins.mx_hosts import MxHosts, hangs_in_handshake, issued, mx_hosts, that
+from tests.plugins.smtp_servers import Server, delivery
+
+MX = "mx.example.org"
+BAD = ("expired", "wrong name", "self-signed")
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[MxHosts]:
+    """example.org with one host, all of it authentic, and second.example with another behind it."""
+    async with mx_hosts(tmp_path) as hosts:
+        hosts.domain("example.org", MX, secure=True)
+        hosts.address(MX, "127.0.0.2", secure=True)
+        hosts.domain("second.example", MX, "mx2.example.org", secure=True)
+        hosts.address("mx2.example.org", "127.0.0.3", secure=True)
+        yield hosts
+
+
+async def deliver(
+    hosts: MxHosts, domain: str = "example.org", *, require_tls: bool | None = None, tls_timeout: float = 5.0
+) -> Outcome:
+    async with hosts.transport(tls_timeout=tls_timeout) as direct:
+        [outcome] = await direct.deliver(delivery(f"b@{domain}", require_tls=require_tls))
+    return outcome
+
+
+def summary(outcome: Outcome) -> tuple[str, str, str]:
+    return outcome.result.value, outcome.enhanced, outcome.tls
+
+
+def told(results: Sequence[TlsResult]) -> list[tuple[str, str, str, str]]:
+    return [(one.policy_type, one.policy_domain, one.mx_host, one.result) for one in results]
+
+
+# --- Without a policy ---
+
+
+@pytest.mark.parametrize("kind", ["good", *BAD])
+async def test_any_certificate_will_do(hosts: MxHosts, kind: str) -> None:
+    server = await hosts.server("127.0.0.2", tls=issued(kind, MX))
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "TLSv1.3, not verified")
+    [session] = server.sessions.values()
+    assert session.tls == "TLSv1.3"
+    [result] = outcome.tls_results
+    assert result == TlsResult(
+        recipient_domain="example.org",
+        policy_type="no-policy-found",
+        policy_domain="example.org",
+        mx_host=MX,
+        remote_ip="127.0.0.2",
+        local_ip="127.0.0.1",
+    )
+
+
+async def test_no_tls_offered(hosts: MxHosts) -> None:
+    await hosts.server("127.0.0.2")
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "")
+    assert told(outcome.tls_results) == [("no-policy-found", "example.org", MX, "starttls-not-supported")]
+
+
+async def no_handshake(stream: trio.SocketStream) -> None:
+    await that(replies={"STARTTLS": b"220 go\r\nnonsense\r\n"}, capabilities=("STARTTLS",))(stream)
+
+
+@pytest.mark.parametrize("script", [hangs_in_handshake, no_handshake])
+async def test_a_failed_handshake_is_followed_by_plain_text(hosts: MxHosts, script: object) -> None:
+    assert script in (hangs_in_handshake, no_handshake)
+    await hosts.script(
+        "127.0.0.2", hangs_in_handshake if script is hangs_in_handshake else no_handshake, that()
+    )
+    outcome = await deliver(hosts, tls_timeout=0.2)
+    assert summary(outcome) == ("delivered", "2.0.0", "")
+    assert hosts.connections == {"127.0.0.2": 2}
+    [result] = outcome.tls_results
+    assert (result.policy_type, bool(result.result)) == ("no-policy-found", True)
+
+
+async def test_starttls_refused(hosts: MxHosts) -> None:
+    starttls = ("STARTTLS",)
+    await hosts.script(
+        "127.0.0.2", that(capabilities=starttls, replies={"STARTTLS": b"454 4.7.0 not now\r\n"})
+    )
+    assert summary(await deliver(hosts)) == ("delivered", "2.0.0", "")
+    await hosts.script("127.0.0.3", that(capabilities=starttls, replies={"STARTTLS": b"421 busy\r\n"}))
+    hosts.domain("busy.example", "mx2.example.org")
+    outcome = await deliver(hosts, "busy.example")
+    assert (outcome.result.value, outcome.code, hosts.connections["127.0.0.3"]) == ("temporary", 421, 1)
+
+
+# --- MTA-STS ---
+
+
+async def test_mta_sts(hosts: MxHosts) -> None:
+    hosts.policy("example.org", "*.example.org")
+    server = await hosts.server("127.0.0.2", tls=issued("good", MX))
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "TLSv1.3, verified by MTA-STS")
+    [result] = outcome.tls_results
+    assert told([result]) == [("sts", "example.org", MX, "")]
+    assert result.policy == ("version: STSv1", "mode: enforce", "mx: *.example.org", "max_age: 86400")
+    assert result.mx == ("*.example.org",)
+    assert len(server.transactions) == 1
+
+
+@pytest.mark.parametrize("mode", ["enforce", "testing"])
+@pytest.mark.parametrize(
+    ("kind", "result", "error"),
+    [
+        ("expired", "certificate-expired", "refused by MTA-STS: the certificate has expired"),
+        (
+            "wrong name",
+            "certificate-host-mismatch",
+            "refused by MTA-STS: the certificate is not for mx.example.org",
+        ),
+        ("self-signed", "certificate-not-trusted", "refused by MTA-STS: the certificate is self-signed"),
+        (
+            "no TLS",
+            "starttls-not-supported",
+            "TLS is required, and the server does not offer STARTTLS",
+        ),
+        ("hangs", "validation-failure", "no TLS handshake within 0.2 seconds"),
+    ],
+)
+async def test_mta_sts_fails(hosts: MxHosts, kind: str, result: str, error: str, mode: str) -> None:
+    hosts.policy("example.org", MX, mode)
+    server = Server()
+    if kind == "hangs":
+        await hosts.script("127.0.0.2", hangs_in_handshake, that())
+    else:
+        await hosts.server("127.0.0.2", server, tls=None if kind == "no TLS" else issued(kind, MX))
+    outcome = await deliver(hosts, tls_timeout=0.2 if kind == "hangs" else 5.0)
+    assert told(outcome.tls_results) == [("sts", "example.org", MX, result)]
+    if mode == "enforce":
+        assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.7.5")
+        assert outcome.error == f"{MX}: {error}"
+        assert outcome.transcript
+        assert server.transactions == []
+        assert server.sessions == {}
+    else:
+        assert outcome.result.value == "delivered"
+        assert "verified by" not in outcome.tls
+
+
+async def test_the_next_host_may_do(hosts: MxHosts) -> None:
+    hosts.policy("second.example", "*.example.org")
+    first = await hosts.server("127.0.0.2", tls=issued("expired", MX))
+    await hosts.server("127.0.0.3", tls=issued("good", "mx2.example.org"))
+    outcome = await deliver(hosts, "second.example")
+    assert (outcome.result.value, outcome.remote_mta) == ("delivered", "mx2.example.org")
+    assert told(outcome.tls_results) == [
+        ("sts", "second.example", MX, "certificate-expired"),
+        ("sts", "second.example", "mx2.example.org", ""),
+    ]
+    assert first.transactions == []
+
+
+async def test_a_host_that_is_not_in_the_policy(hosts: MxHosts) -> None:
+    hosts.policy("example.org", "mail.example.net")
+    server = await hosts.server("127.0.0.2", tls=issued("good", MX))
+    outcome = await deliver(hosts)
+    assert (outcome.result.value, outcome.enhanced) == ("temporary", "4.7.5")
+    assert told(outcome.tls_results) == [("sts", "example.org", MX, "validation-failure")]
+    assert server.sessions == {}
+
+
+async def test_a_policy_that_cannot_be_had_is_told_of(hosts: MxHosts) -> None:
+    hosts.policies.of["example.org"] = StsAnswer(fault=TlsFault("sts-policy-fetch-error", "HTTP status 500"))
+    await hosts.server("127.0.0.2")
+    outcome = await deliver(hosts)
+    assert outcome.result.value == "delivered"
+    assert told(outcome.tls_results) == [
+        ("sts", "example.org", "", "sts-policy-fetch-error"),
+        ("no-policy-found", "example.org", MX, "starttls-not-supported"),
+    ]
+
+
+# --- DANE ---
+
+
+@pytest.mark.parametrize("kind", ["good", *BAD])
+async def test_dane_goes_by_the_certificate(hosts: MxHosts, kind: str) -> None:
+    certificate = issued(kind, MX)
+    hosts.tlsa(MX, certificate)
+    await hosts.server("127.0.0.2", tls=certificate)
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "TLSv1.3, verified by DANE")
+    assert told(outcome.tls_results) == [("tlsa", MX, MX, "")]
+
+
+async def test_dane_another_certificate(hosts: MxHosts) -> None:
+    hosts.tlsa(MX, issued("good", MX))
+    server = await hosts.server("127.0.0.2", tls=issued("good", MX))
+    outcome = await deliver(hosts)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.7.5")
+    assert outcome.error.startswith(f"{MX}: refused by DANE: ")
+    assert told(outcome.tls_results) == [("tlsa", MX, MX, "validation-failure")]
+    assert server.sessions == {}
+
+
+async def test_dane_without_starttls(hosts: MxHosts) -> None:
+    hosts.tlsa(MX, issued("good", MX))
+    server = await hosts.server("127.0.0.2")
+    outcome = await deliver(hosts)
+    assert (outcome.result.value, outcome.enhanced) == ("temporary", "4.7.5")
+    assert server.sessions == {}
+
+
+async def test_dane_with_unusable_records_needs_tls_only(hosts: MxHosts) -> None:
+    hosts.dns.add(f"_{hosts.port}._tcp.{MX}", "TLSA", "0 0 1 " + "ab" * 32, secure=True)
+    await hosts.server("127.0.0.2", tls=issued("self-signed", MX))
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "TLSv1.3, not verified")
+    assert told(outcome.tls_results) == [("tlsa", MX, MX, "tlsa-invalid")]
+
+
+async def test_dane_and_mta_sts_both_hold(hosts: MxHosts) -> None:
+    hosts.policy("example.org", MX)
+    good, alone = issued("good", MX), issued("self-signed", "mx2.example.org")
+    hosts.tlsa(MX, good)
+    await hosts.server("127.0.0.2", tls=good)
+    outcome = await deliver(hosts)
+    assert outcome.tls == "TLSv1.3, verified by DANE and MTA-STS"
+    hosts.domain("both.example", "mx2.example.org", secure=True)
+    hosts.policy("both.example", "mx2.example.org")
+    hosts.tlsa("mx2.example.org", alone)
+    server = await hosts.server("127.0.0.3", tls=alone)
+    outcome = await deliver(hosts, "both.example")
+    assert outcome.error == "mx2.example.org: refused by MTA-STS: the certificate is self-signed"
+    assert told(outcome.tls_results) == [
+        ("tlsa", "mx2.example.org", "mx2.example.org", ""),
+        ("sts", "both.example", "mx2.example.org", "certificate-not-trusted"),
+    ]
+    assert server.sessions == {}
+
+
+# --- REQUIRETLS, and TLS-Required: No ---
+
+
+async def test_requiretls(hosts: MxHosts) -> None:
+    hosts.policy("example.org", MX)
+    server = await hosts.server("127.0.0.2", tls=issued("good", MX))
+    outcome = await deliver(hosts, require_tls=True)
+    assert outcome.result.value == "delivered"
+    [(envelope, _)] = server.transactions
+    assert envelope.require_tls
+
+
+async def test_requiretls_without_a_policy(hosts: MxHosts) -> None:
+    server = await hosts.server("127.0.0.2", tls=issued("good", MX))
+    outcome = await deliver(hosts, require_tls=True)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("permanent", 0, "5.7.30")
+    assert server.sessions == {}
+
+
+async def test_requiretls_not_offered(hosts: MxHosts) -> None:
+    hosts.policy("second.example", "*.example.org")
+    await hosts.script("127.0.0.2", that(tls=issued("good", MX)))
+    outcome = await deliver(hosts, "second.example", require_tls=True)
+    assert (outcome.result.value, outcome.enhanced) == ("temporary", "")  # the other host is down
+    await hosts.script("127.0.0.3", that(tls=issued("good", "mx2.example.org")))
+    outcome = await deliver(hosts, "second.example", require_tls=True)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("permanent", 0, "5.7.30")
+    assert outcome.error.endswith("no server of the domain offers REQUIRETLS")
+
+
+async def test_requiretls_offered_by_the_second(hosts: MxHosts) -> None:
+    hosts.policy("second.example", "*.example.org")
+    await hosts.script("127.0.0.2", that(tls=issued("good", MX)))
+    await hosts.server("127.0.0.3", tls=issued("good", "mx2.example.org"))
+    outcome = await deliver(hosts, "second.example", require_tls=True)
+    assert (outcome.result.value, outcome.remote_mta) == ("delivered", "mx2.example.org")
+
+
+@pytest.mark.parametrize("kind", ["no TLS", *BAD])
+async def test_tls_required_no(hosts: MxHosts, kind: str) -> None:
+    hosts.policy("example.org", MX)
+    hosts.tlsa(MX, issued("good", MX))
+    await hosts.server("127.0.0.2", tls=None if kind == "no TLS" else issued(kind, MX))
+    outcome = await deliver(hosts, require_tls=False)
+    assert outcome.result.value == "delivered"
+    assert "verified by" not in outcome.tls
+    assert [result != "" for *_, result in told(outcome.tls_results)] == [True, True]
+
+
+# --- Kept connections ---
+
+
+async def test_a_connection_is_kept_for_those_whose_need_it_satisfies(hosts: MxHosts) -> None:
+    """The same host, one domain with a policy and one without."""
+    hosts.domain("strict.example", MX)
+    hosts.policy("strict.example", MX)
+    server = await hosts.server("127.0.0.2", tls=issued("good", MX))
+    async with hosts.transport() as direct:
+        tls = [
+            (await direct.deliver(delivery(f"b@{domain}", require_tls=require_tls)))[0].tls
+            for domain, require_tls in (
+                ("example.org", None),
+                ("strict.example", None),
+                ("strict.example", True),
+                ("example.org", None),
+            )
+        ]
+    assert tls == [
+        "TLSv1.3, not verified",
+        "TLSv1.3, verified by MTA-STS",
+        "TLSv1.3, verified by MTA-STS",
+        "TLSv1.3, not verified",
+    ]
+    assert len(server.sessions) == 1
+
+
+async def test_a_connection_is_not_used_by_those_who_need_more(hosts: MxHosts) -> None:
+    hosts.domain("strict.example", MX)
+    hosts.policy("strict.example", MX)
+    server = await hosts.server("127.0.0.2", tls=issued("self-signed", MX))
+    async with hosts.transport() as direct:
+        [outcome] = await direct.deliver(delivery("b@example.org"))
+        assert outcome.result.value == "delivered"
+        [outcome] = await direct.deliver(delivery("b@strict.example"))
+        assert (outcome.result.value, outcome.enhanced) == ("temporary", "4.7.5")
+        [outcome] = await direct.deliver(delivery("b@example.org"))
+        assert outcome.result.value == "delivered"
+    assert len(server.transactions) == 2
+
+
+async def test_a_connection_in_plain_text_is_not_used_where_tls_is_needed(hosts: MxHosts) -> None:
+    hosts.domain("strict.example", MX)
+    hosts.policy("strict.example", MX)
+    await hosts.script("127.0.0.2", that(), that(tls=issued("good", MX)))
+    async with hosts.transport() as direct:
+        [outcome] = await direct.deliver(delivery("b@example.org"))
+        assert (outcome.result.value, outcome.tls) == ("delivered", "")
+        [outcome] = await direct.deliver(delivery("b@strict.example"))
+        assert (outcome.result.value, outcome.tls) == ("delivered", "TLSv1.3, verified by MTA-STS")
+    assert hosts.connections == {"127.0.0.2": 2}
+
+
+async def test_results_are_told_once_for_each_connection(hosts: MxHosts) -> None:
+    await hosts.server(
+        "127.0.0.2", Server(lambda step, who: Reply(451, None, ("Later",)) if who == "late" else None)
+    )
+    async with hosts.transport() as direct:
+        outcomes = await direct.deliver(delivery("a@example.org", "late@example.org", "c@example.org"))
+        assert [len(one.tls_results) for one in outcomes] == [1, 0, 0]
+        [outcome] = await direct.deliver(delivery("a@example.org"))
+        assert outcome.tls_results == ()  # on the same connection
