@@ -48,16 +48,19 @@ async def serve_smtp(
     Cancellation ends all connections at once.
     """
     server = _Server(settings, handler, logins)
-    async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            await accepting.start(
-                partial(trio.serve_listeners, server.serve, list(listeners), handler_nursery=connections)
-            )
-            task_status.started(listeners)
-            await (trio.Event() if stopping is None else stopping).wait()
-            accepting.cancel_scope.cancel()
-        connections.cancel_scope.deadline = trio.current_time() + settings.grace
-        server.stop()
+    async with trio.open_nursery() as timing:
+        timing.start_soon(server.deadlines.serve)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                await accepting.start(
+                    partial(trio.serve_listeners, server.serve, list(listeners), handler_nursery=connections)
+                )
+                task_status.started(listeners)
+                await (trio.Event() if stopping is None else stopping).wait()
+                accepting.cancel_scope.cancel()
+            connections.cancel_scope.deadline = trio.current_time() + settings.grace
+            server.stop()
+        timing.cancel_scope.cancel()
 
 
 class _Server(Shared):
