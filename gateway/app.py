@@ -56,6 +56,7 @@ from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
 from gateway.offload import Offload
 from gateway.outbound.attempt import Attempts
+from gateway.outbound.notices import Notices
 from gateway.outbound.operations import HoldRules, QueueOperations
 from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.smtp_submission import SmtpSubmission
@@ -155,11 +156,14 @@ async def serving(
         directory = Directory(settings)
         authenticator = Authenticator(directory, store, clock)
         holding = HoldRules(store, clock)
-        operations = QueueOperations(settings, transports.keys(), store, clock, queued.set, tell_of_events)
+        notices = Notices(settings, store, offload)
+        operations = QueueOperations(
+            settings, transports.keys(), store, clock, notices, queued.set, tell_of_events
+        )
         submitter = Submitter(settings, directory, hooks, store, holding, clock, queued.set)
         submission = SmtpSubmission(settings, directory, submitter, clock, offload, settings.data_dir)
         logins = SaslLogins(authenticator)
-        attempts = Attempts(settings, directory, hooks, transports, store, clock, tell_of_events)
+        attempts = Attempts(settings, directory, hooks, transports, store, clock, notices, tell_of_events)
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
         receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events)
         calls = CallOperations(settings, store, clock, called.set)
@@ -169,7 +173,7 @@ async def serving(
         sender = WebhookSender(owner, settings, hooks, client, store, clock, called, offload)
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(store)
-        suppressions = SuppressionLists(directory, hooks, store, clock)
+        suppressions = SuppressionLists(hooks, store, clock)
         web = WebApp(
             Services(
                 settings=settings,

@@ -50,6 +50,7 @@ class Attempts:
     transports: dict[str, Transport]
     store: Store
     clock: Clock
+    notices: Notices
     settled: Callable[[], None]  # webhook calls and events may be waiting
 
     async def run(self, claims: Sequence[Claimed]) -> bool:
@@ -108,12 +109,8 @@ class Attempts:
             await self._settle(stages, claims, notified, now)
         finally:
             for settlement in notified:
-                await self._notices.discard(settlement.notice)
+                await self.notices.discard(settlement.notice)
         return any(outcome.result is Result.DELIVERED for outcome in known.values())
-
-    @property
-    def _notices(self) -> Notices:
-        return Notices(self.settings, self.store)
 
     def _delivery(self, sent: Sequence[Claimed]) -> Delivery:
         return Delivery(
@@ -237,7 +234,7 @@ class Attempts:
             next_attempt=settlement.then.next_attempt if isinstance(settlement.then, Reschedule) else None,
         )
         content = self.store.content.open(claimed.content)
-        notice = await self._notices.about(stages, claimed, content, news, now)
+        notice = await self.notices.about(stages, claimed, content, news, now)
         return replace(settlement, notice=notice)
 
     async def _with_suppression(

@@ -23,6 +23,7 @@ from gateway.mail.compose_dsn import Action, DsnDraft, DsnRecipient, compose_dsn
 from gateway.mail.fields import FieldError
 from gateway.mail.headers import MAX_SECTION, split_message
 from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, RetryAt
+from gateway.offload import Offload
 from gateway.outbound.from_ids import without_from_id
 from gateway.store.changes import NewCopy, NewReceived
 from gateway.store.store import Store
@@ -89,8 +90,8 @@ def action_for(requested: Requested, event: str, *, passed_on: bool = False) -> 
 class Notices:
     """Makes notices. Holds what each needs, and no state."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: Settings, store: Store, offload: Offload) -> None:
+        self._settings, self._store, self._offload = settings, store, offload
 
     async def about(
         self, stages: Stages | None, requested: Requested, content: Content | None, news: News, now: datetime
@@ -159,7 +160,8 @@ class Notices:
             future_release=requested.future_release,
             smtputf8=message.smtputf8,
         )
-        stored = await self._store.content.put(compose_dsn(draft))
+        composed = await self._offload.run_beside(len(original), compose_dsn, draft)
+        stored = await self._store.content.put(composed)
         return NewReceived(
             content=stored,
             copies=(

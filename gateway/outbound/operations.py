@@ -85,13 +85,13 @@ class QueueOperations:
         transports: Collection[str],
         store: Store,
         clock: Clock,
+        notices: Notices,
         queued: Callable[[], None],
         settled: Callable[[], None],
     ) -> None:
-        self._settings, self._store, self._clock = settings, store, clock
+        self._settings, self._store, self._clock, self._notices = settings, store, clock, notices
         self._transports = transports
         self._queued, self._settled = queued, settled
-        self._notices = Notices(settings, store)
 
     async def hold(self, wanted: Filter) -> int:
         return await run_steps(self._store, lambda conn, at: actions.hold(conn, wanted, at))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address
@@ -64,8 +63,8 @@ async def after_failure(
 class SuppressionLists:
     """The lists as people and applications see them, by account and address. All raise StoreError."""
 
-    def __init__(self, directory: Directory, hooks: Hooks, store: Store, clock: Clock) -> None:
-        self._directory, self._hooks, self._store, self._clock = directory, hooks, store, clock
+    def __init__(self, hooks: Hooks, store: Store, clock: Clock) -> None:
+        self._hooks, self._store, self._clock = hooks, store, clock
 
     async def page(
         self, account: str, cursor: str = "", maximum: int = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -230,3 +231,9 @@ def test_nothing_that_others_said_breaks_it(
 @pytest.mark.parametrize("original", [b"", b"Subject: no end", b"--x\r\n\r\n"])
 def test_odd_originals(original: bytes) -> None:
     assert read_dsn(compose_dsn(draft(original=original))) is not None
+
+
+def test_a_draft_can_go_to_a_worker_process() -> None:
+    """A whole message that is returned is composed beside the event loop."""
+    wanted = draft(JANE)
+    assert compose_dsn(pickle.loads(pickle.dumps(wanted))) == compose_dsn(wanted)

@@ -168,9 +168,7 @@ async def test_another_server_answers_when_one_does_not(server: DnsServer) -> No
     assert await Resolver(nobody).mx("example.org") == Answer((MX,), True, "example.org")
 
 
-async def test_no_server_is_known(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_no_server_is_known(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def nothing(*_args: object) -> None:
         raise OSError("cannot open /etc/resolv.conf")
 
