@@ -236,4 +236,4 @@ def test_odd_originals(original: bytes) -> None:
 def test_a_draft_can_go_to_a_worker_process() -> None:
     """A whole message that is returned is composed beside the event loop."""
     wanted = draft(JANE)
-    assert compose_dsn(pickle.loads(pickle.dumps(wanted))) == compose_dsn(wanted)
+    assert pickle.loads(pickle.dumps(wanted)) == wanted
