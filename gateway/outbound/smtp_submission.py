@@ -7,7 +7,6 @@ are queued, durably, before the 250, or none.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,8 +29,6 @@ from gateway.outbound.submission import NewSubmission, ReportWishes, Submitter
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
-
-log = logging.getLogger(__name__)
 
 MAX_FUTURE_RELEASE = timedelta(days=60)
 IN_MEMORY = 128 * 1024  # bytes of a message that is still coming; what is larger waits in a file
@@ -164,12 +161,6 @@ class _Submitted:
         if not handler.directory.may_send_from(self._login.account, header.from_):
             raise SubmissionRefused("badFrom", f"From: {header.from_} is not an address of your account")
         submitted = await handler.submitter.submit(self._new(header, body, made))
-        log.info(
-            "submitted session=%s account=%s messages=%s",
-            self._session.id,
-            self._login.account,
-            [recipient.id for recipient in submitted.recipients],
-        )
         return Reply(250, "2.0.0", (f"Queued as {submitted.recipients[0].id}",))
 
     def _new(self, header: SubmittedHeader, body: bytes, made: str) -> NewSubmission:
@@ -189,6 +180,7 @@ class _Submitted:
             account=self._login.account,
             login=self._login.address,
             via="smtp",
+            session=self._session.id,
             reverse_path=sender,
             header_from=header.from_,
             recipients=recipients,

@@ -55,6 +55,7 @@ class NewSubmission:
     account: str
     login: Address
     via: Literal["api", "smtp"]
+    session: str = ""  # of the SMTP server, for the log
     reverse_path: Address | None = None  # None: as `header_from`
     header_from: Address
     recipients: tuple[Address, ...]
@@ -123,8 +124,9 @@ class Submitter:
                 await self._store.content.discard(stored)
             raise
         log.info(
-            "queued submission=%s account=%s messages=%s held=%d",
+            "queued submission=%s session=%s account=%s messages=%s held=%d",
             submission.id,
+            new.session or "-",
             new.account,
             ids,
             sum(recipient.hold for recipient in change.recipients),
