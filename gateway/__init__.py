@@ -3,6 +3,7 @@
 from gateway.errors import GatewayError, PluginError
 from gateway.hookspecs import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
+from gateway.mail.auth_results import AuthResults, DkimCheck, DmarcCheck, IprevCheck, SpfCheck
 from gateway.mail.bounce_class import FailureClass
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
@@ -47,11 +48,14 @@ __all__ = [
     "Accept",
     "Address",
     "AddressError",
+    "AuthResults",
     "AutomaticReply",
     "ConfigPath",
     "Content",
     "Delivery",
     "DeliveryStatus",
+    "DkimCheck",
+    "DmarcCheck",
     "DsnRequest",
     "Earlier",
     "Event",
@@ -64,6 +68,7 @@ __all__ = [
     "HoldRule",
     "IncomingEvent",
     "IncomingReport",
+    "IprevCheck",
     "MessagePart",
     "Outcome",
     "ParsedMessage",
@@ -81,6 +86,7 @@ __all__ = [
     "Route",
     "RouteRule",
     "SentMessages",
+    "SpfCheck",
     "Submission",
     "Suppress",
     "Suppression",

@@ -5,8 +5,9 @@ Out: `web/api`, or `net/smtp_server` → `outbound/smtp_submission`; from either
 `outbound/attempt` (suppressed? route; transport) → one outcome for each recipient → `outbound/settle` (one
 commit: history, suppression, retire or reschedule, DSN, event, webhook row) → `webhooks/sender`.
 
-In: `net/smtp_server` → `inbound/receive` (policy) → `inbound/reports` (is it a report? whose?) → one commit,
-before the 250: the message, and what a report settles, or else an incoming webhook row → `webhooks/sender`.
+In: `net/smtp_server` → `inbound/receive` (SPF, DKIM, DMARC; policy) → `inbound/reports` (is it a report?
+whose?) → one commit, before the 250: the message, and what a report settles, or else an incoming webhook row
+→ `webhooks/sender`.
 
 Start: lock the data directory, load the plugins, bind every port, open the store (migrations), take back
 what a crash cut off; only then serve. Stop: accept nothing and claim nothing more; what is under way has
@@ -47,11 +48,13 @@ from gateway.events import EventTeller
 from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
+from gateway.inbound.verify.message import Verifier
 from gateway.net.certificates import load_certificate
 from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
 from gateway.net.mta_sts_policies import MtaStsPolicies
 from gateway.net.network import Network
+from gateway.net.simulated_dns import simulated_resolver
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
 from gateway.offload import Offload
@@ -135,7 +138,8 @@ async def serving(
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))
         store = await resources.enter_async_context(Store.open(settings.data_dir, clock))
-        resolver = Resolver(settings.dns)
+        simulated = settings.dns.simulated
+        resolver = simulated_resolver(settings, config_dir) if simulated else Resolver(settings.dns)
         policies = MtaStsPolicies(resolver, store, clock)
         transports = make_transports(
             configured(settings, hooks.transports),
@@ -165,7 +169,8 @@ async def serving(
         logins = SaslLogins(authenticator)
         attempts = Attempts(settings, directory, hooks, transports, store, clock, notices, tell_of_events)
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
-        receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events)
+        verifier = Verifier(settings.hostname, resolver, offload, clock) if settings.smtp.verify else None
+        receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events, verifier)
         calls = CallOperations(settings, store, clock, called.set)
         client = await resources.enter_async_context(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)

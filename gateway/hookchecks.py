@@ -21,6 +21,7 @@ from gateway.model import Reject, ReportMatch, RetryAt, Submission, Suppress, Tr
 MAX_REASON = 2000  # characters of a GiveUp, Suppress or ReportMatch
 MAX_BY = 100  # characters of a ReportMatch
 MAX_MATCHES = 1000  # of one report
+MAX_MAILBOX = 200  # characters of an Accept
 MAX_CONTENT_TYPE = 255  # characters
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -201,6 +202,15 @@ def match_report(answer: Any, *_: object) -> str:
             if not is_good(getattr(match, name)):
                 return f"a ReportMatch whose {name} {problem}"
     return ""
+
+
+def receive_policy(answer: Any, *_: object) -> str:
+    if isinstance(answer, Reject):
+        return ""
+    name = answer.mailbox
+    if _is_text(name) and len(name) <= MAX_MAILBOX and name.isprintable() and name == name.strip():
+        return ""
+    return f"an Accept whose mailbox is not printable text of at most {MAX_MAILBOX} characters"
 
 
 def webhook(answer: Any, *_: object) -> str:

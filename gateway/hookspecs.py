@@ -474,13 +474,15 @@ class HookSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=(Accept, Reject),
+        check=hookchecks.receive_policy,
     )
     def receive_policy(self, reception: Reception, settings: Any) -> Accept | Reject | None:
         """Accepts or refuses mail that comes in.
 
         Called at each step of an SMTP transaction on the inbound listener: MAIL FROM, each RCPT TO, and when
-        the whole message is there. Answer Accept (no other plugin is asked), Reject with the reply to
-        give, None to leave it to the next. When nobody answers, it is accepted.
+        the whole message is there and verified. Answer Accept (no other plugin is asked), in the end perhaps
+        with a mailbox, Reject with the reply to give, None to leave it to the next. When nobody answers, it
+        is accepted.
 
         A failure: 451, and the client tries again.
         """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
+from gateway.mail.auth_results import AuthResults
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import FeedbackReport
 from gateway.mail.reading import ParsedMessage
@@ -431,7 +432,7 @@ class Reception:
     """An SMTP transaction on the inbound listener, as far as it has come.
 
     `step` says what the answer decides: "mail" (the reverse-path), "rcpt" (the last of `recipients`), or
-    "data" (the whole message, in `data`).
+    "data" (the whole message). Only then there are `header`, `content` and `auth`.
     """
 
     step: Literal["mail", "rcpt", "data"]
@@ -439,9 +440,16 @@ class Reception:
     helo: str
     reverse_path: Address | None
     recipients: tuple[Address, ...] = ()
-    data: bytes = b""
+    header: bytes = b""  # as the client sent it, at most 1 MiB
+    content: Content | None = None  # the whole message, our Return-Path, Received and results before it
+    auth: AuthResults | None = None  # SPF, DKIM, DMARC; None where nothing is verified
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The `receive_policy` stage's "yes, and ask nobody else"."""
+    """The `receive_policy` stage's "yes, and ask nobody else".
+
+    `mailbox`: where the message goes, at the step "data"; it is made if it is missing. Empty: the Inbox.
+    """
+
+    mailbox: str = ""

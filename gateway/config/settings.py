@@ -163,6 +163,7 @@ class SmtpSettings(Section):
     max_connections: Positive = 1000
     max_connections_per_network: Positive = 100  # IPv4 /24, IPv6 /64
     command_timeout: Seconds = 300.0  # RFC 5321, 4.5.3.2.7
+    verify: bool = True  # SPF, DKIM and DMARC of each message
     # For development: the account that gets mail for addresses that nobody has. Empty: 550 5.1.1.
     unknown_recipients: str = ""
 
@@ -253,11 +254,20 @@ class DnsSettings(Section):
     timeout: Seconds = 10.0  # for one look-up, with all servers and repetitions
     # The servers verify DNSSEC, and the way to them is safe: what they call authentic is taken for it (DANE).
     validating: bool = False
+    # For development: nobody is asked; the configured domains have records of SPF and DMARC, and nothing else
+    # exists.
+    simulated: bool = False
+    # Then also DKIM keys: the files of private ones, by the names of their records.
+    simulated_keys: Mapping[str, str] = {}
 
     @model_validator(mode="after")
     def _named(self) -> DnsSettings:
         if self.validating and not self.nameservers:
             raise ValueError("validating: needs nameservers; name the servers that verify DNSSEC")
+        if self.simulated and self.nameservers:
+            raise ValueError("simulated: no server is asked then; leave nameservers out")
+        if self.simulated_keys and not self.simulated:
+            raise ValueError("simulated_keys: needs simulated = true")
         return self
 
 

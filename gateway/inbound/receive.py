@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Literal
@@ -19,12 +20,14 @@ from gateway.errors import PluginError, Stale, StoreError
 from gateway.hooks import Hooks
 from gateway.inbound.replies import OK, rejection, reply_to
 from gateway.inbound.reports import Arrived, Reports
+from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
 from gateway.mail.address import Address, AddressError
+from gateway.mail.auth_results import AuthResults
 from gateway.mail.fields import format_date
 from gateway.mail.reading import ParsedHeader, parse_header
-from gateway.model import Reception, Reject
+from gateway.model import Accept, Reception, Reject
 from gateway.net.smtp_handler import Session
-from gateway.offload import Offload
+from gateway.offload import Offload, OffloadError
 from gateway.outbound.settle import call_draft, keep_events_until
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
@@ -56,10 +59,13 @@ class Receiver:
         clock: Clock,
         offload: Offload,
         announced: Callable[[], None],
+        verifier: Verifier | None = None,
     ) -> None:
+        """Without a verifier nothing is verified."""
         self.reports = Reports(settings, hooks, store, offload)
         self.settings, self.directory, self.hooks = settings, directory, hooks
         self.store, self.clock, self.offload, self.announced = store, clock, offload, announced
+        self.verifier = verifier
 
     async def connected(self, session: Session) -> Reply | None:
         return None
@@ -92,15 +98,16 @@ class Receiver:
     ) -> Reply | None:
         if not self.hooks.gateway.has("receive_policy"):
             return None
-        return await self.ask_policy(self.reception(step, session, envelope, recipient))
+        answer = await self.ask_policy(self.reception(step, session, envelope, recipient))
+        return answer if isinstance(answer, Reply) else None
 
-    async def ask_policy(self, reception: Reception) -> Reply | None:
-        """The plugins' refusal, or None."""
+    async def ask_policy(self, reception: Reception) -> Reply | Accept:
+        """What the plugins say; a Reply is their refusal."""
         try:
             answer = await self.hooks.gateway.receive_policy(reception=reception)
         except PluginError as exc:
             return reply_to(exc)
-        return rejection(answer) if isinstance(answer, Reject) else None
+        return rejection(answer) if isinstance(answer, Reject) else answer or Accept()
 
     def reception(
         self,
@@ -108,7 +115,6 @@ class Receiver:
         session: Session,
         envelope: Envelope,
         recipient: Mailbox | None = None,
-        data: bytes = b"",
     ) -> Reception:
         recipients = [self.local(r) for r in envelope.recipients]
         if recipient is not None:
@@ -119,7 +125,6 @@ class Receiver:
             helo=str(session.hello.name) if session.hello else "",
             reverse_path=self.address(envelope.reverse_path),
             recipients=tuple(recipients),
-            data=data,
         )
 
     def local(self, mailbox: Mailbox) -> Address:
@@ -137,20 +142,25 @@ class _Incoming:
         self._receiver, self._session, self._envelope = receiver, session, envelope
         self._sender = receiver.address(envelope.reverse_path)
         self._spool: Spool | None = None
-        self._traced = 0  # bytes that we put before what the client sends
         self._head = bytearray()  # the first of the message, for its header
         self._started = receiver.clock.now()
+        # What of it is verified while it comes; None: nothing is, and our own fields are written at once.
+        self._unverified: IncomingMessage | None = None
+        if receiver.verifier is not None and session.peer is not None:
+            self._unverified = receiver.verifier.message()
 
     async def write(self, data: bytes) -> Reply | None:
         try:
             if self._spool is None:
-                trace = self._trace()
-                self._spool, self._traced = self._receiver.store.content.spool(), len(trace)
-                await self._spool.write(trace)
+                self._spool = self._receiver.store.content.spool()
+                if self._unverified is None:
+                    await self._spool.write(self._trace())
             if len(self._head) < HEAD:
                 self._head += data
+            if self._unverified is not None:
+                data = await self._unverified.write(data)
             await self._spool.write(data)
-        except StoreError as exc:
+        except (StoreError, OffloadError) as exc:
             return reply_to(exc)
         return None
 
@@ -160,8 +170,19 @@ class _Incoming:
             failed = await self.write(b"")  # an empty message has a spool too
             if failed is not None:
                 return failed
-            header = await self._read_header()
-            return await self._refused(header) or await self._store(header)
+            section = self._section()
+            header = await self._receiver.offload.run_beside(
+                len(section), parse_header, section, null_sender=self._sender is None
+            )
+            if header.received > MAX_RECEIVED:
+                return Reply(
+                    554, "5.4.6", (f"More than {MAX_RECEIVED} Received headers: this message loops",)
+                )
+            stored, auth = await self._finish()
+            answer = await self._policy(section, stored, auth)
+            if isinstance(answer, Reply):
+                return answer
+            return await self._store(header, stored, auth, answer.mailbox or INBOX)
         except Exception as exc:
             return reply_to(exc)
         finally:
@@ -172,36 +193,34 @@ class _Incoming:
         if spool is not None:
             await spool.close()
 
-    async def _read_header(self) -> ParsedHeader:
+    def _section(self) -> bytes:
+        """The header section, as the client sent it."""
         end = self._head.find(b"\r\n\r\n")
-        section = bytes(self._head if end < 0 else self._head[: end + 4])
-        return await self._receiver.offload.run_beside(
-            len(section), parse_header, section, null_sender=self._envelope.reverse_path is None
-        )
+        return bytes(self._head if end < 0 else self._head[: end + 4])
 
-    async def _refused(self, header: ParsedHeader) -> Reply | None:
-        if header.received > MAX_RECEIVED:
-            return Reply(554, "5.4.6", (f"More than {MAX_RECEIVED} Received headers: this message loops",))
-        if not self._receiver.hooks.gateway.has("receive_policy"):
-            return None
-        data = await self._content()
-        return await self._receiver.ask_policy(
-            self._receiver.reception("data", self._session, self._envelope, data=data)
-        )
-
-    async def _content(self) -> bytes:
-        """The message as the client sent it, without what we put before it."""
+    async def _finish(self) -> tuple[StoredBytes, AuthResults | None]:
+        """All of the message, durable if it is large, and what was verified of it."""
         assert self._spool is not None
-        stored = await self._spool.finish()
-        data = stored.data  # of a small one
-        if data is None:
-            data = await self._receiver.store.content.open(stored).read()
-        return data[self._traced :]
+        peer = self._session.peer
+        if self._unverified is None or peer is None:
+            return await self._spool.finish(), None
+        hello = self._session.hello
+        client = Client(ip=peer, helo=hello.name if hello else "", mail_from=self._sender)
+        auth = await self._unverified.results(client)
+        return await self._spool.finish(self._trace() + self._unverified.head(auth, client)), auth
 
-    async def _store(self, header: ParsedHeader) -> Reply:
-        assert self._spool is not None
+    async def _policy(self, section: bytes, stored: StoredBytes, auth: AuthResults | None) -> Reply | Accept:
         receiver = self._receiver
-        stored = await self._spool.finish()
+        if not receiver.hooks.gateway.has("receive_policy"):
+            return Accept()
+        reception = receiver.reception("data", self._session, self._envelope)
+        content = receiver.store.content.open(stored)
+        return await receiver.ask_policy(replace(reception, header=section, content=content, auth=auth))
+
+    async def _store(
+        self, header: ParsedHeader, stored: StoredBytes, auth: AuthResults | None, mailbox: str
+    ) -> Reply:
+        receiver = self._receiver
         arrived = Arrived(
             mail_from=self._sender,
             header=header,
@@ -218,7 +237,7 @@ class _Incoming:
                 else ()
                 for owner, candidate in zip(owners, candidates, strict=True)
             ]
-            new = self._copies(stored, header, owners, found, now)
+            new = self._copies(stored, header, auth, mailbox, owners, found, now)
             try:
                 write = partial(reports.add, new=new, found=found, now=now)
                 receiver.announced()  # before the write: what claims the call joins its transaction
@@ -249,6 +268,8 @@ class _Incoming:
         self,
         stored: StoredBytes,
         header: ParsedHeader,
+        auth: AuthResults | None,
+        mailbox: str,
         owners: Sequence[tuple[str, Address]],
         found: Sequence[Sequence[Report]],
         now: datetime,
@@ -261,10 +282,13 @@ class _Incoming:
             copies.append(
                 NewCopy(
                     account=account,
-                    mailbox=INBOX,
+                    mailbox=mailbox,
                     mail_from=mail_from,
+                    mail_from_validated=auth is not None and auth.mail_from_validated,
                     rcpt_to=str(recipient),
                     msg_from=header.msg_from,
+                    msg_from_validated=auth is not None and auth.msg_from_validated,
+                    dkim_verified_domains=() if auth is None else auth.dkim_verified_domains,
                     remote_ip=remote_ip,
                     dsn=header.dsn,
                     automated=header.automated,

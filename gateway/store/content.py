@@ -41,6 +41,7 @@ Ts = TypeVarTuple("Ts")
 SMALL = 128 * 1024  # bytes: from here on in a file (the two cost the same near twice that)
 PIECE = 64 * 1024  # bytes: what a reader is given at a time
 READ_AHEAD = 4 * PIECE  # bytes: read at a time, as the way to a thread and back costs more than reading them
+COPY = 1024 * 1024  # bytes: copied at a time
 THREADS = 8  # for files; more would only wait for the same disk
 SWEEP_AGE = timedelta(hours=1)  # the row of a younger file may be on its way
 BATCH = 500  # names or IDs at a time
@@ -221,14 +222,21 @@ class Spool:
             buffer, self._buffer = self._buffer, bytearray()
             await self._owner.in_thread(self._to_file().write, buffer)
 
-    async def finish(self) -> StoredBytes:
-        """Makes what was written durable, if it is in a file. Raises StoreUnavailable."""
+    async def finish(self, head: bytes = b"") -> StoredBytes:
+        """Makes what was written durable, if it is in a file, behind `head`. Raises StoreUnavailable.
+
+        Once: later calls answer the same. A head costs a copy of the file, before its fsync.
+        """
         if self._stored is None:
-            if self._file is None:
-                self._stored = StoredBytes(self.size, data=bytes(self._buffer))
+            self.size += len(head)
+            if self._file is None and self.size < SMALL:
+                self._stored = StoredBytes(self.size, data=head + bytes(self._buffer))
             else:
-                await self._owner.in_thread(self._file.write_and_publish, self._buffer)
-                self._stored = StoredBytes(self.size, file=self._file.name)
+                if head:
+                    await self._begin_with(head)
+                file = self._to_file()
+                await self._owner.in_thread(file.write_and_publish, self._buffer)
+                self._stored = StoredBytes(self.size, file=file.name)
             self._buffer = bytearray()
         return self._stored
 
@@ -250,6 +258,15 @@ class Spool:
                     await self._owner.discard(self._stored)
             finally:
                 self._owner._spooling.discard(self._file.name)
+
+    async def _begin_with(self, head: bytes) -> None:
+        """Puts a head before what is in the file, in a new one."""
+        body, self._file = self._file, None
+        try:
+            await self._owner.in_thread(_begin, self._to_file(), head, body)
+        finally:
+            if body is not None:
+                self._owner._spooling.discard(body.name)
 
     def _to_file(self) -> _File:
         if self._file is None:
@@ -387,6 +404,12 @@ class _File:
         finally:
             os.close(directory)
 
+    def write_file(self, other: _File) -> None:
+        """Writes all of another that is not published."""
+        with other._temporary.open("rb", buffering=0) as source:
+            while piece := source.read(COPY):
+                self.write(piece)
+
     def remove(self) -> None:
         """Closes and removes whatever there is."""
         with contextlib.suppress(OSError):
@@ -398,6 +421,17 @@ class _File:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _begin(file: _File, head: bytes, body: _File | None) -> None:
+    """A file of a head, and of what another has; that one goes, whatever happens. Blocks."""
+    try:
+        file.write(head)
+        if body is not None:
+            file.write_file(body)
+    finally:
+        if body is not None:
+            body.remove()
 
 
 def _new_name() -> str:

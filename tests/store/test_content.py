@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import resource
@@ -119,6 +120,34 @@ async def test_files_are_private(store: Store) -> None:
 
 
 # --- Spools that come to nothing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [b"", b"head", b"h" * SMALL])
+@pytest.mark.parametrize("size", [0, 1, SMALL - 4, SMALL - 1, SMALL, SMALL + 1, 3 * SMALL])
+async def test_a_head_goes_before_what_was_spooled(store: Store, head: bytes, size: int) -> None:
+    data = LARGE[:1] * size
+    async with store.content.spool() as spool:
+        await spool.write(data)
+        stored = await spool.finish(head)
+        assert await spool.finish(b"another") is stored
+        assert stored.size == spool.size == len(head) + size
+        assert (stored.file is None) == (stored.size < SMALL)
+        assert files(store) == ([] if stored.file is None else [stored.file])
+        assert await store.content.open(stored).read() == head + data
+    assert files(store) == []
+
+
+async def test_a_head_for_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with store.content.spool() as spool:
+        await spool.write(LARGE)
+        monkeypatch.setattr(content_module._File, "write_file", _full)
+        with pytest.raises(StoreUnavailable):
+            await spool.finish(b"head")
+    assert files(store) == []
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "full")
 
 
 async def test_abandoned_spools_leave_nothing(store: Store) -> None:
