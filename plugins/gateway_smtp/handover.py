@@ -80,12 +80,13 @@ async def hand_over(
         doubtful.update(n for n, answer in zip(batch, answers, strict=True) if answer.fate is Fate.UNKNOWN)
         done = frozenset(batch)
         left = [number for number in left if number not in done]
-        if any(answer.accepted for answer in answers):
-            left = [*(batch[place] for place in crowded), *left]
-        elif kept.failure is not None:
+        if kept.failure is not None and not any(answer.accepted for answer in answers):
             # Nobody else has a better chance now.
             found.update(dict.fromkeys(left, _unreached(hop, kept, kept.failure)))
             break
+        # Also when those before them were refused, as they would be each time: whoever comes first would
+        # keep the others waiting until it is given up. A transaction takes one away at least, so this ends.
+        left = [*(batch[place] for place in crowded), *left]
         if left and kept.spent:
             hop.give_back(kept)
             kept = await hop.connection(new=True)

@@ -343,6 +343,32 @@ async def test_crowded_out_recipients_are_asked_for_again(tmp_path: Path) -> Non
     assert len(server.sessions) == 1
 
 
+async def test_who_comes_first_and_is_refused_keeps_nobody_waiting(tmp_path: Path) -> None:
+    refused = {"greylisted": Reply(451, "4.7.1", ("Later",)), "gone": Reply(550, "5.1.1", ("No such user",))}
+    first: str | None = None
+
+    def one_at_a_time(step: str, localpart: str) -> Reply | None:
+        nonlocal first
+        if step == "rcpt":
+            if first is not None:
+                return Reply(452, "4.5.3", ("One at a time",))
+            first = localpart
+            return None
+        if step == "dot":
+            answer, first = refused.get(first or ""), None
+            return answer
+        return None
+
+    async with (
+        serving(Server(one_at_a_time)) as server,
+        transport(tmp_path, **PLAINTEXT, port=server.port) as relay,
+    ):
+        people = ("greylisted@x.example", "a@x.example", "gone@x.example", "b@x.example")
+        outcomes = await relay.deliver(delivery(*people))
+    assert results(outcomes) == [("temporary", 451), *DELIVERED, ("permanent", 550), *DELIVERED]
+    assert len(server.sessions) == 1
+
+
 async def test_a_refusal_that_is_not_for_the_others_sake(tmp_path: Path) -> None:
     def full(step: str, localpart: str) -> Reply | None:
         return Reply(452, "4.2.2", ("Mailbox full",)) if localpart == "full" else None
@@ -358,15 +384,19 @@ async def test_a_refusal_that_is_not_for_the_others_sake(tmp_path: Path) -> None
     assert server.recipients == [["b"], ["b"]]
 
 
-async def test_552_is_for_now_when_the_message_was_refused(tmp_path: Path) -> None:
+async def test_552_is_for_now_unless_it_is_the_answer_to_one_alone(tmp_path: Path) -> None:
+    end = Reply(421, "4.3.2", ("Going down",))
+
     def decide(step: str, localpart: str) -> Reply | None:
         if localpart == "second":
             return Reply(552, None, ("Too many",))
-        return Reply(554, "5.6.0", ("Bad",)) if step == "dot" else None
+        return end if step == "dot" else None
 
     async with serving(Server(decide)) as server, transport(tmp_path, **PLAINTEXT, port=server.port) as relay:
-        outcomes = await relay.deliver(delivery("first@x.example", "second@x.example"))
-    assert results(outcomes) == [("permanent", 554), ("temporary", 552)]
+        both = delivery("first@x.example", "second@x.example")
+        assert results(await relay.deliver(both)) == [("temporary", 421), ("temporary", 552)]
+        end = Reply(554, "5.6.0", ("Bad",))
+        assert results(await relay.deliver(both)) == [("permanent", 554), ("permanent", 552)]
 
 
 @pytest.mark.parametrize(
