@@ -91,7 +91,7 @@ def compose_dsn(draft: DsnDraft) -> bytes:
     parts = (
         (f"text/plain; charset={charset}", "Notification", encoding, body),
         (_kind(draft, "delivery-status"), "Delivery report", *_as_it_is(_status(draft))),
-        (_returned_type(draft), "Undelivered message", *_as_it_is(returned)),
+        (_returned_type(draft), "Returned message", *_as_it_is(returned)),
     )
     boundary = _boundary(body, returned)
     header = _header(draft, boundary, "8bit" if any(part[2] == "8bit" for part in parts) else "7bit")

@@ -87,6 +87,11 @@ def action_for(requested: Requested, event: str, *, passed_on: bool = False) -> 
     return None
 
 
+def returns_all(requested: Requested, action: Action) -> bool:
+    """Whether the whole message goes back, not only its header: of a failure only (RFC 3461, 4.3)."""
+    return action == "failed" and requested.dsn_ret.upper() == "FULL" and not requested.message.require_tls
+
+
 class Notices:
     """Makes notices. Holds what each needs, and no state."""
 
@@ -133,7 +138,7 @@ class Notices:
     ) -> NewReceived:
         message, hostname = requested.message, self._settings.hostname
         assert message.sender is not None
-        full = requested.dsn_ret.upper() == "FULL" and not message.require_tls
+        full = returns_all(requested, action)
         original = b""
         if content is not None:
             original = await content.read() if full else await _header(content)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from gateway import GiveUp, Outcome, QueuedMessage, Result, RetryAt, hookimpl
-from gateway.outbound.notices import FORESEEN, News, action_for, foresee, recipient_status
+from gateway.outbound.notices import FORESEEN, News, action_for, foresee, recipient_status, returns_all
 from gateway_mox.retry import Retry, RetrySettings, next_attempt
 from tests.hooks.helpers import NOW, a_message, stages
 
@@ -52,6 +52,16 @@ def test_who_is_told(event: str, attempts: int, notify: str, action: str | None)
     assert action_for(request, event, passed_on=True) == (None if event == "delivered" else action)
     assert action_for(replace(request, is_report="tls"), event) is None
     assert action_for(replace(request, message=replace(request.message, sender=None)), event) is None
+
+
+def test_the_whole_message_comes_back_with_a_failure_only() -> None:
+    full = replace(Request(attempted(1)), dsn_ret="FULL")
+    assert returns_all(full, "failed")
+    assert not returns_all(full, "relayed")
+    assert not returns_all(full, "delayed")
+    assert not returns_all(replace(full, dsn_ret="HDRS"), "failed")
+    assert not returns_all(replace(full, dsn_ret=""), "failed")
+    assert not returns_all(replace(full, message=replace(full.message, require_tls=True)), "failed")
 
 
 @pytest.mark.parametrize(
