@@ -65,7 +65,7 @@ from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.smtp_submission import SmtpSubmission
 from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
-from gateway.outbound.transports import configured, make_transports, serve_transport
+from gateway.outbound.transports import make_transports, read_transports, serve_transport, tables_of
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
@@ -129,6 +129,7 @@ async def serving(
     async with AsyncExitStack() as resources:
         resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)
+        configured = read_transports(tables_of(settings, hooks.transports), hooks.transports, config_dir)
         tls = _tls_context(settings, config_dir)
         smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
         submission_listeners, submissions_listeners = [
@@ -137,16 +138,13 @@ async def serving(
         ]
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))
+        resources.push_async_callback(control_listener.aclose)
         store = await resources.enter_async_context(Store.open(settings.data_dir, clock))
         simulated = settings.dns.simulated
         resolver = simulated_resolver(settings, config_dir) if simulated else Resolver(settings.dns)
         policies = MtaStsPolicies(resolver, store, clock)
-        transports = make_transports(
-            configured(settings, hooks.transports),
-            hooks.transports,
-            config_dir,
-            Network(resolver=resolver, policies=policies, clock=clock),
-        )
+        network = Network(resolver=resolver, policies=policies, clock=clock)
+        transports = make_transports(configured, network)
         offload = await resources.enter_async_context(Offload.open())
 
         # Hints from those who write to those who wait for it; polling makes up for any that is lost.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.config.load import describe
 from gateway.config.settings import DIRECT, Settings
@@ -24,7 +25,17 @@ from gateway.net.network import Network
 log = logging.getLogger(__name__)
 
 
-def configured(settings: Settings, types: Mapping[str, TransportType]) -> dict[str, Mapping[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """A transport that is to be made, its settings parsed."""
+
+    name: str
+    type: str
+    make: Callable[[str, Any, Network], Transport]
+    settings: BaseModel
+
+
+def tables_of(settings: Settings, types: Mapping[str, TransportType]) -> dict[str, Mapping[str, Any]]:
     """The tables [transports.NAME], and that of `direct` if there is none and it may be needed."""
     tables = dict(settings.transports)
     if DIRECT not in tables:
@@ -35,15 +46,12 @@ def configured(settings: Settings, types: Mapping[str, TransportType]) -> dict[s
     return tables
 
 
-def make_transports(
-    configured: Mapping[str, Mapping[str, Any]],
-    types: Mapping[str, TransportType],
-    config_dir: Path,
-    network: Network,
-) -> dict[str, Transport]:
-    """One transport for each [transports.NAME], paths relative to `config_dir`. Raises ConfigError."""
-    made: dict[str, Transport] = {}
-    for name, table in configured.items():
+def read_transports(
+    tables: Mapping[str, Mapping[str, Any]], types: Mapping[str, TransportType], config_dir: Path
+) -> list[Configured]:
+    """What each [transports.NAME] says, paths relative to `config_dir`. Raises ConfigError."""
+    read: list[Configured] = []
+    for name, table in tables.items():
         where = f"transports.{name}"
         kind = table.get("type")
         if not isinstance(kind, str) or kind not in types:
@@ -63,18 +71,28 @@ def make_transports(
             raise ConfigError(f"{where}: {describe(exc, model)}") from None
         except Exception as exc:  # the model's own code
             raise ConfigError(f"{where}: cannot be read: {described(exc)}") from exc
+        read.append(Configured(name, kind, types[kind].make, settings))
+    return read
+
+
+def make_transports(configured: Iterable[Configured], network: Network) -> dict[str, Transport]:
+    """The transports by their names. Raises ConfigError."""
+    made: dict[str, Transport] = {}
+    for one in configured:
+        where = f"transports.{one.name}"
         try:
-            made[name] = types[kind].make(name, settings, network)
+            transport = one.make(one.name, one.settings, network)
         except Exception as exc:
             raise ConfigError(
-                f"{where}: the transport type {kind!r} cannot make it: {described(exc)};"
+                f"{where}: the transport type {one.type!r} cannot make it: {described(exc)};"
                 " repair its plugin, or remove it"
             ) from exc
-        if not callable(getattr(made[name], "deliver", None)):
+        if not callable(getattr(transport, "deliver", None)):
             raise ConfigError(
-                f"{where}: the transport type {kind!r} makes {type(made[name]).__name__}, without a"
+                f"{where}: the transport type {one.type!r} makes {type(transport).__name__}, without a"
                 " method deliver; repair its plugin, or remove it"
             )
+        made[one.name] = transport
     return made
 
 

@@ -21,7 +21,7 @@ from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.net.listeners import UNIX_PATH_MAX
 from gateway.outbound import submission
-from gateway.outbound.transports import configured, make_transports
+from gateway.outbound.transports import make_transports, read_transports, tables_of
 from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
 from gateway_mox.retry import MoxRetrySettings, RetrySettings
@@ -218,7 +218,7 @@ def loads(raw: Mapping[str, Any], directory: Path) -> Settings:
     keys_for(raw, directory)
     settings = parse(raw, directory / "gateway.toml")
     types = load_plugins(settings, directory).transports
-    make_transports(configured(settings, types), types, directory, a_network())
+    make_transports(read_transports(tables_of(settings, types), types, directory), a_network())
     return settings
 
 

@@ -15,7 +15,7 @@ from gateway.config.settings import Settings
 from gateway.errors import ConfigError
 from gateway.outbound import outcomes
 from gateway.outbound.outcomes import MAX_DIALED, MAX_DIALED_HOSTS, MAX_TLS_RESULTS, add_dialed, checked
-from gateway.outbound.transports import configured, make_transports
+from gateway.outbound.transports import make_transports, read_transports, tables_of
 from tests.networks import a_network
 
 
@@ -60,29 +60,29 @@ SOME = {"to_domains": ["example.net"]}
     ],
 )
 def test_when_there_is_direct_delivery(routes: list[dict[str, Any]], there: bool) -> None:
-    found = configured(settings(*routes), TYPES)
+    found = tables_of(settings(*routes), TYPES)
     assert found == {"relay": {"type": "smtp"}} | ({"direct": {"type": "direct"}} if there else {})
 
 
 def test_direct_delivery_that_an_account_or_a_domain_names() -> None:
     of_account = {"shop": {"addresses": ["shop@example.org"], "routes": [DIRECT]}}
-    assert "direct" in configured(settings(RELAY, accounts=of_account), TYPES)
-    assert "direct" in configured(settings(RELAY, domains={"example.org": {"routes": [DIRECT]}}), TYPES)
+    assert "direct" in tables_of(settings(RELAY, accounts=of_account), TYPES)
+    assert "direct" in tables_of(settings(RELAY, domains={"example.org": {"routes": [DIRECT]}}), TYPES)
     of_account["shop"]["routes"] = [RELAY]
-    assert "direct" not in configured(settings(RELAY, accounts=of_account), TYPES)
+    assert "direct" not in tables_of(settings(RELAY, accounts=of_account), TYPES)
 
 
 def test_direct_delivery_as_it_is_configured() -> None:
     table = {"type": "direct", "port": 2525}
-    assert configured(settings(RELAY, transports={"relay": {}, "direct": table}), TYPES)["direct"] == table
+    assert tables_of(settings(RELAY, transports={"relay": {}, "direct": table}), TYPES)["direct"] == table
 
 
 def test_no_plugin_for_direct_delivery(tmp_path: Path) -> None:
     smtp_only = {"smtp": TYPES["smtp"]}
-    assert "direct" not in configured(settings(), smtp_only)
-    named = configured(settings(DIRECT, transports={}), smtp_only)
+    assert "direct" not in tables_of(settings(), smtp_only)
+    named = tables_of(settings(DIRECT, transports={}), smtp_only)
     with pytest.raises(ConfigError, match=r"transports\.direct\.type: there is no transport type 'direct'"):
-        make_transports(named, smtp_only, tmp_path, a_network())
+        read_transports(named, smtp_only, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,24 @@ def test_no_plugin_for_direct_delivery(tmp_path: Path) -> None:
 def test_a_route_to_no_known_transport(more: dict[str, Any], place: str) -> None:
     with pytest.raises(ConfigError, match=place + r"\.transport: there is no \[transports\.gone\]; add it"):
         settings(**more)
+
+
+def test_a_transport_gets_its_settings_and_the_network(tmp_path: Path) -> None:
+    given: list[object] = []
+
+    class Sends:
+        async def deliver(self, delivery: object) -> list[Outcome]:
+            return []
+
+    def make(*arguments: object) -> Transport:
+        given.extend(arguments)
+        return Sends()
+
+    network = a_network()
+    types = {"own": TransportType(Nothing, make)}
+    made = make_transports(read_transports({"out": {"type": "own"}}, types, tmp_path), network)
+    assert isinstance(made["out"], Sends)
+    assert given == ["out", Nothing(), network]
 
 
 # --- Addresses that were tried ---

@@ -19,7 +19,7 @@ from gateway.net.certificates import Certificate
 from gateway.net.mta_sts import StsAnswer, parse_policy
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import TlsStream, server_context
-from gateway.outbound.transports import make_transports
+from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.server import ServerLimits
 from gateway_smtp.direct import Direct
 from gateway_smtp.mx import MxTransport
@@ -114,7 +114,8 @@ class MxHosts:
         ca_file.write_bytes(root().pem)
         table = {"type": type, "port": self.port, "ca_file": str(ca_file), "tls_timeout": 5.0} | settings
         network = a_network(self.dns.settings(timeout=0.5), self.policies)
-        made = make_transports({"out": table}, Direct().transports(), self.directory, network)["out"]
+        read = read_transports({"out": table}, Direct().transports(), self.directory)
+        made = make_transports(read, network)["out"]
         assert isinstance(made, MxTransport)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made.serve)

@@ -20,7 +20,7 @@ from gateway.net.certificates import load_certificate, self_signed
 from gateway.net.smtp_handler import Exchange, Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
-from gateway.outbound.transports import make_transports
+from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
@@ -70,7 +70,7 @@ def delivery(
 async def transport(config_dir: Path, **settings: Any) -> AsyncIterator[NextHopTransport]:
     """As [transports.relay] makes it, while its own work runs."""
     types = Smtp().transports() | Fail().transports()
-    made = make_transports({"relay": settings}, types, config_dir, a_network())["relay"]
+    made = make_transports(read_transports({"relay": settings}, types, config_dir), a_network())["relay"]
     assert isinstance(made, NextHopTransport)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.serve)

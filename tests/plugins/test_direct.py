@@ -14,11 +14,11 @@ import trio
 from gateway import Delivery, Outcome
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.net import smtp_client
-from gateway.outbound.transports import make_transports
+from gateway.outbound.transports import read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.direct import Direct
 from gateway_smtp.mx import MAX_DIALS
-from tests.networks import KnownPolicies, a_network
+from tests.networks import KnownPolicies
 from tests.plugins.mx_hosts import MxHosts, mx_hosts, sends, silent, that
 from tests.plugins.smtp_servers import Server, delivery, results
 
@@ -408,5 +408,5 @@ async def test_an_address_that_is_in_dns_no_more(hosts: MxHosts) -> None:
 )
 def test_settings_that_cannot_work(tmp_path: Path, settings: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        make_transports({"x": {"type": "direct"} | settings}, Direct().transports(), tmp_path, a_network())
+        read_transports({"x": {"type": "direct"} | settings}, Direct().transports(), tmp_path)
     assert error in str(raised.value)

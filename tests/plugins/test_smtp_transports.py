@@ -14,7 +14,7 @@ import trio
 from gateway import DsnRequest
 from gateway.errors import ConfigError
 from gateway.net import smtp_client
-from gateway.outbound.transports import make_transports
+from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.fail import Fail
 from gateway_smtp.smtp import Smtp
@@ -296,9 +296,7 @@ async def test_a_login_without_tls_only_if_allowed(tmp_path: Path) -> None:
 def test_settings_that_cannot_work(tmp_path: Path, settings: dict[str, Any], error: str) -> None:
     (tmp_path / "empty").write_text("\n48151623")
     with pytest.raises(ConfigError) as raised:
-        make_transports(
-            {"x": {"type": "smtp", "host": "x"} | settings}, Smtp().transports(), tmp_path, a_network()
-        )
+        read_transports({"x": {"type": "smtp", "host": "x"} | settings}, Smtp().transports(), tmp_path)
     assert error in str(raised.value)
     assert "48151623" not in str(raised.value)
     assert PASSWORD not in str(raised.value)
@@ -536,7 +534,8 @@ async def test_each_host_name_has_its_connections(tmp_path: Path) -> None:
 )
 async def test_fail(tmp_path: Path, settings: dict[str, Any], result: str, code: int, error: str) -> None:
     table = {"type": "fail"} | settings
-    made = make_transports({"no": table}, Fail().transports(), tmp_path, a_network())["no"]
+    read = read_transports({"no": table}, Fail().transports(), tmp_path)
+    made = make_transports(read, a_network())["no"]
     outcomes = await made.deliver(delivery("a@x.example", "b@x.example"))
     assert results(outcomes) == [(result, code)] * 2
     assert outcomes[0].error == error
