@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import trio
 
 from gateway import Delivery, Outcome, Result
 from gateway.smtp import results
-from gateway.smtp.results import Fate
+from gateway.smtp.results import Fate, Stage
 from gateway_smtp.connections import Kept
 from gateway_smtp.envelope import next_batch, transaction
 
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 # Of the time that an attempt has: what several transactions came to must be told before it is cut off.
 TIME_TO_USE = 0.8
+
+# What is said of a failure without a reply (RFC 3463): the connection broke, unless it was something else.
+_NO_REPLY: Mapping[Stage, str] = {"connect": "4.4.1", "starttls": "4.7.5", "auth": "4.7.0"}
 
 # Too many recipients for one transaction, in the words of RFC 5321 section 4.5.3.1.10 and of older servers.
 TOO_MANY = (452, 552)
@@ -147,7 +150,8 @@ def _outcome(
     return Outcome(
         result=kind,
         code=answer.code or 0,
-        enhanced=answer.enhanced or "",
+        enhanced=answer.enhanced
+        or ("" if answer.reply is not None else _NO_REPLY.get(answer.stage, "4.4.2")),
         error="" if answer.accepted else hop.error(answer),
         remote_mta=hop.host,
         remote_ip=kept.connection.remote_ip,
@@ -160,7 +164,7 @@ def _outcome(
 def _unreached(hop: NextHop, kept: Kept, failure: results.Result) -> Outcome:
     """For those who were not asked for before the connection ended."""
     temporary = _outcome(hop, kept, failure, kept.connection.transcript, for_now=True)
-    return replace(temporary, code=0, enhanced="")
+    return replace(temporary, code=0, enhanced="4.4.2")
 
 
 def _ended_meanwhile(answers: Sequence[results.Result]) -> bool:

@@ -75,6 +75,7 @@ async def test_all_are_down(hosts: MxHosts) -> None:
     assert (outcome.result.value, outcome.code, outcome.remote_mta) == ("temporary", 0, "mx2.example.org")
     refused = f"can't connect to 127.0.0.3 port {hosts.port}: Connection refused"
     assert outcome.error == f"mx2.example.org: {refused}"
+    assert outcome.enhanced == "4.4.1"
 
 
 @pytest.mark.parametrize(
@@ -292,6 +293,7 @@ async def test_nonsense(hosts: MxHosts, impatient: None, script: Any, error: str
         [outcome] = await deliver(hosts, to("b@alone.example"))
     assert outcome.result.value == "temporary"
     assert outcome.error.startswith(error)
+    assert outcome.enhanced in (("4.3.2",) if outcome.code else ("4.4.1", "4.4.2"))
     assert outcome.transcript
     assert len(outcome.error) < 1000
     second = await hosts.server("127.0.0.3")
@@ -320,7 +322,7 @@ async def test_closed_after_the_final_dot(hosts: MxHosts) -> None:
     assert outcome.error == (
         "outcome unknown, the message may have been delivered: connection closed by the server"
     )
-    assert outcome.remote_mta == "mx1.example.org"
+    assert (outcome.remote_mta, outcome.enhanced) == ("mx1.example.org", "4.4.2")
     assert "> (message)" in outcome.transcript
     assert second.sessions == {}  # it would have been delivered twice
 
