@@ -3,7 +3,18 @@
 from gateway.errors import GatewayError, PluginError
 from gateway.hookspecs import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
-from gateway.mail.auth_results import AuthResults, DkimCheck, DmarcCheck, IprevCheck, SpfCheck
+from gateway.mail.auth_results import (
+    AuthResults,
+    DkimCheck,
+    DkimResult,
+    DmarcCheck,
+    DmarcPolicy,
+    DmarcResult,
+    IprevCheck,
+    IprevResult,
+    SpfCheck,
+    SpfResult,
+)
 from gateway.mail.bounce_class import FailureClass
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
@@ -55,7 +66,10 @@ __all__ = [
     "Delivery",
     "DeliveryStatus",
     "DkimCheck",
+    "DkimResult",
     "DmarcCheck",
+    "DmarcPolicy",
+    "DmarcResult",
     "DsnRequest",
     "Earlier",
     "Event",
@@ -69,6 +83,7 @@ __all__ = [
     "IncomingEvent",
     "IncomingReport",
     "IprevCheck",
+    "IprevResult",
     "MessagePart",
     "Outcome",
     "ParsedMessage",
@@ -87,6 +102,7 @@ __all__ = [
     "RouteRule",
     "SentMessages",
     "SpfCheck",
+    "SpfResult",
     "Submission",
     "Suppress",
     "Suppression",

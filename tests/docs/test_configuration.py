@@ -24,6 +24,7 @@ from gateway.outbound import submission
 from gateway.outbound.transports import make_transports, read_transports, tables_of
 from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
+from gateway_mox.receive import ReceiveSettings
 from gateway_mox.retry import MoxRetrySettings, RetrySettings
 from gateway_smtp.connections import KeepSettings
 from gateway_smtp.direct import Direct
@@ -163,6 +164,7 @@ def test_no_section_is_of_something_that_is_not_there() -> None:
         ("[plugin.dkim]", (DkimSettings, Selector)),
         ("[plugin.retry]", (RetrySettings,)),
         ('[plugin."mox.retry"]', (MoxRetrySettings,)),
+        ('[plugin."mox.receive"]', (ReceiveSettings,)),
         ('[transports.NAME]` with `type = "smtp"', (SmtpTransportSettings, AuthSettings, KeepSettings)),
         ('[transports.NAME]` with `type = "submission"', (SubmissionTransportSettings,)),
         ('[transports.NAME]` with `type = "submissions"', (SubmissionsTransportSettings,)),

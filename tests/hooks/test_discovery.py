@@ -155,6 +155,7 @@ def test_the_built_in_sets() -> None:
             "mox.fromid",
             "mox.envid",
             "mox.messageid",
+            "mox.receive",
             "mox.webhook",
             "direct",
             "smtp",
