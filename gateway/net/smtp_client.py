@@ -112,6 +112,9 @@ class SmtpConnection:
         self.local_ip = ""  # connected from; likewise
         self.transactions = 0  # begun on it
         self.tls_fault: TlsFault | None = None  # why a handshake failed
+        self.cut_off: tuple[
+            Result, ...
+        ] = ()  # of a transaction whose caller was cancelled, or whose chunks raised
 
     @property
     def failure(self) -> Result | None:
@@ -158,6 +161,9 @@ class SmtpConnection:
             if self._limit.cancelled_caught:
                 event = self._late()
         except BaseException:
+            machine.connection_lost("connection closed before there was an answer")
+            if isinstance(event := machine.next_event(), Finished):
+                self.cut_off = event.results
             await self.aclose()
             raise
         finally:

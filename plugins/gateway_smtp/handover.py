@@ -74,7 +74,15 @@ async def hand_over(
     while left:
         reused = kept.reused
         batch = next_batch(delivery, left, kept.connection.capabilities)
-        answers = await _transact(kept, delivery, batch)
+        try:
+            answers = await _transact(kept, delivery, batch)
+        except BaseException:
+            # Time is up. Some may have been refused; of a message that was sent whole nothing is known.
+            transcript = kept.connection.transcript
+            for number, answer in zip(batch, kept.connection.cut_off, strict=False):
+                if answer.fate is not Fate.BROKEN:
+                    found[number] = _outcome(hop, kept, answer, transcript)
+            raise
         if reused and _ended_meanwhile(answers):
             kept = await hop.connection(new=True)
             continue

@@ -145,8 +145,8 @@ async def smtp(
     replies: dict[str, bytes] | None = None,
     greeting: bytes = b"220 mx\r\n",
 ) -> None:
-    """A server that takes messages. `replies` has other answers, by command ("." is the final dot); an empty
-    one closes the connection."""
+    """A server that takes messages. `replies` has other answers, by command, or whole line ("." is the final dot); an
+    empty one closes the connection."""
     replies = replies or {}
     if greeting:
         await stream.send_all(greeting)
@@ -160,7 +160,9 @@ async def smtp(
         line, _, buffer = buffer.partition(b"\r\n")
         if data and line != b".":
             continue
-        word = "." if data else line.partition(b" ")[0].decode()
+        word = (
+            "." if data else line.decode() if line.decode() in replies else line.partition(b" ")[0].decode()
+        )
         data = word == "DATA" and word not in replies
         if word in replies:
             if not replies[word]:

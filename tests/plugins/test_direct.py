@@ -336,6 +336,20 @@ async def test_time_is_up(hosts: MxHosts) -> None:
     assert (outcome.result.value, outcome.code) == ("temporary", 451)
 
 
+async def test_time_is_up_after_the_final_dot(hosts: MxHosts) -> None:
+    gone = {"RCPT TO:<gone@example.org>": b"550 5.1.1 No\r\n"}
+    await hosts.script("127.0.0.2", that(replies={".": b" "} | gone))
+    message = to("a@example.org", "gone@example.org", "b@example.org")
+    short = replace(message, deadline=message.started.replace(microsecond=500_000))
+    outcomes = await deliver(hosts, short)
+    assert results(outcomes) == [("temporary", 0), ("permanent", 550), ("temporary", 0)]
+    assert [one.enhanced for one in outcomes] == ["4.4.2", "5.1.1", "4.4.2"]
+    assert outcomes[2].error == (
+        "outcome unknown, the message may have been delivered: connection closed before there was an answer"
+    )
+    assert outcomes[0].remote_mta == "mx1.example.org"
+
+
 # --- Kept connections ---
 
 
