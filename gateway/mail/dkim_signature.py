@@ -10,9 +10,9 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from typing import Final, Literal, TypeAlias, cast
 
@@ -33,6 +33,7 @@ MAX_RSA_BITS = 4096
 _MAX_EXPONENT_BITS = 64  # a large one makes a check slow
 
 Canonicalization = Literal["simple", "relaxed"]
+_Canonical: TypeAlias = Mapping[Canonicalization, Callable[[bytes], bytes]]
 PublicKey: TypeAlias = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)", re.MULTILINE)
@@ -347,8 +348,10 @@ def check_signatures(
     fields: dict[bytes, list[bytes]] = {}
     for name, field in split_fields(section) if signed else ():
         fields.setdefault(name, []).append(field)
+    canonical: _Canonical = {"simple": _ended, "relaxed": cache(relaxed_field)}
     return tuple(
-        _check(signature, record, fields, body_hashes[signature.body], now) for signature, record in signed
+        _check(signature, record, fields, canonical, body_hashes[signature.body], now)
+        for signature, record in signed
     )
 
 
@@ -362,7 +365,12 @@ def early_verdict(signature: Signature, now: int) -> DkimCheck | None:
 
 
 def _check(
-    signature: Signature, record: bytes, fields: Mapping[bytes, Sequence[bytes]], body_hash: bytes, now: int
+    signature: Signature,
+    record: bytes,
+    fields: Mapping[bytes, Sequence[bytes]],
+    canonical: _Canonical,
+    body_hash: bytes,
+    now: int,
 ) -> DkimCheck:
     early = early_verdict(signature, now)
     if early is not None:
@@ -380,7 +388,7 @@ def _check(
     failed: DkimResult = "neutral" if key.testing else "fail"
     if signature.body_hash != body_hash:
         return signature.check(failed, "the body was changed")
-    data = _signed_data(signature, fields)
+    data = _signed_data(signature, fields, canonical[signature.header])
     try:
         if isinstance(key.public, rsa.RSAPublicKey):
             key.public.verify(signature.value, data, _PKCS1V15, _SHA256)
@@ -391,9 +399,10 @@ def _check(
     return signature.check("pass")
 
 
-def _signed_data(signature: Signature, fields: Mapping[bytes, Sequence[bytes]]) -> bytes:
+def _signed_data(
+    signature: Signature, fields: Mapping[bytes, Sequence[bytes]], canonical: Callable[[bytes], bytes]
+) -> bytes:
     """The fields that h= names, from the bottom, and the signature without its value (RFC 6376, 3.7)."""
-    canonical = relaxed_field if signature.header == "relaxed" else _ended
     taken: dict[bytes, int] = {}
     data = bytearray()
     for name in signature.names:

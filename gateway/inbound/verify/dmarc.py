@@ -19,6 +19,7 @@ from gateway.mail.headers import unfold
 from gateway.mail.public_suffix import organizational_domain
 from gateway.net.dns import Answer, DnsTrouble
 
+MAX_FROM = 8192  # octets of a From field that are read: hundreds of authors
 MAX_DOMAINS = 4  # of one message's authors; more than one is rare
 MAX_RECORD = 4096  # octets
 
@@ -71,6 +72,9 @@ def read_author(values: Sequence[bytes]) -> Author:
     domains: dict[str, None] = {}
     problem = "" if values else "there is no From"
     for value in values[: MAX_DOMAINS + 1]:
+        if len(value) > MAX_FROM:
+            problem = "From is too long"
+            value = value[:MAX_FROM].rpartition(b",")[0]
         for entry in parse_address_list(unfold(value)):
             try:
                 domain = Address.parse(entry.address).domain

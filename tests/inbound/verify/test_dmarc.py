@@ -64,7 +64,7 @@ def decided(
         ([b" a@example.org, b@\r\n"], ("example.org",), "an address in From has no domain"),
         ([b" a@example.org\r\n", b" a@example.org\r\n"], ("example.org",), "there is more than one From"),
         (
-            [b"".join(b"a@d%d.example," % number for number in range(1000))],
+            [b"".join(b"a@d%d.example," % number for number in range(100))],
             ("d0.example", "d1.example", "d2.example", "d3.example"),
             "From has too many domains",
         ),
@@ -257,7 +257,8 @@ def test_no_author() -> None:
     assert (found.result, found.reason, found.aligned) == ("permerror", "there is no From", False)
 
 
-def test_twenty_thousand_addresses_are_read_quickly() -> None:
+def test_too_many_addresses() -> None:
     started = time.perf_counter()
-    read_author([b"a@example.org," * 70_000])
-    assert time.perf_counter() - started < 1
+    author = read_author([b"a@example.org," * 70_000])
+    assert author == Author(("example.org",), "From is too long")
+    assert time.perf_counter() - started < 0.2
