@@ -273,7 +273,7 @@ class Report:
     enhanced: str = ""
     error: str = ""
     remote_mta: str = ""
-    success: bool | None = None  # of a retired message, from now on; None: as it was
+    success: bool | None = None  # of a retired message, or of one that is being delivered; None: as it was
     retire: Retire | None = None
     event: EventDraft | None = None
     suppress: Suppress | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -33,7 +34,7 @@ _c = message.c
 _LOAD = Statement(
     sa.select(
         _c.id, _c.state, _c.account, _c.recipient_localpart, _c.recipient_domain, _c.from_id, _c.message_id,
-        _c.subject, _c.extra, _c.attempts, _c.content_id, _c.lease_owner, _c.lease_token,
+        _c.subject, _c.extra, _c.attempts, _c.content_id, _c.lease_owner, _c.lease_token, _c.success,
     )
     .where(_c.id == sa.bindparam("row"))
     .with_for_update()
@@ -56,7 +57,7 @@ _HISTORY = Statement(sa.insert(attempt))
 _RESCHEDULE = Statement(
     sa.update(message)
     .where(_c.id == sa.bindparam("row"))
-    .values(lease_owner=None, lease_expires=None, next_attempt=sa.bindparam("due"))
+    .values(lease_owner=None, lease_expires=None, next_attempt=sa.bindparam("due"), success=None)
 )
 _DIALED = Statement(
     sa.update(message).where(_c.id == sa.bindparam("row")).values(dialed_ips=sa.bindparam("dialed"))
@@ -101,6 +102,13 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
         _RESCHEDULE.run(conn, {"row": row.id, "due": change.then.next_attempt})
         if change.then.dialed_ips is not None:
             _DIALED.run(conn, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
+    elif row.success is False and change.then.success:
+        # A report was faster than the next hop's answer to us: what it said stands, and is what is told.
+        files = retire(conn, row, replace(change.then, success=False), now)
+        event = change.event and replace(
+            change.event, calls=tuple(call for call in change.event.calls if not call.supersede)
+        )
+        return _announce(conn, row, event, change.notice, suppressing, files, now)
     else:
         files = retire(conn, row, change.then, now)
     return _announce(conn, row, change.event, change.notice, suppressing, files, now)
@@ -131,6 +139,9 @@ def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
         if change.success is not None:
             values["success"] = change.success
         conn.execute(sa.update(message).where(_c.id == row.id).values(values))
+    elif row.lease_owner is not None and change.success is False:
+        # For the attempt that is under way: see `settle`.
+        conn.execute(sa.update(message).where(_c.id == row.id).values(success=False))
     return _announce(conn, row, change.event, change.notice, suppressing, files, now)
 
 

@@ -34,7 +34,9 @@ _OLDER_CALLS = (
     .order_by(_c.id)
 )
 _OLDER = Statement(_OLDER_CALLS)
-_OLDER_BUT_FAILURES = Statement(_OLDER_CALLS.where(_c.event_name.not_in(("failed", "suppressed"))))
+_OLDER_BUT_BAD_NEWS = Statement(
+    _OLDER_CALLS.where(_c.event_name.not_in(("failed", "suppressed", "complained")))
+)
 
 
 def add(
@@ -49,7 +51,8 @@ def add(
     """Queues an event's calls; their IDs. For outgoing events, retires those that they supersede.
 
     A superseded call under way is not interrupted, but it is not tried again, and its result goes to its
-    history only. `unrecognized` (an out-of-office reply, say) supersedes neither failed nor suppressed.
+    history only. `unrecognized` (an out-of-office reply, say) and `delivered` (of an attempt that a report
+    was faster than) supersede no failed, suppressed or complained.
     """
     ids: list[int] = []
     for draft in drafts:
@@ -74,7 +77,7 @@ def add(
         )
         ids.append(call_id)
         if queue_msg_id and draft.supersede:
-            older = _OLDER_BUT_FAILURES if event_name == "unrecognized" else _OLDER
+            older = _OLDER_BUT_BAD_NEWS if event_name in ("unrecognized", "delivered") else _OLDER
             for old in older.all(conn, {"message": queue_msg_id, "to": draft.url, "new": call_id}):
                 retire(
                     conn,

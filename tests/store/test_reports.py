@@ -1,15 +1,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
 from gateway.errors import Stale
-from gateway.store import events, listing, received, reports, tables
+from gateway.store import call_listing, events, listing, received, reports, settle, tables
 from gateway.store.changes import EventDraft, NewCopy, NewReceived, Report
 from gateway.store.content import StoredBytes
-from tests.store.sample import KEEP, NOW, add, count, database, recipient
+from tests.store.sample import (
+    CALLS,
+    KEEP,
+    NOW,
+    add,
+    at,
+    claim,
+    count,
+    database,
+    delayed,
+    delivered,
+    recipient,
+)
 
 
 @pytest.fixture
@@ -25,8 +38,16 @@ def copies(number: int = 1) -> NewReceived:
 
 
 def report(message_id: int, error: str = "gone") -> Report:
-    event = EventDraft(name="failed", keep_until=KEEP, error=error, dsn=True, matched_by="fromid")
-    return Report(message_id=message_id, code=550, error=error, event=event)
+    event = EventDraft(
+        name="failed", keep_until=KEEP, error=error, calls=CALLS, dsn=True, matched_by="fromid"
+    )
+    return Report(message_id=message_id, code=550, error=error, success=False, event=event)
+
+
+def success(conn: sa.Connection, message_id: int) -> bool | None:
+    found = listing.get(conn, message_id)
+    assert found is not None
+    return found[0].success
 
 
 def test_the_message_and_what_it_says_in_one_go(conn: sa.Connection) -> None:
@@ -54,3 +75,42 @@ def test_a_message_that_is_gone_is_decided_again(conn: sa.Connection) -> None:
     with pytest.raises(Stale, match="message 99 is gone"), conn.begin_nested():
         reports.add(conn, copies(), [[report(99)]], NOW)
     assert count(conn, tables.received) == 0
+
+
+def test_a_report_may_be_faster_than_the_answer_to_the_attempt(conn: sa.Connection) -> None:
+    (message_id,) = add(conn, recipient())
+    (claimed,) = claim(conn)
+    _, (reported,) = reports.add(conn, copies(), [[report(message_id)]], NOW)
+    settled = settle.settle(conn, delivered(claimed), at(1))
+    assert settled.applied
+    assert success(conn, message_id) is False
+    assert [event.name for event in events.of_message(conn, message_id)] == ["failed", "delivered"]
+    # Only the newest of a message is told, and that is what the report said, whichever came first.
+    assert settled.call_ids == ()
+    (call_id,) = reported.call_ids
+    found = call_listing.get(conn, call_id)
+    assert found is not None
+    assert found[0].state == "queued"
+
+
+def test_a_report_says_nothing_of_a_later_attempt(conn: sa.Connection) -> None:
+    (message_id,) = add(conn, recipient())
+    (claimed,) = claim(conn)
+    reports.add(conn, copies(), [[report(message_id)]], NOW)
+    settle.settle(conn, delayed(claimed, at(60)), at(1))
+    assert success(conn, message_id) is None
+    (claimed,) = claim(conn, at(60))
+    assert len(settle.settle(conn, delivered(claimed), at(61)).call_ids) == 1
+    assert success(conn, message_id) is True
+
+
+def test_who_is_told_of_everything_hears_of_the_delivery_too(conn: sa.Connection) -> None:
+    (message_id,) = add(conn, recipient())
+    (claimed,) = claim(conn)
+    reports.add(conn, copies(), [[report(message_id)]], NOW)
+    change = delivered(claimed)
+    assert change.event is not None
+    calls = tuple(replace(call, supersede=False) for call in CALLS)
+    settled = settle.settle(conn, replace(change, event=replace(change.event, calls=calls)), at(1))
+    assert len(settled.call_ids) == 1
+    assert success(conn, message_id) is False

@@ -151,17 +151,18 @@ def test_a_superseded_call_may_be_kept_not_at_all(conn: sa.Connection) -> None:
     assert count(conn, tables.webhook_attempt) == 0
 
 
-@pytest.mark.parametrize("name", ["failed", "suppressed"])
-def test_unrecognized_never_supersedes_a_failure(conn: sa.Connection, name: str) -> None:
+@pytest.mark.parametrize("newer", ["unrecognized", "delivered"])
+@pytest.mark.parametrize("name", ["failed", "suppressed", "complained"])
+def test_what_never_supersedes_bad_news(conn: sa.Connection, name: str, newer: str) -> None:
     delayed = add(conn)
-    failure = add(conn, name=name)
-    out_of_office = add(conn, name="unrecognized", now=at(1))
-    assert get(conn, delayed).superseded_by == failure
-    assert get(conn, failure).state == "queued"
+    bad_news = add(conn, name=name)
+    other = add(conn, name=newer, now=at(1))
+    assert get(conn, delayed).superseded_by == bad_news
+    assert get(conn, bad_news).state == "queued"
     # And it does not overtake.
-    assert claim(conn, at(2), per_url=9) == [failure]
+    assert claim(conn, at(2), per_url=9) == [bad_news]
     add(conn, name="relayed")
-    assert [get(conn, i).state for i in (failure, out_of_office)] == ["retired"] * 2
+    assert [get(conn, i).state for i in (bad_news, other)] == ["retired"] * 2
 
 
 def test_incoming_calls_supersede_nothing(conn: sa.Connection) -> None:
