@@ -145,8 +145,9 @@ async def smtp(
     replies: dict[str, bytes] | None = None,
     greeting: bytes = b"220 mx\r\n",
 ) -> None:
-    """A server that takes messages. `replies` has other answers, by command, or whole line ("." is the final dot); an
-    empty one closes the connection."""
+    """A server that takes messages. `replies` has other answers, by command or by whole line ("." is the
+    final dot); an empty one closes the connection."""
+
     replies = replies or {}
     if greeting:
         await stream.send_all(greeting)
