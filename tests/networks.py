@@ -8,6 +8,7 @@ from random import Random
 from gateway.clock import Clock
 from gateway.config.settings import DnsSettings
 from gateway.net.dns import DnsTrouble, Resolver
+from gateway.net.find_hosts import Policies
 from gateway.net.mta_sts import StsAnswer
 from gateway.net.network import Network
 
@@ -25,7 +26,7 @@ class KnownPolicies:
         return self.of.get(domain, self.answer)
 
 
-def a_network(dns: DnsSettings = NOBODY, policies: KnownPolicies | None = None) -> Network:
+def a_network(dns: DnsSettings = NOBODY, policies: Policies | None = None) -> Network:
     """One whose choices at random are always the same."""
     return Network(
         resolver=Resolver(dns), policies=policies or KnownPolicies(), clock=Clock(), random=Random(1)

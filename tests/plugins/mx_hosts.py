@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from gateway.net.certificates import Certificate
+from gateway.net.find_hosts import Policies
 from gateway.net.mta_sts import StsAnswer, parse_policy
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import TlsStream, server_context
@@ -57,6 +58,7 @@ class MxHosts:
     directory: Path
     nursery: trio.Nursery
     policies: KnownPolicies = field(default_factory=KnownPolicies)
+    real_policies: Policies | None = None  # in place of those
     port: int = 0
     connections: dict[str, int] = field(default_factory=dict)  # by address
 
@@ -113,7 +115,7 @@ class MxHosts:
         ca_file = self.directory / "ca.pem"
         ca_file.write_bytes(root().pem)
         table = {"type": type, "port": self.port, "ca_file": str(ca_file), "tls_timeout": 5.0} | settings
-        network = a_network(self.dns.settings(timeout=0.5), self.policies)
+        network = a_network(self.dns.settings(timeout=0.5), self.real_policies or self.policies)
         read = read_transports({"out": table}, Direct().transports(), self.directory)
         made = make_transports(read, network)["out"]
         assert isinstance(made, MxTransport)
@@ -147,7 +149,6 @@ async def smtp(
 ) -> None:
     """A server that takes messages. `replies` has other answers, by command or by whole line ("." is the
     final dot); an empty one closes the connection."""
-
     replies = replies or {}
     if greeting:
         await stream.send_all(greeting)

@@ -12,6 +12,7 @@ from gateway import Outcome, TlsResult
 from gateway.net.mta_sts import StsAnswer
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.replies import Reply
+from tests.net.test_mta_sts_policies import running as policy_server
 from tests.plugins.mx_hosts import MxHosts, hangs_in_handshake, issued, mx_hosts, that
 from tests.plugins.smtp_servers import Server, delivery
 
@@ -177,6 +178,27 @@ async def test_a_host_that_is_not_in_the_policy(hosts: MxHosts) -> None:
     assert (outcome.result.value, outcome.enhanced) == ("temporary", "4.7.5")
     assert told(outcome.tls_results) == [("sts", "example.org", MX, "validation-failure")]
     assert server.sessions == {}
+
+
+async def test_a_policy_from_its_web_server(hosts: MxHosts, tmp_path: Path) -> None:
+    """Announced in DNS, fetched once, and kept when nobody can fetch it any more."""
+    async with policy_server(tmp_path / "store") as world:
+        hosts.real_policies = world.policies()
+        hosts.dns = world.dns
+        hosts.domain("example.org", MX)
+        hosts.address(MX, "127.0.0.2")
+        await hosts.server("127.0.0.2", tls=issued("expired", MX))
+        outcome = await deliver(hosts)
+        assert told(outcome.tls_results) == [("sts", "example.org", MX, "certificate-expired")]
+        assert (outcome.result.value, outcome.enhanced, len(world.requests)) == ("temporary", "4.7.5", 1)
+        world.announce("2")
+        world.answer = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+        outcome = await deliver(hosts)
+        assert told(outcome.tls_results) == [
+            ("sts", "example.org", "", "sts-policy-fetch-error"),
+            ("sts", "example.org", MX, "certificate-expired"),
+        ]
+        assert (outcome.result.value, outcome.enhanced) == ("temporary", "4.7.5")
 
 
 async def test_a_policy_that_cannot_be_had_is_told_of(hosts: MxHosts) -> None:
