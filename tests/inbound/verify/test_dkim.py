@@ -278,9 +278,9 @@ async def test_a_thousand_signatures() -> None:
         for number in range(1000)
     )
     dns = Zones()
-    started = time.perf_counter()
+    started = time.process_time()
     found = await check(dns, bad + message)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert len(found) == len(dns.asked) == MAX_SIGNATURES
     assert {one.result for one in found} == {"permerror"}
 

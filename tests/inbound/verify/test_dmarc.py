@@ -258,7 +258,7 @@ def test_no_author() -> None:
 
 
 def test_too_many_addresses() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     author = read_author([b"a@example.org," * 70_000])
     assert author == Author(("example.org",), "From is too long")
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
