@@ -205,8 +205,13 @@ def printable(text: str) -> str:
 
 
 def print_fields(fields: dict[str, Any], times: Collection[str]) -> None:
-    """A name and its value in each line; `times` names those that are RFC 3339 times."""
+    """A name and its value in each line; `times` names those that are RFC 3339 times.
+
+    What is retired is not attempted any more: the time that was kept for it is not shown.
+    """
     for name, value in fields.items():
+        if name == "NextAttempt" and fields.get("State") == "retired":
+            value = None
         shown = f"{value} ({relative(value)})" if name in times and value else _shown(value)
         click.echo(f"{name + ':':<15} {printable(shown)}")
 

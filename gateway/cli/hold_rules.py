@@ -33,6 +33,10 @@ def add_rule(directory: Path, account: str, from_domain: str, to_domain: str, ev
     """
     if not (account or from_domain or to_domain or everything):
         raise CommandError("give --account, --from-domain or --to-domain, or --all to pause the whole queue")
+    if everything and (account or from_domain or to_domain):
+        raise CommandError(
+            "--all holds everything: leave out --account, --from-domain and --to-domain, or --all"
+        )
     request = {"Account": account, "SenderDomain": from_domain, "RecipientDomain": to_domain}
     answer = ask(directory, "queue/hold-rules/add", request)
     click.echo(

@@ -315,6 +315,9 @@ def _why(exc: SSL.Error) -> str:
     if isinstance(exc, SSL.SysCallError):
         return "the connection was closed without close_notify"
     reasons = [str(entry[2]) for entry in exc.args[0]] if exc.args and isinstance(exc.args[0], list) else []
+    if "wrong version number" in reasons:
+        # Of the first bytes, which were no TLS record at all: mostly another port was meant.
+        return "the other side does not speak TLS here (wrong version number)"
     return ", ".join(dict.fromkeys(reason for reason in reasons if reason)) or "protocol error"
 
 

@@ -166,6 +166,8 @@ async def test_retired(gateway: Running) -> None:
         (("--sort", "queued", "--desc"), [3, 2]),
     ):
         assert await listed(gateway, "--retired", *filters) == expected, filters
+    shown = (await ok(gateway, "queue", "show", 3)).split()
+    assert shown[shown.index("NextAttempt:") + 1] == "-"
     for option in (("--success",), ("--failed",), ("--last-activity", "<now")):
         result = CliRunner().invoke(main, ["queue", "list", *option])
         assert result.exit_code == 2

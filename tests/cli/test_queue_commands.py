@@ -184,6 +184,8 @@ async def test_hold_rules(three: Running) -> None:
         "there is no account 'max'; there are: mox"
     )
     assert "example..org" in await refused(three, "queue", "hold-rules", "add", "--to-domain", "example..org")
+    narrowed = await refused(three, "queue", "hold-rules", "add", "--all", "--to-domain", "example.org")
+    assert narrowed.startswith("--all holds everything: ")
     assert "hold rule 3 added" in await ok(three, "queue", "hold-rules", "add", "--all")
 
 

@@ -252,6 +252,15 @@ async def test_certificate_of_an_unknown_authority() -> None:
     assert "no TLS: the certificate is self-signed" in {str(error) for error in caught.value.exceptions}
 
 
+async def test_a_server_that_speaks_no_tls() -> None:
+    below_client, below_server = trio.testing.memory_stream_pair()
+    await below_server.send_all(b"220 mx.example.org ESMTP\r\n")
+    with pytest.raises(
+        TlsError, match=r"^no TLS: the other side does not speak TLS here \(wrong version number\)$"
+    ):
+        await TlsStream.connect(below_client, client_tls(), "mx.example.org", timeout=TIMEOUT)
+
+
 @pytest.mark.parametrize(
     ("trusted", "host", "fault"),
     [
