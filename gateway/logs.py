@@ -36,6 +36,7 @@ def set_up_logging(level: str, *, color: bool = False) -> None:
     handler.setFormatter(_Formatter(color))
     # Nothing that no line shows (logging's HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # no looking for the caller's line
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("alembic", "httpcore", "hypercorn", "quart"):
+    for chatty in ("alembic", "hypercorn", "quart"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

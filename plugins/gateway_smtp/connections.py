@@ -21,7 +21,7 @@ class KeepSettings(BaseModel):
     """`keep = { ... }` of a transport: how long connections are of use. `idle = 0` keeps none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    connections: Annotated[int, Field(ge=0)] = 20  # that wait for the next message
+    connections: Annotated[int, Field(ge=0)] = 100  # that wait for the next message
     messages: Annotated[int, Field(ge=1)] = 100  # on one connection
     age: Annotated[float, Field(ge=0)] = 300.0  # seconds since it was opened
     idle: Annotated[float, Field(ge=0)] = 10.0  # seconds since its last message
