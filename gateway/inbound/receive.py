@@ -181,6 +181,7 @@ class _Incoming:
             stored, auth = await self._finish()
             answer = await self._policy(section, stored, auth)
             if isinstance(answer, Reply):
+                self._log_refusal(answer, auth)
                 return answer
             return await self._store(header, stored, auth, answer.mailbox or INBOX)
         except Exception as exc:
@@ -216,6 +217,17 @@ class _Incoming:
         reception = receiver.reception("data", self._session, self._envelope)
         content = receiver.store.content.open(stored)
         return await receiver.ask_policy(replace(reception, header=section, content=content, auth=auth))
+
+    def _log_refusal(self, reply: Reply, auth: AuthResults | None) -> None:
+        log.info(
+            "refused session=%s code=%d from=<%s> spf=%s dkim=%s dmarc=%s",
+            self._session.id,
+            reply.code,
+            self._envelope.reverse_path or "",
+            auth.spf.result if auth else "",
+            ",".join(check.result for check in auth.dkim) if auth else "",
+            auth.dmarc.result if auth else "",
+        )
 
     async def _store(
         self, header: ParsedHeader, stored: StoredBytes, auth: AuthResults | None, mailbox: str
