@@ -100,12 +100,14 @@ async def check_spf(
 
 
 def _can_be_asked(domain: str) -> bool:
-    """RFC 7208, 4.3, but for names of one label: they have no records as a rule, and "localhost" is one."""
+    """RFC 7208, 4.3; but "localhost" may have records, where DNS is simulated."""
     try:
         name = ascii_domain(domain)
     except UnicodeError:
         return False
-    return len(name) <= MAX_NAME and name[:1] != "[" and all(0 < len(part) <= 63 for part in name.split("."))
+    if "." not in name or name[0] == "[":
+        return name.lower() == "localhost"
+    return len(name) <= MAX_NAME and all(0 < len(part) <= 63 for part in name.split("."))
 
 
 class _Evaluation:

@@ -1,0 +1,173 @@
+"""A message on its way in: whatever pieces it comes in, and however slow DNS is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+import trio
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from trio.testing import MockClock
+
+from gateway.clock import Clock
+from gateway.inbound.verify.iprev import MAX_NAMES, check_iprev
+from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
+from gateway.inbound.verify.spf import check_spf
+from gateway.mail.address import Address
+from gateway.mail.auth_results import AuthResults
+from gateway.mail.dkim_signature import BodyHash
+from gateway.net.dns import NoRecords, Reply
+from gateway.offload import Offload
+from gateway_dkim.signature import Signer, dns_record
+from tests.inbound.verify.zones import Zones
+
+KEY = ed25519.Ed25519PrivateKey.generate()
+CLIENT = Client(ip=ip_address("192.0.2.1"), helo="mx.example.org", mail_from=Address.parse("a@example.org"))
+PLAIN = b"From: a@example.org\r\nSubject: x\r\n\r\nhello\r\n\r\n. \r\n\r\n"
+MESSAGE = Signer("example.org", "s", KEY).sign(PLAIN) + PLAIN
+FORGED = b"Authentication-Results: mx.example.net; dkim=pass\r\n"
+
+
+def zones() -> Zones:
+    dns = Zones()
+    dns.add("s._domainkey.example.org", "TXT", dns_record(KEY).encode())
+    dns.add("example.org", "TXT", b"v=spf1 -all")
+    dns.add("_dmarc.example.org", "TXT", b"v=DMARC1; p=reject")
+    return dns
+
+
+@pytest.fixture
+async def verifier() -> AsyncIterator[Verifier]:
+    async with Offload.open() as offload:
+        yield Verifier("mx.example.net", zones(), offload, Clock(), lambda: 0.0)
+
+
+async def put(message: IncomingMessage, data: bytes, size: int) -> bytes:
+    """What is to be stored behind the head."""
+    stored = b""
+    for at in range(0, len(data), size):
+        stored += await message.write(data[at : at + size])
+    return stored
+
+
+def short(results: AuthResults) -> tuple[str, list[str], str]:
+    return results.spf.result, [check.result for check in results.dkim], results.dmarc.result
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 10_000])
+async def test_any_pieces(verifier: Verifier, size: int) -> None:
+    message = verifier.message()
+    body = await put(message, FORGED + MESSAGE, size)
+    results = await message.results(CLIENT)
+    assert short(results) == ("fail", ["pass"], "pass")
+    head = message.head(results, CLIENT)
+    assert head.startswith(b"Authentication-Results: mx.example.net; iprev=permerror")
+    assert (head + body).endswith(b"header.from=example.org\r\n" + MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "there is no From"),
+        (b"\r\n", "there is no From"),
+        (b"\r\nFrom: a@example.org\r\n\r\n", "there is no From"),
+        (b"no header at all", "there is no From"),
+        (b"X: " + b"y" * 1_000_001, "the header section is too long"),
+        (b"X: y\r\n" * 200_000 + b"From: a@example.org\r\n\r\n", "the header section is too long"),
+        (b"X: y\r\n" * 20_000 + b"From: a@example.org\r\n\r\n", "there is no From"),
+    ],
+)
+async def test_no_author(verifier: Verifier, data: bytes, problem: str) -> None:
+    message = verifier.message()
+    body = await put(message, data, 65_536)
+    results = await message.results(CLIENT)
+    assert (results.dmarc.result, results.dmarc.reason) == ("permerror", problem)
+    head = message.head(results, CLIENT)
+    assert head.startswith(b"Authentication-Results: mx.example.net; ")
+    assert (head + body).endswith(b'"\r\n' + data)
+
+
+async def test_a_header_without_a_body(verifier: Verifier) -> None:
+    message = verifier.message()
+    assert await message.write(b"From: a@example.org\r\n") == b""
+    results = await message.results(CLIENT)
+    assert (results.dmarc.result, results.dmarc.disposition) == ("fail", "reject")
+    assert message.head(results, CLIENT).endswith(b"\r\nFrom: a@example.org\r\n")
+
+
+async def test_bodies_are_hashed_only_for_signatures(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: BodyHash, piece: bytes) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(BodyHash, "update", never)
+    message = verifier.message()
+    assert await put(message, PLAIN, 10) == PLAIN.partition(b"\r\n\r\n")[2]
+    assert (await message.results(CLIENT)).dkim == ()
+
+
+# --- Slow DNS -------------------------------------------------------------------------------------
+
+
+class Slow(Zones):
+    """Addresses and names take ten seconds each."""
+
+    async def ipv4(self, host: str) -> Reply[IPv4Address]:
+        await trio.sleep(10)
+        return NoRecords()
+
+    async def ptr(self, address: IPv4Address | IPv6Address) -> Reply[str]:
+        await trio.sleep(10)
+        return await super().ptr(address)
+
+
+async def test_no_check_takes_longer_than_twenty_seconds(autojump_clock: MockClock) -> None:
+    dns = Slow()
+    dns.add("example.org", "TXT", b"v=spf1 a mx exists:a.example.org exists:b.example.org -all")
+    dns.add(CLIENT.ip.reverse_pointer, "PTR", *(f"h{number}.example" for number in range(100)))
+    async with Offload.open() as offload:
+        message = Verifier("mx.example.net", dns, offload, Clock(), lambda: 0.0).message()
+        await message.write(b"From: a@example.com\r\n\r\n")
+        started = trio.current_time()
+        results = await message.results(CLIENT)
+    assert trio.current_time() - started == 20
+    assert (results.spf.result, results.spf.reason) == ("temperror", "it took longer than 20 s")
+    assert (results.iprev.result, results.iprev.reason) == ("temperror", "it took longer than 20 s")
+
+
+# --- Reverse DNS ----------------------------------------------------------------------------------
+
+
+async def test_iprev() -> None:
+    dns = Zones(silent={"slow.example"})
+    v6 = ip_address("2001:db8::1")
+    dns.add(CLIENT.ip.reverse_pointer, "PTR", "other.example", "mx.example.org")
+    dns.add("other.example", "A", ip_address("192.0.2.9"))
+    dns.add("mx.example.org", "A", ip_address("192.0.2.1"))
+    dns.add(v6.reverse_pointer, "PTR", "mx.example.org")
+    found = await check_iprev(dns, CLIENT.ip)
+    assert (found.result, found.name) == ("pass", "mx.example.org")
+    assert (await check_iprev(dns, v6)).result == "fail"
+    dns.add("mx.example.org", "AAAA", v6)
+    assert (await check_iprev(dns, v6)).result == "pass"
+    assert (await check_iprev(dns, ip_address("192.0.2.2"))).result == "permerror"
+    dns.add("3.2.0.192.in-addr.arpa", "PTR", "slow.example")
+    assert (await check_iprev(dns, ip_address("192.0.2.3"))).result == "temperror"
+
+
+async def test_an_address_with_many_names() -> None:
+    dns = Zones()
+    dns.add(CLIENT.ip.reverse_pointer, "PTR", *(f"h{number}.example" for number in range(1000)))
+    assert (await check_iprev(dns, CLIENT.ip)).result == "fail"
+    assert len(dns.asked) == 1 + MAX_NAMES
+
+
+@pytest.mark.parametrize("domain", ["", "WORKSTATION", "[192.0.2.1]", "a..example", "x" * 64 + ".example"])
+async def test_what_is_no_domain_is_not_asked_for(domain: str) -> None:
+    dns = Zones()
+    found = await check_spf(
+        dns, ip=CLIENT.ip, domain=domain, localpart="", helo=domain, receiver="mx", identity="helo"
+    )
+    assert (found.result, dns.asked) == ("none", [])
