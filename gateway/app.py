@@ -49,6 +49,7 @@ from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
 from gateway.inbound.verify.message import Verifier
+from gateway.leases import Recovery
 from gateway.net.certificates import load_certificate
 from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
@@ -69,6 +70,7 @@ from gateway.outbound.transports import make_transports, read_transports, serve_
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
+from gateway.store import queue, webhook_calls
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 from gateway.web.api.services import Services
@@ -215,8 +217,12 @@ async def serving(
             AccountCommands(settings, authenticator),
         )
 
-        await scheduler.recover_dead()
-        await sender.recover_dead()
+        recoveries = (
+            Recovery("attempts", owner, queue.recover, store, clock, queued),
+            Recovery("webhook calls", owner, webhook_calls.recover, store, clock, called),
+        )
+        for recovery in recoveries:
+            await recovery.recover_dead()
         if prepare is not None:
             await prepare(authenticator)
         await resources.enter_async_context(lifespan(web))
@@ -225,7 +231,8 @@ async def serving(
         async with trio.open_nursery() as background:
             background.start_soon(clock.serve)
             background.start_soon(clean_up, store, clock)
-            background.start_soon(scheduler.recover_expired)
+            for recovery in recoveries:
+                background.start_soon(recovery.serve)
             background.start_soon(holding.finish)
             background.start_soon(policies.serve)
             for name, transport in transports.items():

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 POLL = 5.0  # seconds: the longest that a missed hint, or another process's message, waits
 STORE_AGAIN_AFTER = 1.0  # seconds
-RECOVER_EVERY = 60.0  # seconds
 
 
 class QueueScheduler:
@@ -103,28 +102,3 @@ class QueueScheduler:
             self._places.leave(place, trio.current_time(), delivered=delivered)
             if self._crowded:
                 self._queued.set()
-
-    async def recover_dead(self) -> None:
-        """Take back what earlier processes had claimed. Only for whoever holds the data directory's lock."""
-        dead = await self._store.read(queue.lease_owners) - {self._owner}
-        if dead and (recovered := await self._recover(dead)):
-            log.warning(
-                "%d attempts were interrupted when the gateway stopped; they are due again", recovered
-            )
-
-    async def recover_expired(self) -> None:
-        """Take back leases that ran out, for ever."""
-        while True:
-            await trio.sleep(RECOVER_EVERY)
-            try:
-                if recovered := await self._recover(frozenset()):
-                    log.warning("%d attempts took longer than their lease; they are due again", recovered)
-                    self._queued.set()
-            except StoreError as exc:
-                log.warning("expired leases not looked for: %s", exc)
-
-    async def _recover(self, dead: frozenset[str]) -> int:
-        total = 0
-        while recovered := await self._store.write(lambda conn: queue.recover(conn, dead, self._clock.now())):
-            total += recovered
-        return total

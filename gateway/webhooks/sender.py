@@ -27,7 +27,7 @@ from gateway.events import parse_incoming
 from gateway.hooks import Hooks
 from gateway.model import Event, IncomingEvent, WebhookBody
 from gateway.offload import Offload, OffloadError
-from gateway.store import events, queue, received, webhook_calls
+from gateway.store import events, received, webhook_calls
 from gateway.store.changes import Call, CallResult, ClaimCalls, Received
 from gateway.store.events import IncomingReference
 from gateway.store.store import Store
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 POLL = 5.0  # seconds: the longest that a missed hint, or another process's event, waits
 STORE_AGAIN_AFTER = 1.0  # seconds
 FORMAT_TIME = 60.0  # seconds that a lease has beyond the call's own, for plugins and the store
-RECOVER_EVERY = 60.0  # seconds
 RECORD_WITHIN = 0.005  # seconds for a result, when no call waits for its place
 RECORD_TIME = 5.0  # seconds for the last results, once everything else was cancelled
 USER_AGENT = f"mail-gateway/{__version__}".encode()
@@ -112,7 +111,6 @@ class WebhookSender:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wake_at, stopping)
-            nursery.start_soon(self._recover_expired)
             nursery.start_soon(self._record_in_time)
             task_status.started()
             try:
@@ -133,37 +131,6 @@ class WebhookSender:
             finally:
                 await self._record_rest()
             nursery.cancel_scope.cancel()
-
-    async def recover_dead(self) -> None:
-        """Take back what earlier processes had claimed. Only for whoever holds the data directory's lock.
-
-        Raises StoreError.
-        """
-        dead = await self._store.read(queue.lease_owners) - {self._owner}
-        if dead and (recovered := await self._recover(dead)):
-            log.warning(
-                "%d webhook calls were cut off when the gateway stopped; they are due again", recovered
-            )
-
-    async def _recover_expired(self) -> None:
-        while True:
-            await trio.sleep(RECOVER_EVERY)
-            try:
-                if recovered := await self._recover(frozenset()):
-                    log.warning(
-                        "%d webhook calls took longer than their lease; they are due again", recovered
-                    )
-                    self._queued.set()
-            except StoreError as exc:
-                log.warning("expired leases of webhook calls not looked for: %s", exc)
-
-    async def _recover(self, dead: frozenset[str]) -> int:
-        total = 0
-        while recovered := await self._store.write(
-            lambda conn: webhook_calls.recover(conn, dead, self._clock.now())
-        ):
-            total += recovered
-        return total
 
     async def _wake_at(self, stopping: trio.Event) -> None:
         await stopping.wait()

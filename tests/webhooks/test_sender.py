@@ -11,11 +11,13 @@ import trio
 
 from gateway import Event, IncomingEvent, WebhookBody, __version__, hookimpl
 from gateway.errors import StoreUnavailable
-from gateway.store import received
+from gateway.leases import Recovery
+from gateway.store import received, webhook_calls
 from gateway.store.changes import CallDraft, IncomingDraft, NewCopy, NewReceived
 from gateway.store.content import StoredBytes
 from gateway.store.tables import event as event_table
 from gateway.store.tables import webhook_call
+from gateway.wakeup import Wakeup
 from tests.webhooks.gateways import SORRY, Receiver, bench, receiving
 
 DAY = timedelta(days=1)
@@ -256,7 +258,9 @@ async def test_a_call_cut_off_is_made_again_soon_after_the_next_start(tmp_path: 
             await receiver.has(1)
             nursery.cancel_scope.cancel()
         receiver.go_on.set()
-        await b.sender("two").recover_dead()
+        await Recovery(
+            "webhook calls", "two", webhook_calls.recover, b.store, b.clock, Wakeup()
+        ).recover_dead()
         call = await b.call(call_id)
         assert (call.attempts, call.next_attempt) == (1, b.clock.now() + timedelta(seconds=30))
         async with b.sending("two"):
