@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa, uti
 from dkim.canonicalization import CanonicalizationPolicy, strip_trailing_lines
 
 from gateway.mail.address import AddressError, ascii_domain, parse_domain
+from gateway.mail.dkim_signature import BodyHash
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
@@ -57,7 +58,6 @@ _PKCS1V15: Final = padding.PKCS1v15()
 
 
 PIECE = 64 * 1024  # bytes: what the event loop has time for at once
-_NOTHING = hashlib.sha256().digest()
 
 
 class SigningKeyError(ValueError):
@@ -206,22 +206,11 @@ async def body_digest(message: bytes) -> bytes | None:
     start = message.find(b"\r\n\r\n") + 4
     if start < 4:
         return None
-    digest = hashlib.sha256()
-    held_back = 0  # line ends that count only if something follows
-    while start < len(message):
+    body = BodyHash("relaxed")
+    for piece in range(start, len(message), PIECE):
         await trio.lowlevel.checkpoint()
-        cut = message.find(b"\r\n", start + PIECE)
-        end = len(message) if cut < 0 else cut + 2
-        piece = _relaxed_lines(message[start:end])
-        content = piece.rstrip(b"\r\n")
-        if content:
-            digest.update(b"\r\n" * held_back + content)
-            held_back = 0
-        held_back += (len(piece) - len(content)) // 2
-        start = end
-    if held_back and digest.digest() != _NOTHING:
-        digest.update(b"\r\n")
-    return digest.digest()
+        body.update(message[piece : piece + PIECE])
+    return body.digest()
 
 
 def relaxed_body(body: bytes) -> bytes:
