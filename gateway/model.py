@@ -162,6 +162,8 @@ class Outcome:
     remote_ip: str = ""
     tls: str = ""  # version and verification, "" for none
     transcript: str = ""  # of a failure; no credentials, no message data
+    # False: the sender or the session was refused, or nobody was asked; that says nothing of the recipient.
+    about_recipient: bool = True
     dsn_passed_on: bool = False  # the next hop was told what the sender wants to hear: see DsnRequest
     # The addresses that were tried, by host, in this order; kept while the message waits: see Delivery.
     dialed: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -21,8 +21,8 @@ IN_A_ROW = 3  # failures, this one included
 def suppress(outcome: Outcome, source: FailureSource, history: Sequence[Earlier]) -> Suppress | None:
     if source == "complaint":
         return Suppress(outcome.error)
-    if not outcome.code:
-        return None  # nobody answered: that says nothing of the address
+    if not outcome.code or not outcome.about_recipient:
+        return None  # nobody answered, or what was refused is not the address
     said = f"{outcome.code} {outcome.enhanced}".rstrip()
     teller = "a DSN" if source == "dsn" else "the queue"
     if _at_once(outcome):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +23,8 @@ class FailTransportSettings(BaseModel):
 class FailTransport:
     def __init__(self, settings: FailTransportSettings) -> None:
         make = Outcome.permanent if settings.code >= 500 else Outcome.temporary
-        self._outcome = make(settings.message, code=settings.code)
+        # Nobody was asked: the address is as good as it was.
+        self._outcome = replace(make(settings.message, code=settings.code), about_recipient=False)
 
     async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
         return [self._outcome] * len(delivery.messages)

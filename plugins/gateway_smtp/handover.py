@@ -165,6 +165,7 @@ def _outcome(
         remote_ip=kept.connection.remote_ip,
         tls=kept.tls_used,
         transcript="" if answer.accepted else transcript,
+        about_recipient=answer.stage in ("rcpt", "data", "dot"),
         dsn_passed_on=passed_on and answer.accepted,
     )
 

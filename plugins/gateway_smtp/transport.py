@@ -65,11 +65,18 @@ class _OneHost:
         self.connections.give_back(kept)
 
     def error(self, answer: results.Result) -> str:
-        if answer.stage == "auth" and answer.reply is None:
-            return (
-                f"transport {self.transport!r}: {answer.text}; repair auth of [transports.{self.transport}]"
-            )
+        if answer.reply is None and (repair := self._to_repair(answer)):
+            return f"transport {self.transport!r}: {answer.text}; {repair} of [transports.{self.transport}]"
         return error_text(answer)
+
+    def _to_repair(self, answer: results.Result) -> str:
+        if answer.stage == "auth":
+            return "repair auth"
+        if answer.stage in ("connect", "starttls") and answer.text.startswith(
+            ("no TLS: ", "the certificate ")
+        ):
+            return "see host, port, tls, ca_file and tls_verify"
+        return ""
 
     async def _open(self) -> SmtpConnection:
         settings = self.settings.client_settings(self.hostname)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -106,6 +107,11 @@ def test_the_rule_of_three(successes: tuple[bool, ...], third: bool, source: Fai
 
 def test_a_failure_without_a_code_says_nothing() -> None:
     assert suppress(failure(0, "5.1.1"), "queue", earlier(False, False)) is None
+
+
+def test_what_was_refused_for_another_reason_says_nothing_of_the_recipient() -> None:
+    refused = replace(failure(550, "5.7.1"), about_recipient=False)
+    assert suppress(refused, "queue", earlier(False, False)) is None
 
 
 def test_a_complaint() -> None:

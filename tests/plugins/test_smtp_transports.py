@@ -79,11 +79,13 @@ async def test_certificates_that_will_not_do(tmp_path: Path, tls: Tls, kind: str
     at_once = kind == "submissions"
     expired = make_tls(tmp_path, "expired", datetime(2001, 1, 1, tzinfo=UTC))
     async with serving(tls=tls.context, tls_at_once=at_once) as server:
-        assert await refused(tmp_path, server, type=kind) == "no TLS: the certificate is self-signed"
+        assert await refused(tmp_path, server, type=kind) == REPAIR.format(
+            "no TLS: the certificate is self-signed"
+        )
         wrong_name = {"host": "127.0.0.2", "ca_file": tls.ca_file}
     async with serving(tls=expired.context, tls_at_once=at_once) as server:
         error = await refused(tmp_path, server, type=kind, ca_file=expired.ca_file)
-        assert error == "no TLS: the certificate has expired"
+        assert error == REPAIR.format("no TLS: the certificate has expired")
         unverified = {"type": kind, "host": "localhost", "port": server.port, "tls_verify": False}
         async with transport(tmp_path, **unverified) as relay:
             [outcome] = await relay.deliver(delivery())
@@ -92,7 +94,7 @@ async def test_certificates_that_will_not_do(tmp_path: Path, tls: Tls, kind: str
             assert (outcome.result.value, outcome.code, outcome.enhanced) == ("permanent", 554, "5.7.30")
     async with everywhere(tls, at_once) as server:
         error = await refused(tmp_path, server, type=kind, **wrong_name)
-        assert error == "the certificate is not for 127.0.0.2"
+        assert error == REPAIR.format("the certificate is not for 127.0.0.2")
 
 
 def everywhere(tls: Tls, at_once: bool) -> Any:
@@ -314,6 +316,7 @@ async def test_a_password_in_a_file(tmp_path: Path, tls: Tls) -> None:
 # --- Recipients and transactions ---
 
 PLAINTEXT = {"type": "smtp", "host": "127.0.0.1", "tls": "none"}
+REPAIR = "transport 'relay': {}; see host, port, tls, ca_file and tls_verify of [transports.relay]"
 
 
 async def test_crowded_out_recipients_are_asked_for_again(tmp_path: Path) -> None:
