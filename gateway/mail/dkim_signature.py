@@ -1,6 +1,6 @@
 """DKIM signatures of a message that came in (RFC 6376, RFC 8301, RFC 8463): reading and checking them.
 
-Pure: keys are looked up by the caller, and the body is hashed in pieces as it comes (`BodyHash`). Every
+Pure: keys are looked up by the caller, and the body is hashed in pieces as it comes (`dkim_body`). Every
 signature gets one DkimCheck, whatever is wrong with it.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from gateway.mail.address import AddressError, ascii_domain, parse_domain
 from gateway.mail.auth_results import DkimCheck, DkimResult
+from gateway.mail.dkim_body import Canonicalization
 from gateway.mail.headers import MAX_FIELDS
 
 MAX_SIGNATURES = 10  # of one message that are looked at
@@ -32,13 +33,11 @@ MIN_RSA_BITS = 1024  # RFC 8301, 3.2
 MAX_RSA_BITS = 4096
 _MAX_EXPONENT_BITS = 64  # a large one makes a check slow
 
-Canonicalization = Literal["simple", "relaxed"]
 _Canonical: TypeAlias = Mapping[Canonicalization, Callable[[bytes], bytes]]
 PublicKey: TypeAlias = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)", re.MULTILINE)
 _AT_LINE_START = re.compile(rb"^(?=[!-9;-~]++[ \t]*+:)", re.MULTILINE)
-_SPACES = re.compile(rb"[ \t]{2,}+|\t")
 _WHITE = re.compile(rb"[ \t\r\n]++")
 _TAG = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -47,7 +46,6 @@ _NUMBER = re.compile(rb"[0-9]{1,12}")
 _ALGORITHMS: Final = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
 _PKCS1V15: Final = padding.PKCS1v15()
 _SHA256: Final = hashes.SHA256()
-_LINE_ENDS: Final = b"\r\n" * 32768
 
 
 class DkimSyntaxError(ValueError):
@@ -224,59 +222,6 @@ def _base64(tags: Mapping[str, bytes], name: str) -> bytes:
     if not data:
         raise DkimSyntaxError(f"{name}= is not base64")
     return data
-
-
-# --- The body -------------------------------------------------------------------------------------
-
-
-class BodyHash:
-    """SHA-256 of a body that comes in pieces, canonicalized (RFC 6376, 3.4.3, 3.4.4). Lines end in CRLF."""
-
-    def __init__(self, canonicalization: Canonicalization) -> None:
-        self._relaxed = canonicalization == "relaxed"
-        self._hash = hashlib.sha256()
-        self._line = bytearray()  # of relaxed: the last line, as far as it has come
-        self._ends = 0  # octets of line ends that count only if something follows
-        self._empty = True
-
-    def update(self, piece: bytes) -> None:
-        if not self._relaxed:
-            self._add(piece)
-            return
-        cut = piece.rfind(b"\n") + 1
-        if cut:
-            self._add(_relaxed_lines(bytes(self._line) + piece[:cut]))
-            self._line = bytearray(piece[cut:])
-        else:
-            self._line += piece
-
-    def digest(self) -> bytes:
-        """After the last piece, once."""
-        if self._line:
-            self._add(_relaxed_lines(bytes(self._line) + b"\r\n"))
-        if not (self._empty and self._relaxed):
-            self._hash.update(b"\r\n")
-        return self._hash.digest()
-
-    def _add(self, data: bytes) -> None:
-        content = data.rstrip(b"\r\n")
-        if content:
-            while self._ends > 0:  # in pieces: a body may have millions of empty lines
-                some = min(self._ends, len(_LINE_ENDS))
-                self._hash.update(_LINE_ENDS[:some])
-                self._ends -= some
-            self._hash.update(content)
-            self._empty = False
-        self._ends += len(data) - len(content)
-
-
-def _relaxed_lines(lines: bytes) -> bytes:
-    """Whole lines: space in one, none at their ends."""
-    if b"  " in lines or b"\t" in lines:
-        lines = _SPACES.sub(b" ", lines)
-    if b" \r\n" in lines:
-        lines = lines.replace(b" \r\n", b"\r\n")
-    return lines
 
 
 # --- Keys -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa, uti
 from dkim.canonicalization import CanonicalizationPolicy, strip_trailing_lines
 
 from gateway.mail.address import AddressError, ascii_domain, parse_domain
-from gateway.mail.dkim_signature import BodyHash
+from gateway.mail.dkim_body import BodyHash
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 

@@ -23,7 +23,7 @@ RSA = rsa.generate_private_key(65537, 1024)
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 MESSAGE = (
     b"From: Alice <alice@example.org>\r\nTo: mox@localhost\r\nSubject: hi\r\n"
-    b"Message-ID: <1@example.org>\r\nDate: Fri, 20 Nov 2026 10:59:58 +0000\r\n\r\nhello\r\n"
+    b"Message-ID: <1@example.org>\r\nDate: Fri, 20 Nov 2026 10:59:58 +0000\r\n\r\nhello\r\n.\r\n..two\r\n"
 )
 LOOP = "v=spf1 include:example.org -all"
 

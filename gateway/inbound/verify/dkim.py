@@ -8,8 +8,8 @@ import trio
 
 from gateway.inbound.verify.lookups import Lookups
 from gateway.mail.auth_results import DkimCheck
+from gateway.mail.dkim_body import Canonicalization
 from gateway.mail.dkim_signature import (
-    Canonicalization,
     Signature,
     check_signatures,
     early_verdict,

@@ -29,9 +29,8 @@ from gateway.mail.auth_results import (
     authentication_results,
     without_forged,
 )
+from gateway.mail.dkim_body import BodyHash, Canonicalization
 from gateway.mail.dkim_signature import (
-    BodyHash,
-    Canonicalization,
     Signature,
     read_signatures,
     split_fields,

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from gateway.clock import Clock
 from gateway.inbound.verify.dkim import check_dkim
 from gateway.mail.auth_results import DkimCheck
+from gateway.mail.dkim_body import BodyHash, Canonicalization
 from gateway.mail.dkim_signature import (
     MAX_SIGNATURES,
-    BodyHash,
-    Canonicalization,
     Signature,
     check_signatures,
     read_signatures,

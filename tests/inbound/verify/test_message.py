@@ -16,7 +16,7 @@ from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
 from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import AuthResults
-from gateway.mail.dkim_signature import BodyHash
+from gateway.mail.dkim_body import BodyHash
 from gateway.net.dns import NoRecords, Reply
 from gateway.offload import Offload
 from gateway_dkim.signature import Signer, dns_record
