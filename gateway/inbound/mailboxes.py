@@ -1,4 +1,4 @@
-"""Stored messages, as their account may read them."""
+"""Stored messages, as their account may read and change them. Another account's are none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,40 @@ class Mailboxes:
         self._store = store
 
     async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, Content]:
-        """A message and its content. Raises NotVisible, another account's ID included; StoreError."""
+        """A message and its content. Raises NotVisible, StoreError."""
         found = await self._store.read(lambda conn: received.get(conn, account, msg_id))
         if found is None:
-            raise NotVisible(f"no message has ID {msg_id}")
+            raise _not_visible(msg_id)
         return found.message, self._store.content.open(found.content)
+
+    async def delete(self, account: str, msg_id: int) -> None:
+        """Removes a message, and its content with the last copy. Raises NotVisible, StoreError."""
+        files = await self._store.write(lambda conn: received.delete(conn, account, msg_id))
+        if files is None:
+            raise _not_visible(msg_id)
+        await self._store.content.unlink(files)
+
+    async def change_flags(
+        self,
+        account: str,
+        msg_id: int,
+        *,
+        add: frozenset[str] = frozenset(),
+        remove: frozenset[str] = frozenset(),
+    ) -> None:
+        """Flags in their canonical form (gateway.mail.flags). Raises FlagError, NotVisible, StoreError."""
+        if not await self._store.write(
+            lambda conn: received.change_flags(conn, account, msg_id, add=add, remove=remove)
+        ):
+            raise _not_visible(msg_id)
+
+    async def move(self, account: str, msg_id: int, mailbox: str) -> bool:
+        """False if the account has no such mailbox. Raises NotVisible, StoreError."""
+        moved = await self._store.write(lambda conn: received.move(conn, account, msg_id, mailbox))
+        if moved is False:
+            raise _not_visible(msg_id)
+        return moved is not None
+
+
+def _not_visible(msg_id: int) -> NotVisible:
+    return NotVisible(f"no message has ID {msg_id}")

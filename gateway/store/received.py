@@ -7,6 +7,7 @@ from typing import cast
 
 import sqlalchemy as sa
 
+from gateway.mail import flags
 from gateway.model import ReceivedMessage
 from gateway.store import events, webhook_calls
 from gateway.store.changes import ContentRef, NewCopy, NewReceived, Received
@@ -14,7 +15,8 @@ from gateway.store.content import insert_content, release_content
 from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, content, mailbox, received
 
-INBOX = "Inbox"
+# Every account has these; they get their row when they are first used. Others begin with mail for them.
+STANDARD = frozenset({"Inbox", "Sent", "Archive", "Trash", "Drafts", "Junk"})
 
 _MAILBOX = Statement(
     sa.select(mailbox.c.id).where(
@@ -150,33 +152,42 @@ def mailboxes(conn: sa.Connection, account: str) -> tuple[str, ...]:
 def change_flags(
     conn: sa.Connection, account: str, message_id: int, *, add: frozenset[str], remove: frozenset[str]
 ) -> bool:
-    """False if the account has no such message. Flags come in their canonical form."""
-    mine = sa.and_(received.c.id == message_id, received.c.account == account)
-    flags = conn.scalar(sa.select(received.c.flags).where(mine).with_for_update())
-    if flags is None:
+    """False if the account has no such message. Flags come in their canonical form. Raises FlagError."""
+    mine = _mine(account, message_id)
+    before = conn.scalar(sa.select(received.c.flags).where(mine).with_for_update())
+    if before is None:
         return False
-    conn.execute(sa.update(received).where(mine).values(flags=sorted((set(flags) | add) - remove)))
+    after = list(flags.changed(before, add, remove))
+    if after != before:
+        conn.execute(sa.update(received).where(mine).values(flags=after))
     return True
 
 
 def move(conn: sa.Connection, account: str, message_id: int, mailbox_name: str) -> bool | None:
-    """False if the account has no such message, None if it has no such mailbox."""
-    mailbox_id = _MAILBOX.scalar(conn, {"account": account, "name": mailbox_name})
+    """False if the account has no such message, else None if it has no such mailbox."""
+    mine = _mine(account, message_id)
+    if conn.scalar(sa.select(received.c.id).where(mine).with_for_update()) is None:
+        return False
+    mailbox_id = _existing_mailbox(conn, account, mailbox_name)
     if mailbox_id is None:
         return None
-    moved = conn.execute(
-        sa.update(received)
-        .where(received.c.id == message_id, received.c.account == account)
-        .values(mailbox_id=mailbox_id)
-    )
-    return moved.rowcount == 1
+    conn.execute(sa.update(received).where(mine).values(mailbox_id=mailbox_id))
+    return True
+
+
+def _existing_mailbox(conn: sa.Connection, account: str, name: str) -> int | None:
+    if name in STANDARD:
+        return _mailbox(conn, account, name)
+    return cast("int | None", _MAILBOX.scalar(conn, {"account": account, "name": name}))
 
 
 def delete(conn: sa.Connection, account: str, message_id: int) -> list[str] | None:
     """The files to unlink once this is committed; None if the account has no such message."""
     content_id = conn.execute(
-        sa.delete(received)
-        .where(received.c.id == message_id, received.c.account == account)
-        .returning(received.c.content_id)
+        sa.delete(received).where(_mine(account, message_id)).returning(received.c.content_id)
     ).scalar()
     return None if content_id is None else release_content(conn, [content_id])
+
+
+def _mine(account: str, message_id: int) -> sa.ColumnElement[bool]:
+    return sa.and_(received.c.id == message_id, received.c.account == account)

@@ -49,12 +49,18 @@ USER_AGENT = f"mail-gateway/{__version__}".encode()
 class _Due:
     """A claimed call and what it is about: None if the call has its payload, or if that has been removed.
 
-    `received` is the message of an incoming event.
+    `received` is the message of an incoming event, whose calls end with it even if they have their payload.
     """
 
     call: Call
     event: Event | IncomingReference | None = None
     received: Received | None = None
+
+    @property
+    def removed(self) -> bool:
+        if isinstance(self.event, IncomingReference):
+            return self.received is None
+        return self.event is None and not self.call.payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +209,8 @@ class WebhookSender:
         # A little less than the lease, so that the result is written under it.
         with trio.move_on_after(self._lease - RECORD_TIME):
             try:
+                if due.removed:
+                    raise _NoPayload("what the webhook is about has been removed", forever=True)
                 if not call.payload:
                     body = await self._format(due)
                 answer = await self._client.post(call.url, body.body, _headers(call, body))
@@ -264,8 +272,8 @@ class WebhookSender:
         event = due.event
         if isinstance(event, Event):
             return event
-        if event is None or due.received is None:
-            raise _NoPayload("what the webhook is about has been removed", forever=True)
+        assert event is not None  # it was looked at before
+        assert due.received is not None
         try:
             return await parse_incoming(self._store, self._offload, event, due.received)
         except (StoreError, OffloadError) as exc:
@@ -304,7 +312,7 @@ def _apply(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCall
 
 def _due(conn: sa.Connection, call: Call) -> _Due:
     """Reads here what the call is about, as the rows are at hand; a read of its own would cost more."""
-    if call.payload:
+    if call.payload and call.event_name != "incoming":
         return _Due(call)
     event = events.get(conn, call.event_id)
     if isinstance(event, IncomingReference):

@@ -17,8 +17,10 @@ from pydantic import BaseModel
 from gateway import EventName, IncomingEvent, ReceivedMessage
 from gateway.accounts import FAILURE_WINDOW, FAILURES_ALLOWED
 from gateway.errors import ApiCode
+from gateway.mail import flags
 from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
 from gateway.mail.reading import parse_message
+from gateway.store import received
 from gateway.web.api import models, send
 from gateway.web.api.methods import METHODS
 from gateway.web.pages import curl_command
@@ -148,6 +150,17 @@ def test_limits_in_the_text() -> None:
     assert "twenty failed logins" in PAGE
 
 
+def test_flags() -> None:
+    _, listed, rules = PARTS["Flags"].strip().split("\n\n")
+    assert set(re.findall(r"`(\S+)`", listed)) == flags.SYSTEM_FLAGS
+    assert f"up to {flags.MAX_KEYWORD} ASCII characters" in rules
+    assert f"at most\n{flags.MAX_FLAGS} flags" in rules
+    assert flags.MAX_FLAGS == 100  # as the methods' tables have it
+    mailboxes = re.search(r"`user`\): (.*) always are", SECTIONS["MessageMove"])
+    assert mailboxes is not None
+    assert set(re.split(r", | and ", mailboxes[1])) == received.STANDARD
+
+
 # --- Webhooks -------------------------------------------------------------------------------------
 
 
@@ -268,8 +281,9 @@ async def gateway(tmp_path: Path, webhooks: Receiver) -> AsyncIterator[Running]:
 
 async def test_every_curl_line_works(gateway: Running) -> None:
     """As they stand, but for the port."""
-    await gateway.send("mox@localhost")
-    await gateway.webhooks.incoming()
+    for msg_id in (1, 2):  # the second is the one to delete
+        await gateway.send("mox@localhost")
+        await gateway.webhooks.incoming(msg_id)
     there = f"http://localhost:{gateway.gateway.web_addresses[0].port}"
     assert {name for name, _ in CURL} >= {"README.md", "webapi.md", "localserve.md"}
     for name, line in CURL:

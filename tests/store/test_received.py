@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from gateway.mail.flags import MAX_FLAGS, FlagError
 from gateway.store import events, received, tables
 from gateway.store.changes import CallDraft, IncomingDraft, NewCopy, NewReceived
 from gateway.store.content import StoredBytes
 from gateway.store.events import IncomingReference
-from tests.store.sample import HOOK, KEEP, NOW, count, database
+from tests.store.sample import HOOK, KEEP, NOW, count, database, plans
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_another_accounts_message_is_none(conn: sa.Connection) -> None:
     assert received.get(conn, "shop", only + 1) is None
     assert received.delete(conn, "news", only) is None
     assert not received.change_flags(conn, "news", only, add=frozenset({"\\seen"}), remove=frozenset())
-    assert received.move(conn, "news", only, "Inbox") is None
+    assert received.move(conn, "news", only, "Inbox") is False
 
 
 def test_mailboxes_are_made_once(conn: sa.Connection) -> None:
@@ -76,16 +77,46 @@ def test_flags_move_and_pages(conn: sa.Connection) -> None:
     assert received.change_flags(conn, "shop", ids[0], add=frozenset({"\\seen"}), remove=frozenset({"$junk"}))
     assert [m.flags for m in received.page(conn, "shop", "Inbox")] == [("$junk",), ("$junk",), ("\\seen",)]
     assert [m.id for m in received.page(conn, "shop", "Inbox", before=ids[2], maximum=1)] == [ids[1]]
-    assert received.move(conn, "shop", ids[0], "Archive") is None
+    assert received.move(conn, "shop", ids[0], "Orders") is None
     received.add(
         conn,
-        NewReceived(content=StoredBytes(1, data=b"x"), copies=(NewCopy(account="shop", mailbox="Archive"),)),
+        NewReceived(content=StoredBytes(1, data=b"x"), copies=(NewCopy(account="shop", mailbox="Orders"),)),
         NOW,
     )
-    assert received.move(conn, "shop", ids[0], "Archive")
-    assert received.move(conn, "shop", 999, "Archive") is False
-    assert len(received.page(conn, "shop", "Archive")) == 2
+    assert received.move(conn, "shop", ids[0], "Orders")
+    assert received.move(conn, "shop", 999, "Orders") is False
+    assert len(received.page(conn, "shop", "Orders")) == 2
     assert received.page(conn, "shop", "Nowhere") == ()
+
+
+@pytest.mark.parametrize("name", sorted(received.STANDARD))
+def test_standard_mailboxes_are_there(conn: sa.Connection, name: str) -> None:
+    (only,) = received.add(conn, new("shop"), NOW)
+    assert received.move(conn, "shop", only, name)
+    assert [m.id for m in received.page(conn, "shop", name)] == [only]
+    assert received.move(conn, "shop", 999, "Trash") is False
+    assert received.mailboxes(conn, "shop") == tuple(sorted({"Inbox", name}))
+
+
+def test_changes_find_their_message_by_its_id(conn: sa.Connection) -> None:
+    (only,) = received.add(conn, new("shop"), NOW)
+
+    def work() -> None:
+        received.change_flags(conn, "shop", only, add=frozenset({"a"}), remove=frozenset())
+        received.move(conn, "shop", only, "Inbox")
+        received.delete(conn, "shop", only)
+
+    plan = plans(conn, work)
+    assert "SCAN" not in plan
+    assert "received USING INTEGER PRIMARY KEY" in plan
+
+
+def test_too_many_flags_change_nothing(conn: sa.Connection) -> None:
+    (only,) = received.add(conn, new("shop"), NOW)
+    many = frozenset(f"k{n}" for n in range(MAX_FLAGS))
+    with pytest.raises(FlagError, match="at most 100"):
+        received.change_flags(conn, "shop", only, add=many, remove=frozenset())
+    assert received.page(conn, "shop", "Inbox")[0].flags == ("$junk",)
 
 
 def test_content_goes_with_the_last_copy(conn: sa.Connection) -> None:

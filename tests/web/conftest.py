@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailu
 from gateway.config.settings import AccountSettings, DomainSettings, Settings
 from gateway.errors import NotVisible
 from gateway.mail.address import Address
+from gateway.mail.flags import changed
 from gateway.model import ReceivedMessage, Suppression
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, QueuedRecipient, Submitted
@@ -87,6 +88,28 @@ class FakeMessages:
         if (account, msg_id) not in self.stored:
             raise NotVisible
         return self.stored[account, msg_id]
+
+    async def delete(self, account: str, msg_id: int) -> None:
+        await self.get(account, msg_id)
+        del self.stored[account, msg_id]
+
+    async def change_flags(
+        self,
+        account: str,
+        msg_id: int,
+        *,
+        add: frozenset[str] = frozenset(),
+        remove: frozenset[str] = frozenset(),
+    ) -> None:
+        message, content = await self.get(account, msg_id)
+        self.stored[account, msg_id] = replace(message, flags=changed(message.flags, add, remove)), content
+
+    async def move(self, account: str, msg_id: int, mailbox: str) -> bool:
+        message, content = await self.get(account, msg_id)
+        if mailbox not in ("Inbox", "Archive"):
+            return False
+        self.stored[account, msg_id] = replace(message, mailbox=mailbox), content
+        return True
 
 
 class FakeSuppressions:

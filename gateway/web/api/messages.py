@@ -1,14 +1,16 @@
-"""The methods that read received messages."""
+"""The methods about the messages in the account's mailboxes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.mail.address_list import NameAddress
+from gateway.mail.flags import MAX_FLAGS, FlagError, parse_flag
 from gateway.mail.reading import MessagePart, ParsedMessage, parse_message
 from gateway.model import ReceivedMessage
 from gateway.web.api import models
 from gateway.web.api.calls import Call, Stream
+from gateway.web.api.errors import BadRequest
 
 
 async def message_get(call: Call, request: models.MessageRequest) -> models.MessageGetResult:
@@ -25,6 +27,50 @@ async def message_raw_get(call: Call, request: models.MessageRequest) -> Stream:
     """Raises NotVisible, StoreError."""
     _, content = await call.services.messages.get(call.login.account, request.MsgID)
     return Stream(content_type="text/plain", size=content.size, chunks=content.chunks())
+
+
+async def message_delete(call: Call, request: models.MessageRequest) -> models.EmptyResult:
+    """Raises NotVisible, StoreError."""
+    await call.services.messages.delete(call.login.account, request.MsgID)
+    return models.EmptyResult()
+
+
+async def message_flags_add(call: Call, request: models.MessageFlagsRequest) -> models.EmptyResult:
+    """Raises BadRequest (user), NotVisible, StoreError."""
+    flags = _flags(request.Flags)
+    try:
+        await call.services.messages.change_flags(call.login.account, request.MsgID, add=flags)
+    except FlagError as exc:
+        raise BadRequest("user", f"Flags: {exc}") from None
+    return models.EmptyResult()
+
+
+async def message_flags_remove(call: Call, request: models.MessageFlagsRequest) -> models.EmptyResult:
+    """Raises BadRequest (user), NotVisible, StoreError."""
+    flags = _flags(request.Flags)
+    await call.services.messages.change_flags(call.login.account, request.MsgID, remove=flags)
+    return models.EmptyResult()
+
+
+async def message_move(call: Call, request: models.MessageMoveRequest) -> models.EmptyResult:
+    """Raises BadRequest (user), NotVisible, StoreError."""
+    name = request.DestMailboxName
+    if not await call.services.messages.move(call.login.account, request.MsgID, name):
+        raise BadRequest("user", f"DestMailboxName: the account has no mailbox {name[:100]!a}")
+    return models.EmptyResult()
+
+
+def _flags(names: Sequence[str]) -> frozenset[str]:
+    """Raises BadRequest (user)."""
+    if len(names) > MAX_FLAGS:
+        raise BadRequest("user", f"Flags: at most {MAX_FLAGS} at a time")
+    flags = set()
+    for index, name in enumerate(names):
+        try:
+            flags.add(parse_flag(name))
+        except FlagError as exc:
+            raise BadRequest("user", f"Flags[{index}]: {exc}") from None
+    return frozenset(flags)
 
 
 def _message(parsed: ParsedMessage) -> models.ParsedMessage:

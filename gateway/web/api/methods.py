@@ -161,6 +161,42 @@ _BUILT_IN = (
             "Where is my order?\n"
         ),
     ),
+    Method(
+        name="MessageDelete",
+        summary="Remove a message from its mailbox, for good.",
+        request=models.MessageRequest,
+        response=models.EmptyResult,
+        handler=messages.message_delete,
+        example_request={"MsgID": 2},
+        example_response=models.EmptyResult(),
+    ),
+    Method(
+        name="MessageFlagsAdd",
+        summary="Set flags of a message: that it was read, what it is about.",
+        request=models.MessageFlagsRequest,
+        response=models.EmptyResult,
+        handler=messages.message_flags_add,
+        example_request={"MsgID": 1, "Flags": ["\\seen", "orders"]},
+        example_response=models.EmptyResult(),
+    ),
+    Method(
+        name="MessageFlagsRemove",
+        summary="Take flags of a message away.",
+        request=models.MessageFlagsRequest,
+        response=models.EmptyResult,
+        handler=messages.message_flags_remove,
+        example_request={"MsgID": 1, "Flags": ["\\seen", "orders"]},
+        example_response=models.EmptyResult(),
+    ),
+    Method(
+        name="MessageMove",
+        summary="Put a message into another mailbox of the account.",
+        request=models.MessageMoveRequest,
+        response=models.EmptyResult,
+        handler=messages.message_move,
+        example_request={"MsgID": 1, "DestMailboxName": "Archive"},
+        example_response=models.EmptyResult(),
+    ),
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _BUILT_IN}

@@ -116,6 +116,16 @@ class MessageRequest(Request):
     MsgID: Int64 = 0
 
 
+class MessageFlagsRequest(Request):
+    MsgID: Int64 = 0
+    Flags: ListOf[String] = ()
+
+
+class MessageMoveRequest(Request):
+    MsgID: Int64 = 0
+    DestMailboxName: String = ""
+
+
 class ParsedAddress(Response):
     Name: str
     Address: str

@@ -34,10 +34,24 @@ class Submitter(Protocol):
 
 
 class Messages(Protocol):
-    """The received messages of all accounts."""
+    """The messages in the mailboxes of all accounts. All methods raise NotVisible and StoreError."""
 
-    async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, Content]:
-        """Raises NotVisible, StoreError."""
+    async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, Content]: ...
+
+    async def delete(self, account: str, msg_id: int) -> None: ...
+
+    async def change_flags(
+        self,
+        account: str,
+        msg_id: int,
+        *,
+        add: frozenset[str] = frozenset(),
+        remove: frozenset[str] = frozenset(),
+    ) -> None:
+        """Raises FlagError."""
+
+    async def move(self, account: str, msg_id: int, mailbox: str) -> bool:
+        """False if the account has no such mailbox."""
 
 
 class Suppressions(Protocol):

@@ -1,0 +1,74 @@
+"""What an account does with the messages in its mailboxes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.clock import ManualClock
+from gateway.store import call_listing
+from gateway.store.call_listing import CallFilter
+from gateway.store.tables import webhook_call
+from tests.running import Receiver, Running, running
+
+
+async def received(gateway: Running, count: int = 1, **fields: Any) -> int:
+    """The ID of the last message of those that have come."""
+    await gateway.send("mox@localhost", **fields)
+    return int((await gateway.webhooks.incoming(count))[-1]["Meta"]["MsgID"])
+
+
+async def test_flags_and_mailboxes(gateway: Running) -> None:
+    msg_id = await received(gateway)
+    await gateway.call("MessageFlagsAdd", {"MsgID": msg_id, "Flags": ["\\Seen", "orders"]})
+    await gateway.call("MessageFlagsRemove", {"MsgID": msg_id, "Flags": ["orders"]})
+    await gateway.call("MessageMove", {"MsgID": msg_id, "DestMailboxName": "Trash"})
+    meta = (await gateway.call("MessageGet", {"MsgID": msg_id}))["Meta"]
+    assert (meta["Flags"], meta["MailboxName"]) == (["\\seen"], "Trash")
+
+
+async def test_a_deleted_message_leaves_nothing(gateway: Running) -> None:
+    msg_id = await received(gateway, Text="line\n" * 100_000)
+    content = gateway.gateway.settings.data_dir / "content"
+
+    async def files() -> int:
+        return sum(path.is_file() for path in content.rglob("*"))
+
+    await gateway.until(files, 1)  # the queue's copy is gone
+    assert await gateway.call("MessageDelete", {"MsgID": msg_id}) == {}
+    assert await files() == 0
+    answer = await gateway.api.post("MessageDelete", json={"MsgID": msg_id})
+    assert (answer.status_code, answer.json()["Code"]) == (400, "messageNotFound")
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["no payload", "payload"])
+async def test_a_webhook_about_a_deleted_message_is_dropped(
+    tmp_path: Path, webhooks: Receiver, made: bool
+) -> None:
+    clock = ManualClock()
+    webhooks.status = 500
+
+    def only_incoming(raw: dict[str, Any]) -> None:
+        del raw["accounts"]["mox"]["webhook_outgoing"]
+
+    async with running(tmp_path, webhooks, clock=clock, change=only_incoming) as gateway:
+
+        async def states() -> list[tuple[str, int, str]]:
+            page, _ = await gateway.gateway.store.read(lambda conn: call_listing.page(conn, CallFilter()))
+            return [(call.state, call.attempts, call.error) for call in page]
+
+        msg_id = await received(gateway)
+        await gateway.until(states, [("queued", 1, "HTTP status 500")])
+        if not made:
+            no_payload = sa.update(webhook_call).values(payload=None)
+            await gateway.gateway.store.write(lambda conn: conn.execute(no_payload).rowcount)
+        await gateway.call("MessageDelete", {"MsgID": msg_id})
+        webhooks.status = 200
+        clock.advance(timedelta(minutes=1, seconds=1))
+        await gateway.nudge()
+        await gateway.until(states, [("retired", 2, "what the webhook is about has been removed")])
+        assert len(await webhooks.incoming()) == 1
