@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.mail import structure
@@ -23,6 +23,17 @@ class MessagePart:
     filename: str  # decoded
     decoded_size: int  # octets
     parts: tuple[MessagePart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartPlace:
+    """Where a part's body is in its message, and what it is."""
+
+    content_type: str  # as of MessagePart
+    encoding: str  # for gateway.mail.transfer
+    start: int
+    end: int
+    decoded_size: int  # octets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +68,20 @@ def parse_message(data: bytes) -> ParsedMessage:
         text=readable.text,
         html=readable.html,
         structure=_part(parsed.root),
+    )
+
+
+def locate_part(data: bytes, path: Sequence[int]) -> PartPlace | None:
+    """The part at a PartPath, the message itself for (); None if there is none. Never raises."""
+    part = structure.find_part(structure.parse(data), path)
+    if part is None:
+        return None
+    return PartPlace(
+        content_type=part.content_type,
+        encoding=part.encoding,
+        start=part.start,
+        end=part.end,
+        decoded_size=part.decoded_size,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Callable
 from struct import Struct
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -58,6 +59,43 @@ def decode(data: bytes, encoding: str) -> bytes:
     if encoding == "quoted-printable":
         return binascii.a2b_qp(data)
     return data
+
+
+class Decoder:
+    """Decodes a body that comes in pieces: all that `feed` and `end` answer is what `decode` answers.
+
+    Keeps at most a digit group, or a line of quoted-printable.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._rest = bytearray()
+        self._padded = False  # what follows the first "=" of base64 is not decoded
+
+    def feed(self, data: bytes) -> bytes:
+        if self._encoding == "base64":
+            if self._padded:
+                return b""
+            digits, padding, _ = data.partition(b"=")
+            self._padded = bool(padding)
+            self._rest += digits.translate(None, _NOT_ALPHABET)
+            return self._take(len(self._rest) // 4 * 4, binascii.a2b_base64)
+        if self._encoding == "quoted-printable":
+            # Nothing in quoted-printable goes over a line end, but a soft break, which ends there.
+            line_end = data.rfind(b"\n") + 1
+            ready = len(self._rest) + line_end if line_end else 0
+            self._rest += data
+            return self._take(ready, binascii.a2b_qp)
+        return data
+
+    def end(self) -> bytes:
+        """What is left."""
+        return decode(bytes(self._rest), self._encoding)
+
+    def _take(self, count: int, decoder: Callable[[bytes], bytes]) -> bytes:
+        ready = bytes(self._rest[:count])
+        del self._rest[:count]
+        return decoder(ready)
 
 
 def decoded_size(data: bytes, start: int, end: int, encoding: str) -> int:

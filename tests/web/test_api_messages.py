@@ -55,9 +55,24 @@ def store(api: Any, data: bytes, account: str = "ann", msg_id: int = 7, **change
     api.messages.stored[account, msg_id] = (message, content)
 
 
-async def _chunks(self: Any) -> Any:
-    for start in range(0, len(self.data), 65536):
-        yield self.data[start : start + 65536]
+class _Chunks:
+    """As of a stored content: it may be left early."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = data
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        piece, self._left = self._left[:65536], self._left[65536:]
+        return piece
+
+
+def _chunks(self: Any) -> _Chunks:
+    return _Chunks(self.data)
 
 
 async def _read(self: Any) -> bytes:

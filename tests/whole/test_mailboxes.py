@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,3 +74,15 @@ async def test_a_webhook_about_a_deleted_message_is_dropped(
         await gateway.nudge()
         await gateway.until(states, [("retired", 2, "what the webhook is about has been removed")])
         assert len(await webhooks.incoming()) == 1
+
+
+async def test_an_attached_file(gateway: Running) -> None:
+    data = os.urandom(1_000_000)
+    file = {"Name": "a.bin", "Data": base64.b64encode(data).decode()}
+    msg_id = await received(gateway, AttachedFiles=[file])
+    answer = await gateway.api.post("MessagePartGet", json={"MsgID": msg_id, "PartPath": [1]})
+    assert answer.content == data
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+    answer = await gateway.api.post("MessagePartGet", json={"MsgID": msg_id, "PartPath": [2]})
+    assert (answer.status_code, answer.json()["Code"]) == (400, "partNotFound")

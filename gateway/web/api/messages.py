@@ -6,11 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from gateway.mail.address_list import NameAddress
 from gateway.mail.flags import MAX_FLAGS, FlagError, parse_flag
-from gateway.mail.reading import MessagePart, ParsedMessage, parse_message
-from gateway.model import ReceivedMessage
+from gateway.mail.reading import MessagePart, ParsedMessage, PartPlace, locate_part, parse_message
+from gateway.mail.transfer import Decoder
+from gateway.model import Content, ReceivedMessage
 from gateway.web.api import models
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import BadRequest
+
+# A part is whatever its sender wanted: no browser may show it as a page of ours.
+_PART_HEADERS = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
 
 
 async def message_get(call: Call, request: models.MessageRequest) -> models.MessageGetResult:
@@ -27,6 +31,23 @@ async def message_raw_get(call: Call, request: models.MessageRequest) -> Stream:
     """Raises NotVisible, StoreError."""
     _, content = await call.services.messages.get(call.login.account, request.MsgID)
     return Stream(content_type="text/plain", size=content.size, chunks=content.chunks())
+
+
+async def message_part_get(call: Call, request: models.MessagePartRequest) -> Stream:
+    """Raises BadRequest (partNotFound), NotVisible, StoreError."""
+    _, content = await call.services.messages.get(call.login.account, request.MsgID)
+    data = await content.read()
+    place = await call.services.offload.run_beside(len(data), locate_part, data, request.PartPath)
+    if place is None:
+        raise BadRequest(
+            "partNotFound", "PartPath: the message has no such part; MessageGet shows which it has"
+        )
+    return Stream(
+        content_type=place.content_type,
+        size=place.decoded_size,
+        chunks=_DecodedPieces(content, place),
+        headers=_PART_HEADERS,
+    )
 
 
 async def message_delete(call: Call, request: models.MessageRequest) -> models.EmptyResult:
@@ -58,6 +79,35 @@ async def message_move(call: Call, request: models.MessageMoveRequest) -> models
     if not await call.services.messages.move(call.login.account, request.MsgID, name):
         raise BadRequest("user", f"DestMailboxName: the account has no mailbox {name[:100]!a}")
     return models.EmptyResult()
+
+
+class _DecodedPieces:
+    """Iterates over a part's octets, read and decoded piece by piece.
+
+    A class instead of an async generator: one that is left early needs no closing in time.
+    """
+
+    def __init__(self, content: Content, place: PartPlace) -> None:
+        self._pieces = content.chunks()
+        self._place = place
+        self._at = 0
+        self._decoder = Decoder(place.encoding)
+        self._ended = False
+
+    def __aiter__(self) -> _DecodedPieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        start, end = self._place.start, self._place.end
+        while self._at < end and (piece := await anext(self._pieces, None)) is not None:
+            ours = piece[max(start - self._at, 0) : max(end - self._at, 0)]
+            self._at += len(piece)
+            if ours and (decoded := self._decoder.feed(ours)):
+                return decoded
+        if not self._ended:
+            self._ended = True
+            return self._decoder.end()
+        raise StopAsyncIteration
 
 
 def _flags(names: Sequence[str]) -> frozenset[str]:

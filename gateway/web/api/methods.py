@@ -162,6 +162,15 @@ _BUILT_IN = (
         ),
     ),
     Method(
+        name="MessagePartGet",
+        summary="The decoded bytes of a MIME part, such as an attached file.",
+        request=models.MessagePartRequest,
+        response=None,
+        handler=messages.message_part_get,
+        example_request={"MsgID": 1, "PartPath": []},
+        example_response="Where is my order?\n",
+    ),
+    Method(
         name="MessageDelete",
         summary="Remove a message from its mailbox, for good.",
         request=models.MessageRequest,

@@ -116,6 +116,11 @@ class MessageRequest(Request):
     MsgID: Int64 = 0
 
 
+class MessagePartRequest(Request):
+    MsgID: Int64 = 0
+    PartPath: ListOf[Int64] = ()
+
+
 class MessageFlagsRequest(Request):
     MsgID: Int64 = 0
     Flags: ListOf[String] = ()
