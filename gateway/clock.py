@@ -92,13 +92,17 @@ class ManualClock(Clock):
     """A Clock that stands still until it is told to move: for tests."""
 
     def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
-        self._time = start.timestamp()
-        super().__init__(wall=lambda: self._time, monotonic=lambda: self._time)
+        # Whole microseconds: sums of floats would end a microsecond before the time that was meant.
+        self._microseconds = round(start.timestamp() * 1e6)
+        super().__init__(wall=self._time, monotonic=self._time)
+
+    def _time(self) -> float:
+        return self._microseconds / 1e6
 
     def advance(self, seconds: float | timedelta) -> datetime:
         """Moves the time on, and answers it."""
-        passed = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-        if passed < 0:
+        passed = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+        if passed < timedelta():
             raise ValueError("time does not go back")
-        self._time += passed
+        self._microseconds += passed // timedelta(microseconds=1)
         return self.now()

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.clock import INTERVAL, Clock, ManualClock
 
@@ -120,3 +122,12 @@ def test_manual_clock_moves_when_told() -> None:
     assert clock.now() == start + timedelta(hours=1, seconds=1.5)
     with pytest.raises(ValueError, match="does not go back"):
         clock.advance(-1)
+
+
+@given(st.lists(st.integers(min_value=0, max_value=10**12), max_size=20))
+def test_a_manual_clock_is_exact(microseconds: list[int]) -> None:
+    clock = ManualClock()
+    start = clock.now()
+    for passed in microseconds:
+        clock.advance(timedelta(microseconds=passed))
+    assert clock.now() - start == timedelta(microseconds=sum(microseconds))
