@@ -19,6 +19,7 @@ from gateway.inbound.verify.dkim import check_dkim
 from gateway.inbound.verify.dmarc import Author, Policy, decide, find_policy, read_author
 from gateway.inbound.verify.iprev import check_iprev
 from gateway.inbound.verify.lookups import Lookups
+from gateway.inbound.verify.recent import Recent
 from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import (
@@ -64,6 +65,8 @@ class Verifier:
     ) -> None:
         self.hostname, self.lookups, self.offload, self.clock = hostname, lookups, offload, clock
         self.sample = sample
+        self.iprev: Recent[IprevCheck] = Recent(clock.monotonic)  # by address
+        self.helo: Recent[SpfCheck] = Recent(clock.monotonic)  # by address and name
         suffix_list()  # now, rather than while mail waits
 
     def message(self) -> IncomingMessage:
@@ -102,33 +105,48 @@ class IncomingMessage:
         hashes = {canonicalization: one.digest() for canonicalization, one in self._hashes.items()}
         now = int(verifier.clock.now().timestamp())
         policies: dict[str, Policy] = {}
-        iprev: list[IprevCheck] = []
-        spf: dict[str, SpfCheck] = {}
+        iprev = verifier.iprev.get(client.ip)
+        helo = verifier.helo.get((client.ip, client.helo))
+        mail_from: SpfCheck | None = None
 
         async def find(domain: str) -> None:
             policies[domain] = await find_policy(lookups, domain)
 
-        async def reverse() -> None:
-            iprev.append(await _iprev(lookups, client.ip))
+        async def find_names() -> None:
+            nonlocal iprev
+            iprev = await _iprev(lookups, client.ip)
+            if iprev.result != "temperror":
+                verifier.iprev.keep(client.ip, iprev)
 
-        async def ask_spf(identity: str) -> None:
-            spf[identity] = await _spf(verifier, client, identity == "helo")
+        async def check_helo() -> None:
+            nonlocal helo
+            helo = await _spf(verifier, client, None)
+            if helo.result != "temperror":
+                verifier.helo.keep((client.ip, client.helo), helo)
+
+        async def check_mail_from() -> None:
+            nonlocal mail_from
+            mail_from = await _spf(verifier, client, client.mail_from)
 
         async with trio.open_nursery() as nursery:
             for domain in self._author.domains:
                 nursery.start_soon(find, domain)
-            nursery.start_soon(reverse)
-            nursery.start_soon(ask_spf, "helo")
+            if iprev is None:
+                nursery.start_soon(find_names)
+            if helo is None:
+                nursery.start_soon(check_helo)
             if client.mail_from is not None:
-                nursery.start_soon(ask_spf, "mailfrom")
+                nursery.start_soon(check_mail_from)
             dkim = await check_dkim(
                 lookups, verifier.offload, bytes(self._section), self._signatures, hashes, now
             )
-        sender = spf.get("mailfrom", spf["helo"])
+        assert iprev is not None
+        assert helo is not None
+        sender = mail_from or helo
         return AuthResults(
-            iprev=iprev[0],
+            iprev=iprev,
             spf=sender,
-            helo=spf["helo"],
+            helo=helo,
             dkim=dkim,
             dmarc=decide(self._author, policies, sender, dkim, verifier.sample),
         )
@@ -175,10 +193,9 @@ async def _iprev(lookups: Lookups, ip: IPv4Address | IPv6Address) -> IprevCheck:
     return IprevCheck(result="temperror", reason=f"it took longer than {IPREV_LIMIT:g} s")
 
 
-async def _spf(verifier: Verifier, client: Client, helo: bool) -> SpfCheck:
-    """A null sender's MAIL FROM is the EHLO name's (RFC 7208, 2.4)."""
+async def _spf(verifier: Verifier, client: Client, sender: Address | None) -> SpfCheck:
+    """Of the sender, or for None of the EHLO name, which a null sender's MAIL FROM is too (RFC 7208, 2.4)."""
     check = partial(check_spf, verifier.lookups, ip=client.ip, helo=client.helo, receiver=verifier.hostname)
-    if helo or client.mail_from is None:
+    if sender is None:
         return await check(domain=client.helo, localpart="", identity="helo")
-    sender = client.mail_from
     return await check(domain=sender.domain, localpart=sender.localpart, identity="mailfrom")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -10,9 +11,10 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from trio.testing import MockClock
 
-from gateway.clock import Clock
+from gateway.clock import Clock, ManualClock
 from gateway.inbound.verify.iprev import MAX_NAMES, check_iprev
 from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
+from gateway.inbound.verify.recent import MOST, Recent
 from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import AuthResults
@@ -121,6 +123,55 @@ class Slow(Zones):
     async def ptr(self, address: IPv4Address | IPv6Address) -> Reply[str]:
         await trio.sleep(10)
         return await super().ptr(address)
+
+
+async def test_what_holds_for_a_client_is_asked_once_a_minute() -> None:
+    dns, clock = zones(), ManualClock()
+    dns.add("1.2.0.192.in-addr.arpa", "PTR", "mx.example.org")
+    dns.add("mx.example.org", "A", ip_address("192.0.2.1"))
+
+    async def asked(client: Client) -> list[str]:
+        dns.asked.clear()
+        message = checker.message()
+        await message.write(PLAIN)
+        results = await message.results(client)
+        assert results.iprev.result == ("pass" if client.ip == CLIENT.ip else "permerror")
+        assert results.spf.result == "fail"
+        return sorted(name for name in dns.asked if "_dmarc" not in name)
+
+    async with Offload.open() as offload:
+        checker = Verifier("mx.example.net", dns, offload, clock, lambda: 0.0)
+        first = await asked(CLIENT)
+        assert first == [
+            "1.2.0.192.in-addr.arpa PTR", "example.org TXT", "mx.example.org A", "mx.example.org TXT",
+        ]  # fmt: skip
+        assert await asked(CLIENT) == ["example.org TXT"]  # of MAIL FROM: that may differ each time
+        other = replace(CLIENT, helo="other.example.org")
+        assert await asked(other) == ["example.org TXT", "other.example.org TXT"]
+        assert "2.2.0.192.in-addr.arpa PTR" in await asked(replace(CLIENT, ip=ip_address("192.0.2.2")))
+        clock.advance(61)
+        assert await asked(CLIENT) == first
+
+
+async def test_trouble_is_not_remembered() -> None:
+    dns = zones()
+    dns.silent.update(("1.2.0.192.in-addr.arpa", "mx.example.org"))
+    async with Offload.open() as offload:
+        verifier = Verifier("mx.example.net", dns, offload, ManualClock(), lambda: 0.0)
+        for result in ("temperror", "permerror"):
+            message = verifier.message()
+            await message.write(PLAIN)
+            results = await message.results(CLIENT)
+            assert results.iprev.result == result
+            assert results.helo.result == ("temperror" if dns.silent else "none")
+            dns.silent.clear()
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    recent: Recent[int] = Recent(lambda: 0.0)
+    for number in range(MOST + 2):
+        recent.keep(number, number)
+    assert [recent.get(number) for number in (0, 1, 2, MOST + 1)] == [None, None, 2, MOST + 1]
 
 
 async def test_no_check_takes_longer_than_twenty_seconds(autojump_clock: MockClock) -> None:
