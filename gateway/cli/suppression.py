@@ -129,4 +129,4 @@ def lookup(address: str, directory: Path, account: str, as_json: bool) -> None:
 
 
 def _by(entry: dict[str, Any]) -> str:
-    return "manually" if entry["Manual"] else "by a failure"
+    return "manually" if entry["Manual"] else "automatically"

@@ -34,15 +34,15 @@ class NameAddress:
     address: str
 
 
-def parse_address_list(text: str) -> tuple[NameAddress, ...]:
-    """The addresses of a field's unfolded value, groups flattened, with decoded names.
+def parse_address_list(text: str, most: int = MAX_ADDRESSES) -> tuple[NameAddress, ...]:
+    """The first `most` addresses of a field's unfolded value, groups flattened, with decoded names.
 
     Entries without "@" (empty groups, `MAILER-DAEMON`) are left out. Never raises.
     """
     reader = _Reader()
     at = 0
     end = len(text)
-    while at < end and len(reader.found) < MAX_ADDRESSES:
+    while at < end and len(reader.found) < most:
         token = _TOKEN.match(text, at)
         if token is None:  # cannot be: the last alternative takes any character
             break

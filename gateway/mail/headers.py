@@ -85,17 +85,17 @@ class Headers:
         """The first field's text for a person: encoded words decoded, no control characters."""
         return decode_words(self.get(name))
 
-    def addresses(self, name: str) -> tuple[NameAddress, ...]:
-        """The addresses of all fields of that name: a second From is not hidden."""
+    def addresses(self, name: str, most: int = MAX_ADDRESSES) -> tuple[NameAddress, ...]:
+        """The first addresses of all fields of that name: a second From is not hidden."""
         values = self.get_all(name)
         if len(values) <= 1:
-            return parse_address_list(values[0]) if values else ()
+            return parse_address_list(values[0], most) if values else ()
         found: list[NameAddress] = []
         for value in values:
-            found.extend(parse_address_list(value))
-            if len(found) >= MAX_ADDRESSES:
+            found.extend(parse_address_list(value, most))
+            if len(found) >= most:
                 break
-        return tuple(found[:MAX_ADDRESSES])
+        return tuple(found[:most])
 
     def date(self, name: str = "Date") -> datetime | None:
         """The first field's date, None if there is none or it is unusable."""

@@ -92,7 +92,7 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
     """
     headers, _ = read_headers(data)
     content_type, params = structure.content_type_of(headers)
-    from_, message_ids = headers.addresses("From"), headers.message_ids("Message-ID")
+    from_, message_ids = headers.addresses("From", most=1), headers.message_ids("Message-ID")
     subject = headers.text("Subject")
     report = content_type == "multipart/report"
     return ParsedHeader(

@@ -23,7 +23,7 @@ async def test_add_list_lookup_and_remove(tmp_path: Path) -> None:
         assert header.split() == ["BASE", "ADDRESS", "ADDED", "BY", "EXPIRES", "ADDRESS", "REASON"]
         assert lines[0].startswith("ada@example.org ")
         assert lines[0].split()[-5:] == ["-", "Ada+x@example.org", "asked", "for", "it"]
-        assert " by a failure " in lines[1]
+        assert " automatically " in lines[1]
         assert lines[1].endswith(" failure reported by the queue: 550 5.0.0")
 
         found = await ok(gateway, "suppression", "lookup", "a.d.a@EXAMPLE.org")
