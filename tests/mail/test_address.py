@@ -149,3 +149,8 @@ def test_display_names_read_back(name: str, utf8: bool) -> None:
     assert utf8 or formatted.isascii()
     # Space around a name has no meaning in the format, and is not kept.
     assert parse_address_list(formatted) == (NameAddress(name.strip(), "q@example.org"),)
+
+
+def test_only_the_first_are_read_if_only_these_are_wanted() -> None:
+    found = parse_address_list("G: a@b.c, d@e.f; g@h.i", 2)
+    assert [one.address for one in found] == ["a@b.c", "d@e.f"]
