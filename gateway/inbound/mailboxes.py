@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.errors import NotVisible
 from gateway.model import Content, ReceivedMessage
-from gateway.store import received
+from gateway.store import mailbox_listing, received
+from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.store import Store
 
 
@@ -46,6 +47,18 @@ class Mailboxes:
         if moved is False:
             raise _not_visible(msg_id)
         return moved is not None
+
+    async def page(
+        self, account: str, wanted: MessageFilter, *, cursor: str, maximum: int
+    ) -> tuple[tuple[ListedMessage, ...], str] | None:
+        """The messages that match, the newest first, and the next page's cursor, empty at the end.
+
+        None if the account has no such mailbox. Raises ValueError for a cursor that no page ended with;
+        StoreError.
+        """
+        return await self._store.read(
+            lambda conn: mailbox_listing.page(conn, account, wanted, cursor=cursor, maximum=maximum)
+        )
 
 
 def _not_visible(msg_id: int) -> NotVisible:

@@ -101,11 +101,11 @@ def get(conn: sa.Connection, account: str, message_id: int) -> Received | None:
     if row is None:
         return None
     return Received(
-        _message(row), ContentRef(id=row.content_id, size=row.bytes, data=row.data, file=row.file)
+        message_from_row(row), ContentRef(id=row.content_id, size=row.bytes, data=row.data, file=row.file)
     )
 
 
-def _message(row: AnyRow) -> ReceivedMessage:
+def message_from_row(row: AnyRow) -> ReceivedMessage:
     return ReceivedMessage(
         id=row.id,
         account=row.account,
@@ -125,22 +125,10 @@ def _message(row: AnyRow) -> ReceivedMessage:
     )
 
 
-def page(
-    conn: sa.Connection, account: str, mailbox_name: str, *, before: int | None = None, maximum: int = 100
-) -> tuple[ReceivedMessage, ...]:
-    """The mailbox's messages, the newest first, with IDs under `before`."""
-    mailbox_id = _MAILBOX.scalar(conn, {"account": account, "name": mailbox_name})
-    if mailbox_id is None:
-        return ()
-    statement = (
-        sa.select(received, sa.literal(mailbox_name).label("mailbox"))
-        .where(received.c.account == account, received.c.mailbox_id == mailbox_id)
-        .order_by(received.c.id.desc())
-        .limit(maximum)
-    )
-    if before is not None:
-        statement = statement.where(received.c.id < before)
-    return tuple(_message(row) for row in conn.execute(statement))
+def find_mailbox(conn: sa.Connection, account: str, name: str) -> int | None:
+    """The mailbox's ID; 0 for a standard one that was not used yet, None if there is none."""
+    found = _MAILBOX.scalar(conn, {"account": account, "name": name})
+    return cast("int | None", found) or (0 if name in STANDARD else None)
 
 
 def mailboxes(conn: sa.Connection, account: str) -> tuple[str, ...]:
@@ -168,17 +156,13 @@ def move(conn: sa.Connection, account: str, message_id: int, mailbox_name: str) 
     mine = _mine(account, message_id)
     if conn.scalar(sa.select(received.c.id).where(mine).with_for_update()) is None:
         return False
-    mailbox_id = _existing_mailbox(conn, account, mailbox_name)
+    mailbox_id = find_mailbox(conn, account, mailbox_name)
     if mailbox_id is None:
         return None
+    if not mailbox_id:
+        mailbox_id = _mailbox(conn, account, mailbox_name)
     conn.execute(sa.update(received).where(mine).values(mailbox_id=mailbox_id))
     return True
-
-
-def _existing_mailbox(conn: sa.Connection, account: str, name: str) -> int | None:
-    if name in STANDARD:
-        return _mailbox(conn, account, name)
-    return cast("int | None", _MAILBOX.scalar(conn, {"account": account, "name": name}))
 
 
 def delete(conn: sa.Connection, account: str, message_id: int) -> list[str] | None:

@@ -307,7 +307,9 @@ class ReceivedRow(SQLModel, table=True):
 
     __tablename__ = "received"
     __table_args__ = _options(
-        sa.Index("received_account", "account", "mailbox_id", "id"),
+        # Lists of an account's mailbox, or of all of its mailboxes, by time.
+        sa.Index("received_mailbox", "account", "mailbox_id", "received", "id"),
+        sa.Index("received_account", "account", "received", "id"),
         sa.Index("received_content", "content_id"),
         sa.Index("received_message_id", "account", "message_id"),
     )

@@ -20,8 +20,9 @@ from gateway.errors import ApiCode
 from gateway.mail import flags
 from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
 from gateway.mail.reading import parse_message
-from gateway.store import received
-from gateway.web.api import models, send
+from gateway.store import mailbox_listing, received
+from gateway.store.pages import MAX_PAGE
+from gateway.web.api import messages, models, send
 from gateway.web.api.methods import METHODS
 from gateway.web.pages import curl_command
 from gateway.webhooks import schedule
@@ -110,6 +111,7 @@ OBJECTS = {
     "ParsedAddress": "serialization",
     "Part": "serialization",
     "MessageMeta": "serialization",
+    "ListedMessage": "serialization",
 }
 
 
@@ -159,6 +161,14 @@ def test_flags() -> None:
     mailboxes = re.search(r"`user`\): (.*) always are", SECTIONS["MessageMove"])
     assert mailboxes is not None
     assert set(re.split(r", | and ", mailboxes[1])) == received.STANDARD
+
+
+def test_limits_of_lists() -> None:
+    section = SECTIONS["MessageList"]
+    assert f"first {mailbox_listing.SEARCHED:,} characters" in section
+    assert f"at most {MAX_PAGE}; 0 for {messages.DEFAULT_PAGE}" in section
+    assert f"at most {messages.MAX_WANTED} characters" in section
+    assert f"at most {mailbox_listing.EXAMINED:,} messages" in section
 
 
 # --- Webhooks -------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from gateway.mail.address import Address
-from gateway.model import Outcome, Result
-from gateway.store import queue, tables
+from gateway.model import Outcome, ReceivedMessage, Result
+from gateway.store import mailbox_listing, queue, tables
 from gateway.store.changes import (
     CallDraft,
     Claim,
@@ -26,6 +26,7 @@ from gateway.store.changes import (
     Settlement,
 )
 from gateway.store.content import StoredBytes
+from gateway.store.mailbox_listing import MessageFilter
 
 NOW = datetime(2030, 5, 1, 12, 0, tzinfo=UTC)
 KEEP = NOW + timedelta(days=7)
@@ -155,6 +156,12 @@ def settlement(
         then=then,
         event=event,
     )
+
+
+def messages_in(conn: sa.Connection, account: str, mailbox: str) -> list[ReceivedMessage]:
+    """The newest first."""
+    found = mailbox_listing.page(conn, account, MessageFilter(mailbox=mailbox))
+    return [listed.message for listed in found[0]] if found is not None else []
 
 
 def count(conn: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:

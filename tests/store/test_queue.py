@@ -29,6 +29,7 @@ from tests.store.sample import (
     delivered,
     failed,
     later,
+    messages_in,
     plans,
     recipient,
     submission,
@@ -138,7 +139,7 @@ def test_a_decision_on_older_hold_rules_is_stale(conn: sa.Connection) -> None:
 def test_a_sent_copy_comes_with_the_submission(conn: sa.Connection) -> None:
     copy = NewReceived(content=StoredBytes(3, data=b"bcc"), copies=(NewCopy(account="shop", mailbox="Sent"),))
     add(conn, sent_copy=copy)
-    (sent,) = received.page(conn, "shop", "Sent")
+    (sent,) = messages_in(conn, "shop", "Sent")
     found = received.get(conn, "shop", sent.id)
     assert found is not None
     assert found.content.data == b"bcc"
@@ -322,7 +323,7 @@ def test_our_dsn_is_stored_in_the_same_transaction(conn: sa.Connection) -> None:
         content=StoredBytes(3, data=b"dsn"), copies=(NewCopy(account="shop", mailbox="Inbox", dsn=True),)
     )
     settle.settle(conn, failed(claim(conn)[0], notice=notice), NOW)
-    (dsn,) = received.page(conn, "shop", "Inbox")
+    (dsn,) = messages_in(conn, "shop", "Inbox")
     assert dsn.dsn
     assert [e.name for e in events.after(conn, 0, 9) if isinstance(e, Event)] == ["failed"]
 

@@ -21,6 +21,7 @@ from gateway.mail.flags import changed
 from gateway.model import ReceivedMessage, Suppression
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, QueuedRecipient, Submitted
+from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
 
@@ -81,6 +82,7 @@ class FakeMessages:
     def __init__(self) -> None:
         self.stored: dict[tuple[str, int], tuple[ReceivedMessage, FakeContent]] = {}
         self.error: Exception | None = None
+        self.wanted: MessageFilter | None = None
 
     async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, FakeContent]:
         if self.error is not None:
@@ -110,6 +112,20 @@ class FakeMessages:
             return False
         self.stored[account, msg_id] = replace(message, mailbox=mailbox), content
         return True
+
+    async def page(
+        self, account: str, wanted: MessageFilter, *, cursor: str, maximum: int
+    ) -> tuple[tuple[ListedMessage, ...], str] | None:
+        """What is stored, oldest first; a cursor is how many came before."""
+        if self.error is not None:
+            raise self.error
+        self.wanted = wanted
+        if wanted.mailbox not in ("", "Inbox"):
+            return None
+        mine = [message for (owner, _), (message, _) in self.stored.items() if owner == account]
+        end = int(cursor or "0") + maximum
+        page = tuple(ListedMessage(message, f"<{message.id}>", "About") for message in mine)
+        return page[end - maximum : end], str(end) if end < len(mine) else ""
 
 
 class FakeSuppressions:

@@ -86,3 +86,23 @@ async def test_an_attached_file(gateway: Running) -> None:
     assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"]
     answer = await gateway.api.post("MessagePartGet", json={"MsgID": msg_id, "PartPath": [2]})
     assert (answer.status_code, answer.json()["Code"]) == (400, "partNotFound")
+
+
+async def test_lists(gateway: Running) -> None:
+    ids = [await received(gateway, n, Subject=f"Order {n}") for n in (1, 2, 3)]
+    await gateway.call("MessageFlagsAdd", {"MsgID": ids[1], "Flags": ["\\seen"]})
+    await gateway.call("MessageMove", {"MsgID": ids[2], "DestMailboxName": "Archive"})
+
+    async def listed(**request: Any) -> list[int]:
+        answer = await gateway.call("MessageList", request)
+        return [one["MsgID"] for one in answer["Messages"]]
+
+    assert await listed() == ids[::-1]
+    assert await listed(MailboxName="Inbox") == ids[1::-1]
+    assert await listed(NotFlags=["\\seen"]) == [ids[2], ids[0]]
+    assert await listed(Subject="order 2") == [ids[1]]
+    [one] = (await gateway.call("MessageList", {"MailboxName": "Archive"}))["Messages"]
+    assert one["Meta"] == (await gateway.call("MessageGet", {"MsgID": ids[2]}))["Meta"]
+    assert one["Subject"] == "Order 3"
+    first = await gateway.call("MessageList", {"Max": 2})
+    assert await listed(Cursor=first["NextCursor"]) == [ids[0]]

@@ -9,9 +9,14 @@ from gateway.mail.flags import MAX_FLAGS, FlagError, parse_flag
 from gateway.mail.reading import MessagePart, ParsedMessage, PartPlace, locate_part, parse_message
 from gateway.mail.transfer import Decoder
 from gateway.model import Content, ReceivedMessage
+from gateway.store.mailbox_listing import ListedMessage, MessageFilter
+from gateway.store.pages import MAX_PAGE
 from gateway.web.api import models
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import BadRequest
+
+DEFAULT_PAGE = 100  # messages
+MAX_WANTED = 200  # characters of a text to look for
 
 # A part is whatever its sender wanted: no browser may show it as a page of ours.
 _PART_HEADERS = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
@@ -77,8 +82,37 @@ async def message_move(call: Call, request: models.MessageMoveRequest) -> models
     """Raises BadRequest (user), NotVisible, StoreError."""
     name = request.DestMailboxName
     if not await call.services.messages.move(call.login.account, request.MsgID, name):
-        raise BadRequest("user", f"DestMailboxName: the account has no mailbox {name[:100]!a}")
+        raise _no_mailbox("DestMailboxName", name)
     return models.EmptyResult()
+
+
+async def message_list(call: Call, request: models.MessageListRequest) -> models.MessageListResult:
+    """Raises BadRequest (user), StoreError."""
+    for field in ("From", "To", "Subject"):
+        if len(getattr(request, field)) > MAX_WANTED:
+            raise BadRequest("user", f"{field}: at most {MAX_WANTED} characters can be looked for")
+    if not 0 <= request.Max <= MAX_PAGE:
+        raise BadRequest("user", f"Max: must be from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
+    wanted = MessageFilter(
+        mailbox=request.MailboxName,
+        flags=_flags(request.Flags),
+        not_flags=_flags(request.NotFlags, "NotFlags"),
+        from_=request.From,
+        to=request.To,
+        subject=request.Subject,
+        since=request.Since,
+        before=request.Before,
+    )
+    try:
+        page = await call.services.messages.page(
+            call.login.account, wanted, cursor=request.Cursor, maximum=request.Max or DEFAULT_PAGE
+        )
+    except ValueError:
+        raise BadRequest("user", "Cursor: is none that a page ended with") from None
+    if page is None:
+        raise _no_mailbox("MailboxName", request.MailboxName)
+    found, cursor = page
+    return models.MessageListResult(Messages=[_listed(one) for one in found], NextCursor=cursor)
 
 
 class _DecodedPieces:
@@ -110,16 +144,20 @@ class _DecodedPieces:
         raise StopAsyncIteration
 
 
-def _flags(names: Sequence[str]) -> frozenset[str]:
+def _no_mailbox(field: str, name: str) -> BadRequest:
+    return BadRequest("user", f"{field}: the account has no mailbox {name[:100]!a}")
+
+
+def _flags(names: Sequence[str], field: str = "Flags") -> frozenset[str]:
     """Raises BadRequest (user)."""
     if len(names) > MAX_FLAGS:
-        raise BadRequest("user", f"Flags: at most {MAX_FLAGS} at a time")
+        raise BadRequest("user", f"{field}: at most {MAX_FLAGS} at a time")
     flags = set()
     for index, name in enumerate(names):
         try:
             flags.add(parse_flag(name))
         except FlagError as exc:
-            raise BadRequest("user", f"Flags[{index}]: {exc}") from None
+            raise BadRequest("user", f"{field}[{index}]: {exc}") from None
     return frozenset(flags)
 
 
@@ -166,6 +204,16 @@ def meta(message: ReceivedMessage) -> models.MessageMeta:
         DKIMVerifiedDomains=list(message.dkim_verified_domains),
         RemoteIP=message.remote_ip,
         MailboxName=message.mailbox,
+    )
+
+
+def _listed(found: ListedMessage) -> models.ListedMessage:
+    return models.ListedMessage(
+        MsgID=found.message.id,
+        Received=found.message.received,
+        MessageID=found.message_id,
+        Subject=found.subject,
+        Meta=meta(found.message),
     )
 
 

@@ -206,6 +206,26 @@ _BUILT_IN = (
         example_request={"MsgID": 1, "DestMailboxName": "Archive"},
         example_response=models.EmptyResult(),
     ),
+    Method(
+        name="MessageList",
+        summary="The messages of the account that match, the newest first, page by page.",
+        request=models.MessageListRequest,
+        response=models.MessageListResult,
+        handler=messages.message_list,
+        example_request={"MailboxName": "Inbox", "NotFlags": ["\\seen"], "Max": 10},
+        example_response=models.MessageListResult(
+            Messages=[
+                models.ListedMessage(
+                    MsgID=1,
+                    Received=datetime(2026, 1, 31, 8, 0, 1, 500_000, tzinfo=UTC),
+                    MessageID="<a2f1c0@mail.example.com>",
+                    Subject="Order 1001",
+                    Meta=_EXAMPLE_META,
+                )
+            ],
+            NextCursor="",
+        ),
+    ),
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _BUILT_IN}

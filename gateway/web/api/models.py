@@ -131,6 +131,19 @@ class MessageMoveRequest(Request):
     DestMailboxName: String = ""
 
 
+class MessageListRequest(Request):
+    MailboxName: String = ""
+    Flags: ListOf[String] = ()
+    NotFlags: ListOf[String] = ()
+    From: String = ""
+    To: String = ""
+    Subject: String = ""
+    Since: TimeOrNull = None
+    Before: TimeOrNull = None
+    Cursor: String = ""
+    Max: Int64 = 0
+
+
 class ParsedAddress(Response):
     Name: str
     Address: str
@@ -184,3 +197,18 @@ class MessageGetResult(Response):
     Message: ParsedMessage
     Structure: Part
     Meta: MessageMeta
+
+
+class ListedMessage(Response):
+    """A stored message in a list."""
+
+    MsgID: int
+    Received: Time
+    MessageID: str
+    Subject: str
+    Meta: MessageMeta
+
+
+class MessageListResult(Response):
+    Messages: list[ListedMessage]
+    NextCursor: str

@@ -12,6 +12,7 @@ from gateway.mail.address import Address
 from gateway.model import Content, ReceivedMessage, Suppression
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, Submitted
+from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 
 
 class Accounts(Protocol):
@@ -52,6 +53,14 @@ class Messages(Protocol):
 
     async def move(self, account: str, msg_id: int, mailbox: str) -> bool:
         """False if the account has no such mailbox."""
+
+    async def page(
+        self, account: str, wanted: MessageFilter, *, cursor: str, maximum: int
+    ) -> tuple[tuple[ListedMessage, ...], str] | None:
+        """The newest first, and the next page's cursor, empty at the end; None if there is no such mailbox.
+
+        Raises ValueError for a cursor that no page ended with.
+        """
 
 
 class Suppressions(Protocol):
