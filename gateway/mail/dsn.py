@@ -99,11 +99,6 @@ def decode_xtext(text: str) -> str:
     return _XTEXT.sub(lambda match: chr(int(match[1], 16)), text)
 
 
-def encode_xtext(text: str) -> str:
-    """RFC 3461, 4, of printable ASCII."""
-    return "".join(char if "!" <= char <= "~" and char not in "+=" else f"+{ord(char):02X}" for char in text)
-
-
 # --- The parts ------------------------------------------------------------------------------------
 
 
