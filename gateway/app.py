@@ -55,6 +55,7 @@ from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
 from gateway.net.mta_sts_policies import MtaStsPolicies
 from gateway.net.network import Network
+from gateway.net.shaping import Shaper
 from gateway.net.simulated_dns import simulated_resolver
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
@@ -145,7 +146,12 @@ async def serving(
         simulated = settings.dns.simulated
         resolver = simulated_resolver(settings, config_dir) if simulated else Resolver(settings.dns)
         policies = MtaStsPolicies(resolver, store, clock)
-        network = Network(resolver=resolver, policies=policies, clock=clock)
+        network = Network(
+            resolver=resolver,
+            policies=policies,
+            clock=clock,
+            shaper=Shaper(lambda hop: hooks.gateway.shape(hop=hop)),
+        )
         transports = make_transports(configured, network)
         offload = await resources.enter_async_context(Offload.open())
 

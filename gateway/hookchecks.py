@@ -23,6 +23,8 @@ MAX_BY = 100  # characters of a ReportMatch
 MAX_MATCHES = 1000  # of one report
 MAX_MAILBOX = 200  # characters of an Accept
 MAX_CONTENT_TYPE = 255  # characters
+MAX_KEY = 255  # characters of Limits
+MAX_LIMIT = 1_000_000  # of each kind
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -97,6 +99,22 @@ def transports(answer: Any) -> str:
             return f"a TransportType {name!r} whose settings are no subclass of pydantic.BaseModel"
         if not callable(make):
             return f"a TransportType {name!r} whose make cannot be called"
+    return ""
+
+
+def shape(answer: Any, *_: object) -> str:
+    """Written out, since it is asked for each message."""
+    if type(answer.connections) is not int or not 0 <= answer.connections <= MAX_LIMIT:
+        return f"Limits whose connections is not an int from 0 to {MAX_LIMIT}"
+    most = answer.messages_per_connection
+    if type(most) is not int or not 0 <= most <= MAX_LIMIT:
+        return f"Limits whose messages_per_connection is not an int from 0 to {MAX_LIMIT}"
+    if type(answer.per_minute) not in (int, float) or not 0 <= answer.per_minute <= MAX_LIMIT:
+        return f"Limits whose per_minute is not a number from 0 to {MAX_LIMIT}"
+    if type(answer.wait) not in (int, float) or not 0 <= answer.wait <= MAX_LIMIT:
+        return f"Limits whose wait is not a number from 0 to {MAX_LIMIT}"
+    if type(answer.key) is not str or len(answer.key) > MAX_KEY or not answer.key.isprintable():
+        return f"Limits whose key is not printable text of at most {MAX_KEY} characters"
     return ""
 
 

@@ -30,6 +30,8 @@ from gateway.model import (
     HoldRule,
     IncomingEvent,
     IncomingReport,
+    Limits,
+    NextHop,
     Outcome,
     QueuedMessage,
     Reception,
@@ -163,6 +165,12 @@ class GatewayStages(_Asked):
     """The hooks of gateway scope. (`transports` is asked when loading: see `Hooks.transports`.)"""
 
     __slots__ = ()
+
+    async def shape(self, *, hop: NextHop) -> Limits | None:
+        """The limits of a server; None when nobody says."""
+        calls = self._table.get("shape")
+        answer: Limits | None = await first(calls, hop) if calls else None
+        return answer
 
     async def read_report(
         self, *, source: ReportSource

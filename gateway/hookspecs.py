@@ -61,6 +61,8 @@ from gateway.model import (
     HoldRule,
     IncomingEvent,
     IncomingReport,
+    Limits,
+    NextHop,
     Outcome,
     QueuedMessage,
     Reception,
@@ -343,6 +345,24 @@ class HookSpecs(Protocol):
 
         A failure on entering: the attempt goes on without it (with "defer": a temporary outcome). A failure
         on leaving is logged, whatever the policy.
+        """
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=Limits,
+        check=hookchecks.shape,
+    )
+    def shape(self, hop: NextHop, settings: Any) -> Limits | None:
+        """Limits what goes to a server at a time.
+
+        Called for each server that an attempt is about to use, before a connection to it is opened or a kept
+        one taken: often, so it should be quick. Answer the Limits; None leaves it to the next plugin. When
+        nobody answers, there are none, and the gateway only slows down where a server asks for it.
+
+        A failure: as if it had answered None.
         """
 
     @hookspec(

@@ -144,6 +144,28 @@ class Route:
     transport: str
 
 
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """A server that a connection is to be had to."""
+
+    domain: str  # the recipients'
+    host: str  # the MX host's name, or the smarthost's
+    address: str  # the IP address; empty if it is not known yet
+    port: int
+    transport: str  # the name of one of [transports.NAME]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The `shape` stage's answer: how much may go to a server. 0 is no limit."""
+
+    connections: int = 0  # at a time
+    messages_per_connection: int = 0
+    per_minute: float = 0.0  # messages; one for many recipients counts once
+    key: str = ""  # who has the same shares the limits; empty: each host and port for itself
+    wait: float = 30.0  # seconds for a place or a turn; after that the message is tried again later
+
+
 class Result(enum.Enum):
     DELIVERED = "delivered"
     TEMPORARY = "temporary"

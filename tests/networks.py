@@ -11,6 +11,7 @@ from gateway.net.dns import DnsTrouble, Resolver
 from gateway.net.find_hosts import Policies
 from gateway.net.mta_sts import StsAnswer
 from gateway.net.network import Network
+from gateway.net.shaping import Shaper
 
 NOBODY = DnsSettings(nameservers=("127.0.0.99",), port=9, timeout=0.2)
 
@@ -26,8 +27,14 @@ class KnownPolicies:
         return self.of.get(domain, self.answer)
 
 
-def a_network(dns: DnsSettings = NOBODY, policies: Policies | None = None) -> Network:
+def a_network(
+    dns: DnsSettings = NOBODY, policies: Policies | None = None, shaper: Shaper | None = None
+) -> Network:
     """One whose choices at random are always the same."""
     return Network(
-        resolver=Resolver(dns), policies=policies or KnownPolicies(), clock=Clock(), random=Random(1)
+        resolver=Resolver(dns),
+        policies=policies or KnownPolicies(),
+        clock=Clock(),
+        random=Random(1),
+        shaper=shaper or Shaper(),
     )

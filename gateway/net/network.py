@@ -1,4 +1,4 @@
-"""What transports share: one resolver with its cache, the policies of recipient domains, and the time."""
+"""What transports share: one resolver with its cache, policies of recipient domains, limits, and the time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gateway.clock import Clock
 from gateway.net.dns import Resolver
 from gateway.net.find_hosts import Policies, find_hosts
 from gateway.net.plan import Families, Plan
+from gateway.net.shaping import Shaper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Network:
     policies: Policies  # MTA-STS
     clock: Clock
     random: Random = field(default_factory=SystemRandom)  # for the order of hosts and addresses
+    shaper: Shaper = field(default_factory=Shaper)  # limits for each destination
 
     async def find_hosts(
         self,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import trio
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.net.shaping import Place, Share
 from gateway.net.smtp_client import SmtpConnection
 from gateway.smtp.results import Result
 
@@ -34,8 +36,10 @@ class Kept:
     connection: SmtpConnection
     key: Hashable  # of the next hop, our host name included
     opened: float  # trio's time
+    place: Place  # of those that the server's limits leave
     idle_since: float = 0.0
     refused: Result | None = None  # why we do not use it, though the server would
+    abandoned: bool = False  # closed in the middle of something
     tls_used: str = ""  # the version, and how far the server was verified
 
     @property
@@ -50,8 +54,13 @@ class Kept:
     @property
     def spent(self) -> bool:
         """It takes no further transaction."""
-        most = self.connection.capabilities.max_transactions
-        return self.failure is not None or (most is not None and self.connection.transactions >= most)
+        made = self.connection.transactions
+        offered, limit = self.connection.capabilities.max_transactions, self.place.messages
+        return (
+            self.failure is not None
+            or (offered is not None and made >= offered)
+            or (limit > 0 and made >= limit)
+        )
 
 
 class Connections:
@@ -67,13 +76,43 @@ class Connections:
         self._leaving: deque[Kept] = deque()
         self._something_leaves = trio.Event()
 
-    def take(self, key: Hashable, fits: Callable[[Kept], bool] = lambda _kept: True) -> Kept | None:
-        """The connection to a next hop that was used last, of those that fit; None if none is left."""
+    async def get(
+        self,
+        key: Hashable,
+        share: Share,
+        open_new: Callable[[Place], Awaitable[Kept]],
+        fits: Callable[[Kept], bool] = lambda _kept: True,
+        *,
+        new: bool = False,
+    ) -> Kept:
+        """A kept connection to a next hop that fits, unless a `new` one is wanted; else a new one.
+
+        Waits until the limits of `share` leave room for it. Raises Crowded.
+        """
+
+        def available() -> Kept | Place | None:
+            kept = None if new else self.take(key, share, fits)
+            return share.open_place() if kept is None else kept
+
+        got: Kept | Place = await share.get(available)
+        if isinstance(got, Kept):
+            return got
+        try:
+            return await open_new(got)
+        except BaseException:
+            got.leave()
+            raise
+
+    def take(
+        self, key: Hashable, share: Share, fits: Callable[[Kept], bool] = lambda _kept: True
+    ) -> Kept | None:
+        """The connection to a next hop that was used last, of those that fit; None if none is left.
+
+        One whose place is another share's does not: that is of other limits.
+        """
         now = trio.current_time()
         for kept in reversed(self._by_key.get(key, ())):
-            if not self._fresh(kept, now):
-                continue
-            if fits(kept):
+            if kept.place.share is share and self._fresh(kept, now) and fits(kept):
                 self._remove(kept)
                 return kept
         return None
@@ -83,10 +122,11 @@ class Connections:
         return key in self._by_key
 
     def give_back(self, kept: Kept) -> None:
-        """Keep the connection, or have it ended."""
+        """Keep the connection, or have it ended. One that has failed is closed already."""
         kept.idle_since = trio.current_time()
-        if kept.connection.failure is not None:
-            return  # it is closed
+        if kept.abandoned or kept.connection.failure is not None:
+            kept.place.leave()
+            return
         if (
             kept.spent
             or kept.connection.transactions >= self._settings.messages
@@ -97,13 +137,18 @@ class Connections:
             return
         self._idle[kept] = None
         self._by_key[kept.key].append(kept)
+        kept.place.rest(partial(self._end, kept))
         if len(self._idle) > self._settings.connections:
-            longest = next(iter(self._idle))
-            self._remove(longest)
-            self._leave(longest)
+            self._end(next(iter(self._idle)))
+
+    def _end(self, kept: Kept) -> None:
+        """Close one that is idle."""
+        self._remove(kept)
+        self._leave(kept)
 
     def _remove(self, kept: Kept) -> None:
         del self._idle[kept]
+        kept.place.resume()
         same = self._by_key[kept.key]
         same.remove(kept)
         if not same:
@@ -116,21 +161,21 @@ class Connections:
     async def serve(self) -> None:
         """End connections that are not kept or were idle for too long, for ever; when cancelled, all."""
         try:
-            while True:
-                with trio.move_on_after(max(self._settings.idle / 2, SHORTEST_SLEEP)):
-                    await self._something_leaves.wait()
-                now = trio.current_time()
-                for kept in [one for one in self._idle if not self._fresh(one, now)]:
-                    self._remove(kept)
-                    self._leaving.append(kept)
-                self._something_leaves = trio.Event()
-                async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    with trio.move_on_after(max(self._settings.idle / 2, SHORTEST_SLEEP)):
+                        await self._something_leaves.wait()
+                    now = trio.current_time()
+                    for kept in [one for one in self._idle if not self._fresh(one, now)]:
+                        self._end(kept)
+                    self._something_leaves = trio.Event()
                     while self._leaving:
-                        nursery.start_soon(self._leaving.popleft().connection.quit)
+                        nursery.start_soon(_quit, self._leaving.popleft())
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSING):
                 for kept in (*self._leaving, *self._idle):
                     await kept.connection.aclose()
+                    kept.place.leave()
                 self._leaving.clear()
                 self._idle.clear()
                 self._by_key.clear()
@@ -141,3 +186,10 @@ class Connections:
             and now - kept.opened < self._settings.age
             and now - kept.idle_since <= self._settings.idle
         )
+
+
+async def _quit(kept: Kept) -> None:
+    try:
+        await kept.connection.quit()
+    finally:
+        kept.place.leave()

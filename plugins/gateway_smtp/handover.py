@@ -10,6 +10,7 @@ from typing import Protocol
 import trio
 
 from gateway import Delivery, Outcome, Result
+from gateway.net.shaping import Crowded, Share
 from gateway.smtp import results
 from gateway.smtp.results import Fate, Stage
 from gateway_smtp.connections import Kept
@@ -27,15 +28,21 @@ _NO_REPLY: Mapping[Stage, str] = {"connect": "4.4.1", "starttls": "4.7.5", "auth
 TOO_MANY = (452, 552)
 
 
-class NextHop(Protocol):
+class Server(Protocol):
     """A server that connections can be had to, for one delivery."""
 
     @property
     def host(self) -> str:
         """Its name, for people."""
 
-    async def connection(self, *, new: bool = False) -> Kept:
-        """One that was kept, unless a `new` one is wanted; or one that failed, and says so."""
+    async def share(self) -> Share:
+        """The limits that it shares with others."""
+
+    async def connection(self, share: Share, *, new: bool = False) -> Kept:
+        """One that was kept, unless a `new` one is wanted; or one that failed, and says so.
+
+        Raises Crowded.
+        """
 
     def give_back(self, kept: Kept) -> None: ...
 
@@ -62,54 +69,98 @@ async def in_time(
 
 
 async def hand_over(
-    hop: NextHop, delivery: Delivery, numbers: Sequence[int], found: dict[int, Outcome]
+    server: Server, delivery: Delivery, numbers: Sequence[int], found: dict[int, Outcome]
 ) -> list[int]:
     """Hand over these of the delivery's messages; their outcomes go into `found`.
 
     Answers those that another server may be asked to take now: this one has not, for the time being.
     """
-    left = numbers
+    left = list(numbers)
     doubtful: set[int] = set()  # the message may have been taken
-    kept = await hop.connection()
-    while left:
-        reused = kept.reused
-        batch = next_batch(delivery, left, kept.connection.capabilities)
-        try:
-            answers = await _transact(kept, delivery, batch)
-        except BaseException:
-            # Time is up. Some may have been refused; of a message that was sent whole nothing is known.
-            transcript = kept.connection.transcript
-            for number, answer in zip(batch, kept.connection.cut_off, strict=False):
-                if answer.fate is not Fate.BROKEN:
-                    found[number] = _outcome(hop, kept, answer, transcript)
-            raise
-        if reused and _ended_meanwhile(answers):
-            kept = await hop.connection(new=True)
-            continue
-        crowded = _crowded_out(answers)
-        found.update(zip(batch, _outcomes(hop, delivery, kept, answers, crowded), strict=True))
-        doubtful.update(n for n, answer in zip(batch, answers, strict=True) if answer.fate is Fate.UNKNOWN)
-        done = frozenset(batch)
-        left = [number for number in left if number not in done]
-        if kept.failure is not None and not any(answer.accepted for answer in answers):
-            # Nobody else has a better chance now.
-            found.update(dict.fromkeys(left, _unreached(hop, kept, kept.failure)))
-            break
-        # Also when those before them were refused, as they would be each time: whoever comes first would
-        # keep the others waiting until it is given up. A transaction takes one away at least, so this ends.
-        left = [*(batch[place] for place in crowded), *left]
-        if left and kept.spent:
-            hop.give_back(kept)
-            kept = await hop.connection(new=True)
-    else:
-        hop.give_back(kept)
+    try:
+        await _hand_over(server, delivery, left, found, doubtful)
+    except Crowded as exc:
+        # No reason to turn to another server: one that is there for times when this one is away.
+        waiting = Outcome.temporary(str(exc), enhanced="4.4.5")
+        found.update(dict.fromkeys(left, replace(waiting, remote_mta=server.host)))
+        doubtful.update(left)
     return [n for n in numbers if found[n].result is Result.TEMPORARY and n not in doubtful]
 
 
-async def _transact(kept: Kept, delivery: Delivery, batch: Sequence[int]) -> Sequence[results.Result]:
+async def _hand_over(
+    server: Server, delivery: Delivery, left: list[int], found: dict[int, Outcome], doubtful: set[int]
+) -> None:
+    """`left` says at each time who has no outcome yet. Raises Crowded."""
+    share = await server.share()
+    await share.turn()
+    kept: Kept | None = None
+    new = False
+    try:
+        while left:
+            if kept is None:
+                kept = await server.connection(share, new=new)
+            reused = kept.reused
+            batch = next_batch(delivery, left, kept.connection.capabilities)
+            answers = await _transact(server, kept, delivery, batch, found)
+            if reused and _ended_meanwhile(answers):
+                server.give_back(kept)
+                kept, new = None, True
+                continue
+            _tell(share, answers)
+            crowded = _crowded_out(answers)
+            found.update(zip(batch, _outcomes(server, delivery, kept, answers, crowded), strict=True))
+            doubtful.update(
+                n for n, answer in zip(batch, answers, strict=True) if answer.fate is Fate.UNKNOWN
+            )
+            done = frozenset(batch)
+            left[:] = [number for number in left if number not in done]
+            if kept.failure is not None and not any(answer.accepted for answer in answers):
+                # Nobody else has a better chance now.
+                found.update(dict.fromkeys(left, _unreached(server, kept, kept.failure)))
+                return
+            # Also when those before them were refused, as they would be each time: whoever comes first would
+            # keep the others waiting until it is given up. A transaction takes one away at least: this ends.
+            left[:0] = [batch[place] for place in crowded]
+            if kept.spent:
+                server.give_back(kept)
+                kept, new = None, True
+            if left:
+                await share.turn()
+    finally:
+        if kept is not None:
+            server.give_back(kept)
+
+
+def _tell(share: Share, answers: Sequence[results.Result]) -> None:
+    """421 and 4.7.x are a server's ways to ask for less."""
+    accepted = False
+    for answer in answers:
+        if answer.fate is Fate.ACCEPTED:
+            accepted = True
+        elif answer.reply is not None and (
+            answer.reply.code == 421 or (answer.enhanced or "").startswith("4.7.")
+        ):
+            share.slow_down()
+            return
+    if accepted:
+        share.recover()
+
+
+async def _transact(
+    server: Server, kept: Kept, delivery: Delivery, batch: Sequence[int], found: dict[int, Outcome]
+) -> Sequence[results.Result]:
     if kept.failure is not None:
         return [kept.failure] * len(batch)
-    return await kept.connection.deliver(transaction(delivery, batch), delivery.content.chunks())
+    try:
+        return await kept.connection.deliver(transaction(delivery, batch), delivery.content.chunks())
+    except BaseException:
+        # Time is up. Some may have been refused; of a message that was sent whole nothing is known.
+        transcript = kept.connection.transcript
+        for number, answer in zip(batch, kept.connection.cut_off, strict=False):
+            if answer.fate is not Fate.BROKEN:
+                found[number] = _outcome(server, kept, answer, transcript)
+        kept.abandoned = True
+        raise
 
 
 # --- What it came to ---
@@ -127,7 +178,7 @@ def error_text(answer: results.Result) -> str:
 
 
 def _outcomes(
-    hop: NextHop,
+    server: Server,
     delivery: Delivery,
     kept: Kept,
     answers: Sequence[results.Result],
@@ -137,13 +188,13 @@ def _outcomes(
     transcript = kept.connection.transcript if failed else ""
     passed_on = bool(delivery.dsn) and "DSN" in kept.connection.capabilities
     return [
-        _outcome(hop, kept, answer, transcript, passed_on=passed_on, for_now=place in crowded)
+        _outcome(server, kept, answer, transcript, passed_on=passed_on, for_now=place in crowded)
         for place, answer in enumerate(answers)
     ]
 
 
 def _outcome(
-    hop: NextHop,
+    server: Server,
     kept: Kept,
     answer: results.Result,
     transcript: str,
@@ -160,8 +211,8 @@ def _outcome(
         code=answer.code or 0,
         enhanced=answer.enhanced
         or ("" if answer.reply is not None else _NO_REPLY.get(answer.stage, "4.4.2")),
-        error="" if answer.accepted else hop.error(answer),
-        remote_mta=hop.host,
+        error="" if answer.accepted else server.error(answer),
+        remote_mta=server.host,
         remote_ip=kept.connection.remote_ip,
         tls=kept.tls_used,
         transcript="" if answer.accepted else transcript,
@@ -170,9 +221,9 @@ def _outcome(
     )
 
 
-def _unreached(hop: NextHop, kept: Kept, failure: results.Result) -> Outcome:
+def _unreached(server: Server, kept: Kept, failure: results.Result) -> Outcome:
     """For those who were not asked for before the connection ended."""
-    temporary = _outcome(hop, kept, failure, kept.connection.transcript, for_now=True)
+    temporary = _outcome(server, kept, failure, kept.connection.transcript, for_now=True)
     return replace(temporary, code=0, enhanced="4.4.2")
 
 

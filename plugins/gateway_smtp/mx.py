@@ -139,6 +139,7 @@ class MxTransport:
             tls_timeout=self._settings.tls_timeout,
         )
         return MxServer(
+            transport=self._name,
             domain=domain,
             target=host,
             address=address,
@@ -147,6 +148,7 @@ class MxTransport:
             settings=settings,
             dial=self._dial,
             connections=self._connections,
+            shaper=self._network.shaper,
             clock=self._network.clock,
             record=record,
         )

@@ -8,9 +8,10 @@ from datetime import datetime
 
 import trio
 
-from gateway import Outcome, TlsResult
+from gateway import NextHop, Outcome, TlsResult
 from gateway.clock import Clock
 from gateway.net.plan import Check, Host, IpAddress, Plan
+from gateway.net.shaping import Place, Shaper, Share
 from gateway.net.smtp_client import ClientSettings, Dial, SmtpConnection, TlsPolicy, connect_smtp
 from gateway.net.tls import TlsStream
 from gateway.net.tls_checks import Verdict, with_tls, without_tls
@@ -71,8 +72,9 @@ class Record:
 
 @dataclass(slots=True)
 class MxServer:
-    """A NextHop (see `handover`). `settings` are for opportunistic TLS."""
+    """A Server (see `handover`). `settings` are for opportunistic TLS."""
 
+    transport: str  # its name
     domain: str  # the recipients'
     target: Host
     address: IpAddress
@@ -81,6 +83,7 @@ class MxServer:
     settings: ClientSettings
     dial: Dial
     connections: Connections
+    shaper: Shaper
     clock: Clock
     record: Record
     unusable: bool = False  # no connection could be had, and the server did not say why
@@ -94,14 +97,13 @@ class MxServer:
     def key(self) -> Hashable:
         return connection_key(self.settings.hello_name, self.target, self.address)
 
-    async def connection(self, *, new: bool = False) -> Kept:
-        addresses = self.record.dialed.setdefault(self.host, [])
-        if str(self.address) not in addresses:
-            addresses.append(str(self.address))
-        kept = None if new else self.connections.take(self.key, self._suits)
-        if kept is None:
-            self.record.dials += 1
-            kept = await self._open()
+    async def share(self) -> Share:
+        hop = NextHop(self.domain, self.host, str(self.address), self.port, self.transport)
+        return await self.shaper.share(hop)
+
+    async def connection(self, share: Share, *, new: bool = False) -> Kept:
+        kept = await self.connections.get(self.key, share, self._open, self._suits, new=new)
+        self._note_address()
         failure = kept.failure
         self.unusable = failure is not None and failure.reply is None
         return kept
@@ -115,7 +117,14 @@ class MxServer:
 
     # --- Opening ---
 
-    async def _open(self) -> Kept:
+    def _note_address(self) -> None:
+        addresses = self.record.dialed.setdefault(self.host, [])
+        if str(self.address) not in addresses:
+            addresses.append(str(self.address))
+
+    async def _open(self, place: Place) -> Kept:
+        self._note_address()
+        self.record.dials += 1
         need = self.target.tls
         opened = trio.current_time()
         connection = await self._connect(TlsPolicy.REQUIRED if need.required else TlsPolicy.OPPORTUNISTIC)
@@ -124,20 +133,18 @@ class MxServer:
             fault = connection.tls_fault or TlsFault("starttls-not-supported", failure.text)
             self._note(connection, without_tls(need, fault))
             if need.required:
-                return Kept(connection, self.key, opened, refused=_refusal(failure.text))
+                return Kept(connection, self.key, opened, place, refused=_refusal(failure.text))
             # Whoever takes part in the handshake could as well have hidden STARTTLS: nothing is lost.
             connection = await self._connect(TlsPolicy.NONE)
-            return Kept(connection, self.key, opened)
+            return Kept(connection, self.key, opened, place)
         tls = connection.tls
         if tls is None and failure is not None:
-            return Kept(connection, self.key, opened)  # it did not come as far as TLS
+            return Kept(connection, self.key, opened, place)  # it did not come as far as TLS
         verdicts = self._verdicts(tls)
         self._note(connection, verdicts)
-        kept = Kept(connection, self.key, opened, tls_used=_tls_used(tls, verdicts))
+        kept = Kept(connection, self.key, opened, place, tls_used=_tls_used(tls, verdicts))
         if failure is None:
             kept.refused = self._refused(connection, verdicts)
-            if kept.refused is not None:
-                self.connections.give_back(kept)  # to be ended
         return kept
 
     async def _connect(self, policy: TlsPolicy) -> SmtpConnection:

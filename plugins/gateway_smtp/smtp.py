@@ -23,5 +23,5 @@ class Smtp:
         }
 
 
-def _make(name: str, settings: NextHopSettings, _network: Network) -> Transport:
-    return NextHopTransport(name, settings)
+def _make(name: str, settings: NextHopSettings, network: Network) -> Transport:
+    return NextHopTransport(name, settings, network)

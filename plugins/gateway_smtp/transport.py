@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from gateway import Delivery, Outcome
+from gateway import Delivery, NextHop, Outcome
+from gateway.net.network import Network
+from gateway.net.shaping import Place, Shaper, Share
 from gateway.net.smtp_client import SmtpConnection, TlsPolicy, connect_smtp
 from gateway.smtp import results
 from gateway_smtp.connections import Connections, Kept
@@ -22,8 +24,8 @@ NOT_VERIFIED = Outcome.permanent(
 class NextHopTransport:
     """Delivers to one next hop, on connections that are kept for a while."""
 
-    def __init__(self, name: str, settings: NextHopSettings) -> None:
-        self._name, self._settings = name, settings
+    def __init__(self, name: str, settings: NextHopSettings, network: Network) -> None:
+        self._name, self._settings, self._shaper = name, settings, network.shaper
         self._connections = Connections(settings.keep)
 
     async def serve(self) -> None:
@@ -32,41 +34,44 @@ class NextHopTransport:
     async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
         if delivery.messages[0].require_tls and not self._settings.verified:
             return [NOT_VERIFIED] * len(delivery.messages)
-        hop = _OneHost(self._name, self._settings, self._connections, delivery.hostname)
+        # All of its recipients are at one domain.
+        domain, settings = delivery.messages[0].recipient.domain, self._settings
+        hop = NextHop(domain, settings.host, "", settings.port, self._name)
+        server = _OneHost(hop, self._settings, self._connections, self._shaper, delivery.hostname)
 
         async def deliver(found: dict[int, Outcome]) -> None:
-            await hand_over(hop, delivery, range(len(delivery.messages)), found)
+            await hand_over(server, delivery, range(len(delivery.messages)), found)
 
         return await in_time(self._name, delivery, deliver)
 
 
 @dataclass(frozen=True, slots=True)
 class _OneHost:
-    """The host, as a NextHop."""
+    """The host, as a Server (see `handover`)."""
 
-    transport: str
+    hop: NextHop
     settings: NextHopSettings
     connections: Connections
+    shaper: Shaper
     hostname: str  # ours
 
     @property
     def host(self) -> str:
         return self.settings.host
 
-    async def connection(self, *, new: bool = False) -> Kept:
-        kept = None if new else self.connections.take(self.hostname)
-        if kept is None:
-            now = trio.current_time()
-            connection = await self._open()
-            kept = Kept(connection, self.hostname, now, tls_used=connection.tls_used)
-        return kept
+    async def share(self) -> Share:
+        return await self.shaper.share(self.hop)
+
+    async def connection(self, share: Share, *, new: bool = False) -> Kept:
+        return await self.connections.get(self.hostname, share, self._open, new=new)
 
     def give_back(self, kept: Kept) -> None:
         self.connections.give_back(kept)
 
     def error(self, answer: results.Result) -> str:
         if answer.reply is None and (repair := self._to_repair(answer)):
-            return f"transport {self.transport!r}: {answer.text}; {repair} of [transports.{self.transport}]"
+            name = self.hop.transport
+            return f"transport {name!r}: {answer.text}; {repair} of [transports.{name}]"
         return error_text(answer)
 
     def _to_repair(self, answer: results.Result) -> str:
@@ -78,7 +83,12 @@ class _OneHost:
             return "see host, port, tls, ca_file and tls_verify"
         return ""
 
-    async def _open(self) -> SmtpConnection:
+    async def _open(self, place: Place) -> Kept:
+        opened = trio.current_time()
+        connection = await self._connect()
+        return Kept(connection, self.hostname, opened, place, tls_used=connection.tls_used)
+
+    async def _connect(self) -> SmtpConnection:
         settings = self.settings.client_settings(self.hostname)
         connection = await connect_smtp(self.settings.host, self.settings.port, settings)
         if (

@@ -29,6 +29,7 @@ from gateway_mox.retry import MoxRetrySettings, RetrySettings
 from gateway_smtp.connections import KeepSettings
 from gateway_smtp.direct import Direct
 from gateway_smtp.fail import Fail, FailTransportSettings
+from gateway_smtp.limits import LimitsSettings, RuleSettings
 from gateway_smtp.mx_settings import DirectSettings, MxKeepSettings, ProxyAuthSettings, SocksSettings
 from gateway_smtp.settings import (
     AuthSettings,
@@ -164,6 +165,7 @@ def test_no_section_is_of_something_that_is_not_there() -> None:
         ("[plugin.dkim]", (DkimSettings, Selector)),
         ("[plugin.retry]", (RetrySettings,)),
         ('[plugin."mox.retry"]', (MoxRetrySettings,)),
+        ("[plugin.limits]", (LimitsSettings, RuleSettings)),
         ('[plugin."mox.receive"]', (ReceiveSettings,)),
         ('[transports.NAME]` with `type = "smtp"', (SmtpTransportSettings, AuthSettings, KeepSettings)),
         ('[transports.NAME]` with `type = "submission"', (SubmissionTransportSettings,)),

@@ -157,6 +157,7 @@ def test_the_built_in_sets() -> None:
             "mox.messageid",
             "mox.receive",
             "mox.webhook",
+            "limits",
             "direct",
             "smtp",
             "fail",

@@ -65,6 +65,7 @@ def test_only_where_falling_back_is_the_rule_is_there_no_deferring() -> None:
     must_go_on = {name for name, spec in SPECS.items() if spec.on_error.value == "fallback"}
     assert must_go_on == {
         "base_address",
+        "shape",
         "retry",
         "suppress",
         "read_report",

@@ -18,6 +18,7 @@ from OpenSSL import SSL
 from gateway.net.certificates import Certificate
 from gateway.net.find_hosts import Policies
 from gateway.net.mta_sts import StsAnswer, parse_policy
+from gateway.net.shaping import Shaper
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import TlsStream, server_context
 from gateway.outbound.transports import make_transports, read_transports
@@ -110,12 +111,19 @@ class MxHosts:
         self.nursery.start_soon(trio.serve_listeners, serve, [listener])
 
     @asynccontextmanager
-    async def transport(self, type: str = "direct", **settings: Any) -> AsyncIterator[MxTransport]:  # noqa: A002
+    async def transport(
+        self,
+        type: str = "direct",  # noqa: A002
+        *,
+        shaper: Shaper | None = None,
+        **settings: Any,
+    ) -> AsyncIterator[MxTransport]:
         """With all that runs beside it; it trusts the tests' authority."""
         ca_file = self.directory / "ca.pem"
         ca_file.write_bytes(root().pem)
         table = {"type": type, "port": self.port, "ca_file": str(ca_file), "tls_timeout": 5.0} | settings
-        network = a_network(self.dns.settings(timeout=0.5), self.real_policies or self.policies)
+        policies = self.real_policies or self.policies
+        network = a_network(self.dns.settings(timeout=0.5), policies, shaper)
         read = read_transports({"out": table}, Direct().transports(), self.directory)
         made = make_transports(read, network)["out"]
         assert isinstance(made, MxTransport)

@@ -17,6 +17,7 @@ from gateway import Address, Delivery, DsnRequest, Outcome
 from gateway.accounts import Login
 from gateway.config.settings import AccountSettings
 from gateway.net.certificates import load_certificate, self_signed
+from gateway.net.shaping import Shaper
 from gateway.net.smtp_handler import Exchange, Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
@@ -67,10 +68,13 @@ def delivery(
 
 
 @asynccontextmanager
-async def transport(config_dir: Path, **settings: Any) -> AsyncIterator[NextHopTransport]:
+async def transport(
+    config_dir: Path, *, shaper: Shaper | None = None, **settings: Any
+) -> AsyncIterator[NextHopTransport]:
     """As [transports.relay] makes it, while its own work runs."""
     types = Smtp().transports() | Fail().transports()
-    made = make_transports(read_transports({"relay": settings}, types, config_dir), a_network())["relay"]
+    network = a_network(shaper=shaper)
+    made = make_transports(read_transports({"relay": settings}, types, config_dir), network)["relay"]
     assert isinstance(made, NextHopTransport)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.serve)

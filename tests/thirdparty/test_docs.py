@@ -22,6 +22,8 @@ from gateway import (
     Accept,
     EventName,
     GiveUp,
+    Limits,
+    NextHop,
     Reject,
     Result,
     RetryAt,
@@ -329,6 +331,15 @@ async def times(example: Example) -> None:
     assert re.fullmatch(r"submission sub-7: attempt took \d\.\d\d s", line)
 
 
+async def spares_a_server(example: Example) -> None:
+    for host, answer in (
+        ("mx.old.example", Limits(connections=2, per_minute=30)),
+        ("mx.example.org", None),
+    ):
+        hop = NextHop("example.net", host, address="192.0.2.1", port=25, transport="direct")
+        assert await example.hooks.gateway.shape(hop=hop) == answer
+
+
 async def retries(example: Example) -> None:
     for attempts, answer in (
         (3, RetryAt(NOW + timedelta(minutes=10))),
@@ -373,6 +384,7 @@ EXAMPLES: list[tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] =
     (routes, {}),
     (files, {}),
     (times, {}),
+    (spares_a_server, {}),
     (retries, {}),
     (waits_for_a_mailbox, {}),
     (reads_a_field, {}),

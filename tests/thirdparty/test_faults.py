@@ -101,6 +101,17 @@ async def test_a_message_waits_for_its_route(
 
 
 @every_way
+async def test_what_is_not_limited_is_sent(
+    way: Way, tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, webhooks, change=failing(way, "shape")) as gateway:
+        await gateway.send()
+        await webhooks.event("delivered")
+        await webhooks.incoming()
+    assert len(failures(caplog, way, "shape")) == 1
+
+
+@every_way
 async def test_without_an_answer_the_claim_says_when_to_retry(
     way: Way, tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture, clock: ManualClock
 ) -> None:

@@ -140,6 +140,25 @@ async def test_around_attempt(tmp_path: Path, webhooks: Receiver) -> None:
     ]
 
 
+async def test_shape(tmp_path: Path, webhooks: Receiver) -> None:
+    settings = {"per_minute": {"slow.example": 2}}
+    change = with_sets(["acme.pacing", *usual()], {"acme.pacing": settings})
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        await gateway.send("first@slow.example")
+        await webhooks.event("delivered", Recipient="first@slow.example")
+        await gateway.send("second@slow.example")
+        delayed = await webhooks.event("delayed", Recipient="second@slow.example")
+        assert delayed["Error"] == (
+            "not sent yet: the limit for acme slow.example by localserve is 2 messages a minute,"
+            " and it has no turn in time"
+        )
+        assert (delayed["SMTPCode"], delayed["SMTPEnhancedCode"]) == (0, "4.4.5")
+        for number in range(3):
+            await gateway.send(f"user{number}@example.org")
+            await webhooks.event("delivered", Recipient=f"user{number}@example.org")
+        await webhooks.incoming(4)
+
+
 async def test_retry(tmp_path: Path, webhooks: Receiver) -> None:
     def change(raw: dict[str, Any]) -> None:
         with_sets(["acme.patience", *usual()], {"acme.patience": {"intervals": [10, 3000, -60]}})(raw)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway import (
     Accept,
     DeliveryStatus,
+    Limits,
     RecipientStatus,
     ReportMatch,
     RetryAt,
@@ -39,6 +40,7 @@ NONSENSE: Mapping[str, object] = {
     "base_address": "user@example.org",
     "suppressed": "yes",
     "route": Route(""),
+    "shape": Limits(connections=-1),
     "retry": RetryAt(datetime(2040, 1, 1)),  # no time zone: that is the nonsense
     "suppress": Suppress("no", expires=datetime(2040, 1, 1)),
     "read_report": DeliveryStatus(
