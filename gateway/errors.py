@@ -6,6 +6,7 @@
     ├── SubmissionRefused      a submission breaks a rule; carries the code that the API answers
     │   └── RejectedByPlugin   a plugin answered Reject to a submission
     ├── NotConfigured          there is no account or transport of that name; says which there are
+    ├── OverQuota              the mailboxes of the account that a message came for are full (452)
     ├── NotVisible             no such message (or it is another account's, which must look the same)
     ├── PluginError            a plugin raised, hung or answered nonsense where its stage must not go on
     └── StoreError
@@ -80,6 +81,10 @@ class RejectedByPlugin(SubmissionRefused):
 
 class NotVisible(GatewayError):
     """No message of that ID belongs to the account."""
+
+
+class OverQuota(GatewayError):
+    """There is no room for a message that came in."""
 
 
 class NotConfigured(GatewayError):

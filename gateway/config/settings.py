@@ -344,6 +344,7 @@ class AccountSettings(Section):
     # Over the last 24 hours, counted for each recipient; 0 is the default, -1 no limit.
     max_messages_per_day: Annotated[int, Field(ge=-1)] = 0
     max_first_time_recipients_per_day: Annotated[int, Field(ge=-1)] = 0
+    quota: Annotated[int, Field(ge=0)] = 0  # bytes in its mailboxes; 0: any number
     keep_retired_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
     keep_webhooks_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
 

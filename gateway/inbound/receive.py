@@ -18,7 +18,7 @@ from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hooks import Hooks
-from gateway.inbound.replies import OK, rejection, reply_to
+from gateway.inbound.replies import FULL, OK, rejection, reply_to
 from gateway.inbound.reports import Arrived, Reports
 from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
 from gateway.mail.address import Address, AddressError
@@ -32,7 +32,7 @@ from gateway.outbound.settle import call_draft, keep_events_until
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
-from gateway.store import reports
+from gateway.store import reports, usage
 from gateway.store.changes import IncomingDraft, NewCopy, NewReceived, Report
 from gateway.store.content import Spool, StoredBytes
 from gateway.store.store import Store
@@ -83,8 +83,14 @@ class Receiver:
             return Reply(501, "5.1.3", (str(exc),))
         if self.directory.domain_disabled(address.domain):
             return Reply(450, "4.2.1", ("Mail for this domain is not taken at the moment",))
-        if self.account_of(address) is None:
+        account = self.account_of(address)
+        if account is None:
             return Reply(550, "5.1.1", ("There is no such address here",))
+        try:
+            if not await self._has_room(account, envelope.size):
+                return FULL
+        except StoreError as exc:
+            return reply_to(exc)
         return await self._policy("rcpt", session, envelope, recipient)
 
     async def open_data(self, session: Session, envelope: Envelope) -> _Incoming:
@@ -92,6 +98,13 @@ class Receiver:
 
     def account_of(self, address: Address) -> str | None:
         return self.directory.recipient(address) or self.settings.smtp.unknown_recipients or None
+
+    async def _has_room(self, account: str, declared: int | None) -> bool:
+        """For a message of the declared size, or else of any."""
+        quota = self.settings.accounts[account].quota
+        if not quota:
+            return True
+        return await self.store.read(lambda conn: usage.has_room(conn, account, declared or 1, quota))
 
     async def _policy(
         self, step: Step, session: Session, envelope: Envelope, recipient: Mailbox | None = None
@@ -306,6 +319,7 @@ class _Incoming:
                     automated=header.automated,
                     message_id=header.message_id,
                     subject=header.subject,
+                    quota=accounts[account].quota,
                     event=None if reported else _announcement(accounts[account], now),
                 )
             )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from gateway.errors import ApiCode, PluginError, RejectedByPlugin, StoreError, SubmissionRefused
+from gateway.errors import ApiCode, OverQuota, PluginError, RejectedByPlugin, StoreError, SubmissionRefused
 from gateway.model import Reject
 from gateway.smtp.replies import Reply
 
 log = logging.getLogger(__name__)
 
 OK = Reply(250, "2.0.0", ("OK",))
+FULL = Reply(452, "4.2.2", ("The mailbox is full; try again later",))
 
 # What a refused submission is answered with: the codes that SMTP has for what the API tells by a word.
 _REFUSED: Mapping[ApiCode, tuple[int, str]] = {
@@ -33,6 +34,8 @@ def reply_to(exc: Exception) -> Reply:
         return rejection(Reject(exc.smtp_code, exc.enhanced, exc.reason))
     if isinstance(exc, SubmissionRefused):
         return Reply(*_REFUSED.get(exc.code, _REFUSED_ELSE), (str(exc),))
+    if isinstance(exc, OverQuota):
+        return FULL
     if isinstance(exc, StoreError):
         log.warning("answered 452: %s", exc)
         return Reply(452, "4.3.1", ("The message cannot be stored now; try again later",))

@@ -70,6 +70,7 @@ class NewCopy:
     automated: bool = False
     message_id: str = ""
     subject: str = ""
+    quota: int = 0  # bytes that the account's mailboxes may hold with it; 0: any number
     event: IncomingDraft | None = None  # None: nobody is told (a sent copy, a report, a DSN of ours)
 
 

@@ -7,9 +7,10 @@ from typing import cast
 
 import sqlalchemy as sa
 
+from gateway.errors import OverQuota
 from gateway.mail import flags
 from gateway.model import ReceivedMessage
-from gateway.store import events, webhook_calls
+from gateway.store import events, usage, webhook_calls
 from gateway.store.changes import ContentRef, NewCopy, NewReceived, Received
 from gateway.store.content import insert_content, release_content
 from gateway.store.statements import Statement
@@ -43,9 +44,16 @@ _BY_ID = Statement(
 
 
 def add(conn: sa.Connection, new: NewReceived, now: datetime) -> tuple[int, ...]:
-    """Stores the content once and a row for each copy, with its event and calls; the IDs, in order."""
+    """Stores the content once and a row for each copy, with its event and calls; the IDs, in order.
+
+    Raises OverQuota if no copy's account has room. Where one has, all are stored: a refusal would be of all,
+    and a full account would keep the others from their mail.
+    """
     if not new.copies:
         raise ValueError("a received message needs a mailbox to go to")
+    size = new.content.size
+    if not any(usage.has_room(conn, copy.account, size, copy.quota) for copy in new.copies):
+        raise OverQuota(f"no room for {size} bytes in {', '.join(sorted({c.account for c in new.copies}))}")
     content_id = insert_content(conn, new.content, now)
     return tuple(_add_copy(conn, copy, content_id, new.content.size, now) for copy in new.copies)
 
@@ -73,6 +81,7 @@ def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, no
             "subject": copy.subject,
         },
     )
+    usage.added(conn, copy.account, size)
     if copy.event is not None:
         event_id = events.insert(
             conn,
@@ -167,10 +176,15 @@ def move(conn: sa.Connection, account: str, message_id: int, mailbox_name: str) 
 
 def delete(conn: sa.Connection, account: str, message_id: int) -> list[str] | None:
     """The files to unlink once this is committed; None if the account has no such message."""
-    content_id = conn.execute(
-        sa.delete(received).where(_mine(account, message_id)).returning(received.c.content_id)
-    ).scalar()
-    return None if content_id is None else release_content(conn, [content_id])
+    gone = conn.execute(
+        sa.delete(received)
+        .where(_mine(account, message_id))
+        .returning(received.c.content_id, received.c.size)
+    ).first()
+    if gone is None:
+        return None
+    usage.removed(conn, account, gone.size)
+    return release_content(conn, [gone.content_id])
 
 
 def _mine(account: str, message_id: int) -> sa.ColumnElement[bool]:

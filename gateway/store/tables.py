@@ -44,6 +44,11 @@ def _ref(*, null: bool = False) -> Any:
     return Field(default=None if null else 0, sa_type=cast(Any, sa.BigInteger), nullable=null)
 
 
+def _big() -> Any:
+    """A number that may need more than 32 bits."""
+    return Field(default=0, sa_type=cast(Any, sa.BigInteger), nullable=False)
+
+
 def _time(*, null: bool = False) -> Any:
     return Field(default=None, sa_type=cast(Any, UtcTime), nullable=null)
 
@@ -333,6 +338,15 @@ class ReceivedRow(SQLModel, table=True):
     subject: str = ""
 
 
+class MailboxUsageRow(SQLModel, table=True):
+    """What is in an account's mailboxes, summed: a quota is looked at for each message that comes in."""
+
+    __tablename__ = "mailbox_usage"
+    account: str = Field(primary_key=True)
+    messages: int = _big()
+    bytes: int = _big()
+
+
 class CredentialRow(SQLModel, table=True):
     """An account's password, as what each mechanism needs to check it. The password itself is nowhere."""
 
@@ -439,6 +453,7 @@ hold_rule = table(HoldRuleRow)
 suppression = table(SuppressionRow)
 mailbox = table(MailboxRow)
 received = table(ReceivedRow)
+mailbox_usage = table(MailboxUsageRow)
 credential = table(CredentialRow)
 sent_hour = table(SentHourRow)
 known_recipient = table(KnownRecipientRow)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import os
+import smtplib
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import trio
 
 from gateway.clock import ManualClock
-from gateway.store import call_listing
+from gateway.store import call_listing, usage
 from gateway.store.call_listing import CallFilter
 from gateway.store.tables import webhook_call
+from tests.commands import PATIENCE
 from tests.running import Receiver, Running, running
 
 
@@ -106,3 +110,45 @@ async def test_lists(gateway: Running) -> None:
     assert one["Subject"] == "Order 3"
     first = await gateway.call("MessageList", {"Max": 2})
     assert await listed(Cursor=first["NextCursor"]) == [ids[0]]
+
+
+async def test_a_full_account(tmp_path: Path, webhooks: Receiver) -> None:
+    def with_quota(raw: dict[str, Any]) -> None:
+        raw["accounts"]["mox"]["quota"] = 20_000
+        raw["accounts"]["other"] = {"addresses": ["other@localhost"], "quota": 3_000}
+
+    def session(*recipients: str, size: int, declared: bool) -> list[tuple[int, bytes]]:
+        """The answers to each RCPT, and to the message."""
+        data = b"Subject: hi\r\n\r\n" + (b"x" * 78 + b"\r\n") * (size // 80)
+        host, port = gateway.smtp
+        with smtplib.SMTP(host, port, timeout=PATIENCE) as client:
+            client.ehlo()
+            client.mail("jo@example.net", [f"SIZE={len(data)}"] if declared else [])
+            answers = [client.rcpt(recipient) for recipient in recipients]
+            if any(code == 250 for code, _ in answers):
+                answers.append(client.data(data))
+        return [(code, text[:5]) for code, text in answers]
+
+    async def sent(*recipients: str, size: int, declared: bool = False) -> list[tuple[int, bytes]]:
+        return await trio.to_thread.run_sync(partial(session, *recipients, size=size, declared=declared))
+
+    ok, full = (250, b"2.0.0"), (452, b"4.2.2")
+    async with running(tmp_path, webhooks, change=with_quota) as gateway:
+        # Refused at RCPT where the size is declared, else when the message has come.
+        assert await sent("mox@localhost", size=30_000, declared=True) == [full]
+        assert (await sent("mox@localhost", size=30_000))[-1] == full
+        assert (await sent("mox@localhost", size=10_000, declared=True))[-1] == ok
+        assert await sent("mox@localhost", "other@localhost", size=12_000, declared=True) == [full, full]
+        assert (await sent("mox@localhost", "other@localhost", size=12_000))[-1] == full
+        # One that has room gets it, whoever else has none: nobody knew how long it would be.
+        assert (await sent("mox@localhost", "other@localhost", size=5_000))[-1] == ok
+        answers = await sent("mox@localhost", "other@localhost", size=1_000)
+        assert answers[1:] == [full, ok]
+        listed = (await gateway.call("MessageList", {}))["Messages"]
+        sizes = [one["Meta"]["Size"] for one in listed]
+        assert len(sizes) == 3
+        assert await gateway.gateway.store.read(lambda conn: usage.used(conn, "mox")) == sum(sizes)
+        # What is deleted makes room.
+        assert await sent("mox@localhost", size=5_000, declared=True) == [full]
+        await gateway.call("MessageDelete", {"MsgID": listed[-1]["MsgID"]})
+        assert (await sent("mox@localhost", size=5_000, declared=True))[-1] == ok
