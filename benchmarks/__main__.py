@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.deliver import deliver
+from benchmarks.direct import direct
 from benchmarks.memory import memory
 from benchmarks.receive import inbound, submission
 from benchmarks.send import roundtrip, send
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "send": send,
     "roundtrip": roundtrip,
     "deliver": deliver,
+    "direct": direct,
     "inbound": inbound,
     "submission": submission,
     "memory": memory,

@@ -70,6 +70,10 @@ class Session(asyncio.Protocol):
             return None
         line = bytes(self._buffer[:end]).upper()
         del self._buffer[: end + 2]
+        return self.reply_to(line)
+
+    def reply_to(self, line: bytes) -> bytes | None:
+        """To a command, in upper case; None where there is none."""
         if line.startswith(b"RCPT"):
             self._recipients += 1
             self._all.begin()

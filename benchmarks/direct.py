@@ -1,0 +1,106 @@
+"""`direct`: from the queue to the MX hosts of many domains, with STARTTLS."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.load import drive, repeat
+from benchmarks.processes import GatewayProcess, Running, gateway, script, send_request
+from benchmarks.smtp_load import content
+from benchmarks.smtp_sink import SinkStatistics
+from benchmarks.table import Figure, Row, compared, progress
+from gateway.cli.localserve import ACCOUNT
+
+COUNT = 5000
+DOMAINS = 500
+PLAIN_COUNT = 500
+SETTINGS = """
+[dns]
+nameservers = ["127.0.0.1"]
+port = {dns}
+
+[dns.simulated_keys]
+
+[accounts.mox.webhook_outgoing]
+url = "http://127.0.0.1:9/"
+events = ["unrecognized"]  # none of those that occur
+
+[[accounts.mox.routes]]
+transport = "mx"
+
+[transports.mx]
+type = "direct"
+port = {port}
+keep = {{ idle = {idle} }}
+"""
+
+
+def direct(rounds: int) -> list[Row]:
+    """5,000 messages to 500 domains on 20 hosts, released from hold, until the hosts took the last.
+
+    With a TLS connection for each message, and with connections that are kept, beside a loop with smtplib
+    that does the same.
+    """
+    new: list[Figure] = []
+    kept: list[Figure] = []
+    plain_new: list[Figure] = []
+    plain_kept: list[Figure] = []
+    with script("benchmarks.mx_sinks") as sinks, script("benchmarks.mx_zone") as zone:
+        taken = SinkStatistics(sinks.address)
+        settings = partial(SETTINGS.format, dns=zone.address[1], port=sinks.address[1])
+        with (
+            gateway(settings=settings(idle=0)) as connecting,
+            gateway(settings=settings(idle=10)) as keeping,
+        ):
+            measured: list[tuple[str, GatewayProcess, list[Figure]]] = [
+                ("new connections", connecting, new),
+                ("kept connections", keeping, kept),
+            ]
+            for _, tested, _ in measured:
+                tested.ask("queue/hold-rules/add", Account=ACCOUNT)
+            for number in range(rounds):
+                progress(f"direct, round {number + 1} of {rounds}, the yardsticks")
+                plain_new.append(_plain_loop(sinks, taken, messages_per_connection=1))
+                plain_kept.append(_plain_loop(sinks, taken, messages_per_connection=100))
+                for kind, tested, figures in measured:
+                    progress(f"direct, round {number + 1} of {rounds}, {kind}")
+                    figures.append(_released(tested, taken))
+        taken.close()
+    return [
+        compared("direct, 500 domains, new TLS connections", new, plain_new, "600/s"),
+        compared("direct, 500 domains, kept connections", kept, plain_kept, "2,000/s"),
+    ]
+
+
+def _released(tested: GatewayProcess, taken: SinkStatistics) -> Figure:
+    """Submit, while all is held; then release. The processor time is that of the release too."""
+    submit: Callable[[int], bytes] = lambda n: send_request(n, f"u{n}@d{n % DOMAINS}.example")  # noqa: E731
+    drive(tested.web, repeat(submit), 32, COUNT)
+    taken.reset()
+    before = tested.cpu()
+    released = tested.ask("queue/release", Filter={"Account": ACCOUNT})["Affected"]
+    if released != COUNT:
+        raise RuntimeError(f"{released} messages were on hold in place of {COUNT}")
+    seconds = taken.wait(COUNT)
+    time.sleep(0.5)  # until the last ones are settled as well
+    return Figure(COUNT / seconds, (tested.cpu() - before) / COUNT * 1000)
+
+
+def _plain_loop(sinks: Running, taken: SinkStatistics, *, messages_per_connection: int) -> Figure:
+    """smtplib in this process, one connection at a time, one message after the other."""
+    contents = [content(number) for number in range(PLAIN_COUNT)]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    taken.reset()
+    before = time.process_time()
+    for first in range(0, PLAIN_COUNT, messages_per_connection):
+        with smtplib.SMTP("127.0.1.1", sinks.address[1]) as client:
+            client.starttls(context=context)
+            for number in range(first, min(first + messages_per_connection, PLAIN_COUNT)):
+                client.sendmail("u@example.org", [f"u{number}@example.com"], contents[number])
+    cpu = time.process_time() - before
+    return Figure(PLAIN_COUNT / taken.wait(PLAIN_COUNT), cpu / PLAIN_COUNT * 1000)
