@@ -117,7 +117,7 @@ def test_whether_it_is_permanent(text: str, action: str, code: int, enhanced: st
 @pytest.mark.parametrize("piece", ["user ", "a", "not ", "mailbox host domain address message ", " ", "5"])
 def test_long_texts_take_no_time(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    started = time.perf_counter()
+    started = time.thread_time()
     classify(text, code=550)
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
     assert classify(" " * MAX_TEXT + "user unknown") == "unknown"

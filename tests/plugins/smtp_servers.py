@@ -68,12 +68,19 @@ def delivery(
 
 
 @asynccontextmanager
-async def transport(
-    config_dir: Path, *, shaper: Shaper | None = None, **settings: Any
-) -> AsyncIterator[NextHopTransport]:
+async def transport(config_dir: Path, **settings: Any) -> AsyncIterator[NextHopTransport]:
     """As [transports.relay] makes it, while its own work runs."""
+    async with shaped_transport(config_dir, Shaper(), **settings) as made:
+        yield made
+
+
+@asynccontextmanager
+async def shaped_transport(
+    config_dir: Path, limits: Shaper, /, **settings: Any
+) -> AsyncIterator[NextHopTransport]:
+    """The same, with others at the same next hops."""
     types = Smtp().transports() | Fail().transports()
-    network = a_network(shaper=shaper)
+    network = a_network(shaper=limits)
     made = make_transports(read_transports({"relay": settings}, types, config_dir), network)["relay"]
     assert isinstance(made, NextHopTransport)
     async with trio.open_nursery() as nursery:

@@ -18,7 +18,7 @@ from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
 from gateway_smtp.limits import LimitsSettings
 from tests.plugins.mx_hosts import MxHosts, mx_hosts, that
-from tests.plugins.smtp_servers import Server, delivery, results, serving, transport
+from tests.plugins.smtp_servers import Server, delivery, results, serving, shaped_transport
 
 DELIVERED = [("delivered", 250)]
 PLAINTEXT = {"type": "smtp", "host": "127.0.0.1", "tls": "none"}
@@ -132,7 +132,7 @@ async def test_so_many_connections_and_no_more(tmp_path: Path) -> None:
     shaper = shaper_of(connections=3)
     async with (
         serving() as server,
-        transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port) as relay,
+        shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port) as relay,
     ):
         outcomes = await deliver_all(relay, 30)
     assert results(outcomes) == DELIVERED * 30
@@ -145,7 +145,7 @@ async def test_messages_on_a_connection(tmp_path: Path) -> None:
     shaper = shaper_of(messages=2)
     async with (
         serving() as server,
-        transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port) as relay,
+        shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port) as relay,
     ):
         for _ in range(5):
             assert results(await relay.deliver(delivery())) == DELIVERED
@@ -156,7 +156,7 @@ async def test_a_rate(tmp_path: Path) -> None:
     shaper = shaper_of(per_minute=10, wait=1)
     async with (
         serving() as server,
-        transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port) as relay,
+        shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port) as relay,
     ):
         assert results(await relay.deliver(delivery("a@example.net", "b@example.net"))) == DELIVERED * 2
         [outcome] = await relay.deliver(delivery())
@@ -181,7 +181,7 @@ async def test_a_place_comes_free_however_an_attempt_ends(tmp_path: Path) -> Non
 
     async with (
         serving(server := Hanging(decide)),
-        transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port, keep={"idle": 0}) as relay,
+        shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port, keep={"idle": 0}) as relay,
     ):
         for refused in ("mail", "rcpt", "dot", "connect"):
             refuse[:] = [refused]
@@ -196,7 +196,7 @@ async def test_a_place_comes_free_however_an_attempt_ends(tmp_path: Path) -> Non
         assert results(await relay.deliver(delivery())) == DELIVERED
     share = await shaper.share(NextHop("", "127.0.0.1", "", server.port, ""))
     assert share.pace.open == 0
-    async with transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port) as nobody:
+    async with shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port) as nobody:
         assert results(await nobody.deliver(delivery())) == [("temporary", 0)]
     assert share.pace.open == 0
 
@@ -220,7 +220,7 @@ async def test_what_slows_down(tmp_path: Path, step: str, reply: Reply, slows: b
     said: list[Reply] = []
     async with (
         serving(Server(lambda asked, _: said[0] if said and asked == step else None)) as server,
-        transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port, keep={"idle": 0}) as relay,
+        shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port, keep={"idle": 0}) as relay,
     ):
         assert results(await relay.deliver(delivery())) == DELIVERED
         said.append(reply)
@@ -248,7 +248,7 @@ async def test_the_end_of_an_idle_connection_does_not(tmp_path: Path) -> None:
 
     async with (
         serving(Server(decide)) as server,
-        transport(tmp_path, shaper=shaper, **PLAINTEXT, port=server.port) as relay,
+        shaped_transport(tmp_path, shaper, **PLAINTEXT, port=server.port) as relay,
     ):
         for _ in range(2):
             assert results(await relay.deliver(delivery())) == DELIVERED

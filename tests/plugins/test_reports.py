@@ -331,13 +331,13 @@ class Turns(trio.abc.Instrument):
     """Measures the longest step of any task."""
 
     def __init__(self) -> None:
-        self.longest, self._started = 0.0, time.perf_counter()
+        self.longest, self._started = 0.0, time.thread_time()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._started = time.perf_counter()
+        self._started = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.longest = max(self.longest, time.perf_counter() - self._started)
+        self.longest = max(self.longest, time.thread_time() - self._started)
 
 
 async def longest_turn(hooks: Hooks, data: bytes) -> float:

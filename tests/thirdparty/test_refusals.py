@@ -62,7 +62,7 @@ REFUSALS = {
     "a transport type that no plugin has": (
         'sets = ["default", "localserve"]',
         '[transports.drop]\ntype = "maildrop"\ndirectory = "drop"',
-        "transports.drop.type: there is no transport type 'maildrop'; the plugins in use offer: smtp",
+        "transports.drop.type: there is no transport type 'maildrop'; the plugins in use offer: direct,",
     ),
 }
 
