@@ -100,5 +100,6 @@ class QueueScheduler:
             log.exception("attempt failed submission=%s", claims[0].message.submission_id)
         finally:
             self._places.leave(place, trio.current_time(), delivered=delivered)
-            if self._crowded:
+            # Somebody may have its place now, and what was not delivered may be due again soon.
+            if self._crowded or not delivered:
                 self._queued.set()

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import sqlalchemy as sa
 import trio
 
@@ -27,6 +28,7 @@ class Recorded:
     def __init__(self) -> None:
         self.begun, self.begin = trio.open_memory_channel[list[int]](100)
         self.end = [trio.Event() for _ in range(10)]
+        self.delivered = True
         self._count = 0
 
     async def run(self, claims: Sequence[Claimed]) -> bool:
@@ -34,7 +36,7 @@ class Recorded:
         self._count += 1
         self.begun.send_nowait([claimed.message.id for claimed in claims])
         await end.wait()
-        return True
+        return self.delivered
 
     async def next(self) -> list[int]:
         with trio.fail_after(POLL / 2):
@@ -77,5 +79,29 @@ async def test_a_place_that_is_left_while_a_claim_is_under_way_is_taken_at_once(
         assert await attempts.next() == [2]
 
         attempts.end[1].set()
+        stopping.set()
+        queued.set()
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_the_scheduler_looks_again_when_an_attempt_failed(tmp_path: Path, delivered: bool) -> None:
+    """Its message may be due again before the next look would be."""
+    clock, queued, attempts = ManualClock(), Wakeup(), Recorded()
+    attempts.delivered = delivered
+    async with Store.open(tmp_path, clock) as store, trio.open_nursery() as nursery:
+        watched = SlowAnswers(store)
+        scheduler = QueueScheduler(
+            "me", QueueSettings(), cast(Attempts, attempts), cast(Store, watched), clock, queued
+        )
+        await store.write(partial(queue.add, new=submission("u1@a.example"), now=clock.now()))
+        stopping = trio.Event()
+        await nursery.start(partial(scheduler.serve, stopping=stopping))
+        assert await attempts.next() == [1]
+        await trio.testing.wait_all_tasks_blocked(0.1)  # it waits for what comes
+        watched.answered = trio.Event()
+        attempts.end[0].set()
+        with trio.move_on_after(0.5):
+            await watched.answered.wait()
+        assert watched.answered.is_set() is not delivered
         stopping.set()
         queued.set()
