@@ -15,21 +15,12 @@ from itertools import chain, islice
 from gateway.mail.address import Address, AddressError
 from gateway.mail.bounce_class import FailureClass, classify, is_permanent
 from gateway.mail.headers import Headers, read_headers
-from gateway.mail.structure import Parsed, Part, parse
-from gateway.mail.transfer import decode
 
 MAX_RECIPIENTS = 1_000  # blocks of one notification; as many as a message of ours can have
-MAX_STATUS = 1_000_000  # octets of a delivery-status part that are read
-MAX_HEADER = 1_000_000  # octets of the returned message that are searched for its header
 MAX_TEXT = 2_000  # characters of a diagnostic
 MAX_GROUP = 32_000  # octets of one group of fields
 MAX_REPLIES = 50  # in a text
 MAX_VALUE = 1_000  # characters of any other value
-
-STATUS_TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
-_RETURNED_TYPES = frozenset(
-    {"message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers"}
-)
 
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\d)")
 _REPLY = re.compile(rf"([2-5]\d\d)(?!\d)(?:[ -]+#?({_STATUS.pattern}))?")
@@ -73,25 +64,6 @@ class DeliveryStatus:
     envelope_id: str  # Original-Envelope-Id, as it is written
     message_id: str  # of the message that came back, with its angle brackets
     recipients: tuple[RecipientStatus, ...]
-
-
-def read_dsn(data: bytes) -> DeliveryStatus | None:
-    """The notification in a message; None if it is none. Linear in the message's size."""
-    return find_dsn(parse(data))
-
-
-def find_dsn(parsed: Parsed) -> DeliveryStatus | None:
-    """The notification in a parsed message; None if it is none."""
-    root = parsed.root
-    if root.content_type != "multipart/report":
-        return None
-    status = next((part for part in root.parts if part.content_type in STATUS_TYPES), None)
-    if status is None:
-        return None
-    first, blocks = read_groups(_start(status, MAX_STATUS))
-    return about_message(
-        first, message_id=_returned_message_id(root), recipients=tuple(map(recipient_status, blocks))
-    )
 
 
 def decode_xtext(text: str) -> str:
@@ -189,21 +161,6 @@ def find_reply(text: str) -> tuple[int, str]:
     status = _STATUS_WITHIN.search(text)
     enhanced = status[1] if status is not None and (not first or status[1][0] == str(first)[0]) else ""
     return first, enhanced
-
-
-def _returned_message_id(root: Part) -> str:
-    """Of the returned message or header section (RFC 6522, 3: the third part)."""
-    for part in root.parts:
-        if part.content_type in _RETURNED_TYPES:
-            found = read_headers(_start(part, MAX_HEADER))[0].message_ids("Message-ID")
-            return found[0][:MAX_VALUE] if found else ""
-    return ""
-
-
-def _start(part: Part, maximum: int) -> bytes:
-    """The first of a part's body, decoded."""
-    # Quoted-printable may take three octets for one.
-    return decode(part.data[part.start : min(part.end, part.start + 3 * maximum)], part.encoding)[:maximum]
 
 
 # --- Values ---------------------------------------------------------------------------------------

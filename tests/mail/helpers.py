@@ -10,10 +10,20 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
+import trio
+
 from gateway.mail.address import Address
 from gateway.mail.compose import Draft, Mailbox
+from gateway.mail.dsn import DeliveryStatus
+from gateway.mail.report_source import read_source
+from gateway_reports import rfc3464
 
 DATE = datetime(2026, 11, 20, 10, 59, 58, tzinfo=UTC)
+
+
+def read_dsn(data: bytes) -> DeliveryStatus | None:
+    """What the gateway understands of a delivery status notification."""
+    return trio.run(rfc3464.read_report, read_source(data))
 
 
 def mailbox(address: str, name: str = "") -> Mailbox:

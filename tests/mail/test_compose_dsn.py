@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from gateway.mail.address import Address
 from gateway.mail.compose_dsn import MAX_TRANSCRIPT_LINES, DsnDraft, DsnRecipient, compose_dsn
-from gateway.mail.dsn import read_dsn
 from gateway.mail.reading import parse_header, parse_message
+from tests.mail.helpers import read_dsn
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 HEADER = b"From: mox@example.org\r\nSubject: hi\r\nMessage-ID: <1@example.org>\r\n"
