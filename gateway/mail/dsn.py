@@ -1,8 +1,8 @@
 """Reading delivery status notifications (RFC 3464; RFC 6533 for the global types). Never raises; bounded.
 
 What other servers write differs in many ways from the RFC: fields without their type, statuses with
-comments, addresses in angle brackets, text around the SMTP reply. What can be understood is. Where in a message
-the fields are is for those who call (gateway_reports).
+comments, addresses in angle brackets, text around the SMTP reply. What can be understood is. Where in a
+message the fields are is for those who call (gateway_reports).
 """
 
 from __future__ import annotations
