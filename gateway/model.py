@@ -307,7 +307,7 @@ class Earlier:
 
     id: int
     time: datetime  # when something was last known of it
-    success: bool
+    success: bool  # whatever a report says that anybody could have written
 
 
 # Who says that a delivery failed: an attempt of ours, or a delivery status notification that came back. A

@@ -166,6 +166,7 @@ class Reports:
             error=f"a report says {name}{_why(said)}: {outcome.error}",
             remote_mta=outcome.remote_mta,
             success=False if name == "failed" else None,
+            trusted=match.trusted,
             event=_event(name, match, account, now, error=outcome.error, dsn=True, outcome=outcome),
             suppress=entry,
         )

@@ -275,6 +275,7 @@ class Report:
     error: str = ""
     remote_mta: str = ""
     success: bool | None = None  # of a retired message, or of one that is being delivered; None: as it was
+    trusted: bool = True  # False: anybody could have said so; no later suppression rests on it
     retire: Retire | None = None
     event: EventDraft | None = None
     suppress: Suppress | None = None

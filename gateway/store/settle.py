@@ -78,6 +78,14 @@ _RETIRE = Statement(
     )
 )
 
+# In the history of a message: a report that cannot be forged says that it failed.
+_PROVEN = (
+    sa.select(attempt.c.id)
+    .where(attempt.c.message_id == _c.id, attempt.c.number == 0, attempt.c.success.is_(False))
+    .correlate(message)
+    .exists()
+)
+
 
 def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
     """Applies an attempt's result: the message is rescheduled or retired, and everybody concerned is told.
@@ -150,10 +158,11 @@ def latest_retired(
 ) -> tuple[Earlier, ...]:
     """The account's latest delivered or failed messages to an address, the newest first.
 
-    Those that were canceled or suppressed say nothing of the address and do not count.
+    Those that were canceled or suppressed say nothing of the address and do not count. A delivered one failed
+    only if a report that cannot be forged says so: else a stranger's bounces would count as failures.
     """
     rows = conn.execute(
-        sa.select(_c.id, _c.last_activity, _c.success)
+        sa.select(_c.id, _c.last_activity, sa.and_(_c.retired_as == "delivered", ~_PROVEN).label("success"))
         .where(
             _c.state == sa.literal_column("'retired'"),
             _c.account == account,
@@ -165,7 +174,7 @@ def latest_retired(
         .order_by(_c.last_activity.desc(), _c.id.desc())
         .limit(HISTORY)
     )
-    return tuple(Earlier(id=row.id, time=row.last_activity, success=row.success) for row in rows)
+    return tuple(Earlier(id=row.id, time=row.last_activity, success=bool(row.success)) for row in rows)
 
 
 # --- The parts ------------------------------------------------------------------------------------
@@ -182,7 +191,7 @@ def record(conn: sa.Connection, message_id: int, now: datetime, change: Report) 
         conn,
         new_attempt(message_id, 0, "done", 0, now, "")
         | {
-            "success": change.success,
+            "success": change.success if change.trusted else None,
             "code": change.code,
             "enhanced": change.enhanced,
             "error": change.error,

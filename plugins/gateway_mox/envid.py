@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from gateway import IncomingReport, QueuedMessage, ReportMatch, SentMessages, hookimpl
 from gateway.mail.dsn import decode_xtext
-from gateway_mox.recipients import by_recipient, complained
+from gateway_mox.recipients import by_recipient, complained, may_be_for
 
 
 @hookimpl
 async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[ReportMatch, ...] | None:
     """For each of the notification's recipients the message that had it.
 
-    Only an identifier that the gateway made, for one recipient alone, is trusted; it also says which message
-    is meant when an alias on the way made another recipient of it.
+    Only an identifier that the gateway made, for one recipient alone, is trusted. It also says which message
+    is meant when an alias on the way made another recipient of it; but that one's failure is not the
+    message's recipient's.
     """
-    said = report.feedback or report.dsn
-    if said is None or not said.envelope_id:
+    source = report.feedback or report.dsn
+    if source is None or not source.envelope_id:
         return None
     recipients = report.dsn.recipients if report.dsn is not None else ()
     # Some servers leave it encoded as it was on the wire.
-    for env_id in dict.fromkeys((said.envelope_id, decode_xtext(said.envelope_id))):
+    for env_id in dict.fromkeys((source.envelope_id, decode_xtext(source.envelope_id))):
         messages = await sent.find(env_id=env_id)
         if report.feedback is not None:
             about = complained(report.feedback, messages, "envid", _secret)
@@ -27,7 +28,8 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[Repo
                 return about
             continue
         if len(messages) == len(recipients) == 1 and _secret(messages[0]):
-            return (ReportMatch(messages[0].id, "envid", recipients[0], trusted=True),)
+            message, said = messages[0], recipients[0]
+            return (ReportMatch(message.id, "envid", said, may_be_for(message, said.addresses)),)
         found = by_recipient(recipients, messages)
         if found:
             return tuple(ReportMatch(m.id, "envid", one, _secret(m)) for one, m in found)

@@ -43,8 +43,20 @@ def complained(
 
 
 def is_for(message: QueuedMessage, addresses: Sequence[Address]) -> bool:
-    """Whether the message's recipient is one of these."""
-    return _key(message.recipient) in {_key(address) for address in addresses}
+    """Whether the message's recipient is one of these, itself or as its base address."""
+    own = {_key(message.recipient)}
+    if message.base_address:
+        own.add(_key(Address.parse(message.base_address)))
+    return not own.isdisjoint(_key(address) for address in addresses)
+
+
+def may_be_for(message: QueuedMessage, addresses: Sequence[Address]) -> bool:
+    """Whether what names these, or nobody, can be about the message's recipient.
+
+    A report on somebody else suppresses nobody, however it was matched: a forwarder's address failed, not the
+    one that the account sends to.
+    """
+    return not addresses or is_for(message, addresses)
 
 
 def _key(address: Address) -> tuple[str, str]:

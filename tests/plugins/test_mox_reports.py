@@ -63,13 +63,41 @@ def report(*addresses: str, **fields: Any) -> IncomingReport:
 
 @pytest.mark.parametrize(("from_id", "trusted"), [(SECRET, True), ("order-17", False)])
 async def test_fromid(from_id: str, trusted: bool) -> None:
-    given = report("anyone@example.com", details=("other", from_id))
+    given = report("You@example.net", details=("other", from_id))
     assert given.dsn is not None
     answer = await fromid.match_report(given, sent(from_id=from_id))
     assert answer == ReportMatch(1, "fromid", given.dsn.recipients[0], trusted)
     assert await fromid.match_report(report("you@example.net"), sent(from_id=from_id)) is None
     for details in ((), (from_id.upper(),), ("",)):
         assert await fromid.match_report(replace(given, details=details), sent(from_id=from_id)) is None
+
+
+@pytest.mark.parametrize(
+    ("addresses", "trusted"),
+    [
+        (("forwarded@example.com",), False),
+        (("forwarded@example.com", "you@example.net"), True),  # Final- and Original-Recipient
+        (("yo@example.net",), True),  # the base address
+        ((), True),  # named in no way that can be read
+    ],
+)
+async def test_what_differs_from_the_recipient_suppresses_nobody(
+    addresses: tuple[str, ...], trusted: bool
+) -> None:
+    """It is about the message all the same: a FromID is known to those only who got or carried it."""
+    block = RecipientStatus(action="failed", addresses=tuple(map(Address.parse, addresses)))
+    secrets = {
+        "from_id": SECRET,
+        "env_id": "E",
+        "env_id_origin": "recipient",
+        "base_address": "yo@example.net",
+    }
+    known = sent(**secrets)
+    given = report(details=(SECRET,), envelope_id="E")
+    assert given.dsn is not None
+    given = replace(given, dsn=replace(given.dsn, recipients=(block,)))
+    assert await fromid.match_report(given, known) == ReportMatch(1, "fromid", block, trusted)
+    assert await envid.match_report(given, known) == (ReportMatch(1, "envid", block, trusted),)
 
 
 async def test_fromid_without_one_recipient() -> None:
@@ -95,6 +123,7 @@ async def test_envid(secret: bool) -> None:
     # An alias on the way: only who has a secret can be believed that this is about the message.
     alias = await envid.match_report(report("alias@example.net", envelope_id="A+=B"), known)
     assert (alias is not None) is secret
+    assert alias is None or not alias[0].trusted
     assert await envid.match_report(report("you@example.net", envelope_id="other"), known) is None
     assert await envid.match_report(report("you@example.net"), sent()) is None
     assert await envid.match_report(a_report(), known) is None

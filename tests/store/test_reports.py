@@ -114,3 +114,14 @@ def test_who_is_told_of_everything_hears_of_the_delivery_too(conn: sa.Connection
     settled = settle.settle(conn, replace(change, event=replace(change.event, calls=calls)), at(1))
     assert len(settled.call_ids) == 1
     assert success(conn, message_id) is False
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_what_cannot_be_forged_counts_as_an_earlier_failure(conn: sa.Connection, trusted: bool) -> None:
+    (message_id,) = add(conn, recipient("jo@example.net"))
+    (claimed,) = claim(conn)
+    settle.settle(conn, delivered(claimed), at(1))
+    reports.add(conn, copies(), [[replace(report(message_id), trusted=trusted)]], at(2))
+    assert success(conn, message_id) is False
+    [earlier] = settle.latest_retired(conn, "shop", claimed.message.recipient, excluding=0)
+    assert (earlier.id, earlier.success) == (message_id, not trusted)

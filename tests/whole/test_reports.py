@@ -201,6 +201,29 @@ async def test_the_rule_of_three_counts_reports(gateway: Running) -> None:
         assert failed["Suppressing"] == (number == 2)
 
 
+async def test_the_rule_of_three_counts_no_report_that_could_be_forged(gateway: Running) -> None:
+    full = recipient_block("user@example.org", status="5.2.2", code="552 5.2.2 full")
+    for number in range(3):
+        item = await sent(gateway, auth=PLAIN, MessageID=f"<{number}@example.org>")
+        await report(gateway, item, dsn(full, message_id=item.message.message_id), to="mox@localhost")
+        await gateway.webhooks.event("failed", QueueMsgID=item.message.id, MatchedBy="messageid")
+        assert (await gateway.message(item.message.id))[0].success is False
+    item = await sent(gateway)
+    await report(gateway, item, dsn(full))
+    failed = await gateway.webhooks.event("failed", QueueMsgID=item.message.id, MatchedBy="fromid")
+    assert not failed["Suppressing"]
+    assert await suppressed(gateway) == []
+
+
+async def test_a_unique_address_and_somebody_else(gateway: Running) -> None:
+    """A forwarder's address failed: it is told, and the one that the account sends to is not suppressed."""
+    item = await sent(gateway)
+    await report(gateway, item, dsn(recipient_block("forwarded@example.com", code="550 5.1.1 no such user")))
+    failed = await gateway.webhooks.event("failed", MatchedBy="fromid")
+    assert (failed["QueueMsgID"], failed["SMTPCode"], failed["Suppressing"]) == (item.message.id, 550, False)
+    assert await suppressed(gateway) == []
+
+
 NOT_RECOGNIZED = {
     "an answer": (
         b"From: <x@example.org>\r\nAuto-Submitted: auto-replied\r\nSubject: away\r\n\r\nbye\r\n",
