@@ -1,8 +1,8 @@
 """Who an address belongs to, and whether a login is who it says.
 
-`Directory` is pure: addresses of the configuration to accounts. `Authenticator` checks passwords against
-what the store keeps of them, remembers the good ones for a short time (argon2 does six checks a second on
-a core), hands out what SCRAM needs, and makes a network that guesses wait, however it guesses.
+`Directory` is pure: addresses of the configuration to accounts. `Authenticator` checks passwords and API keys
+against what the store keeps of them, remembers the good ones for a short time (argon2 does six checks a
+second on a core), hands out what SCRAM needs, and makes a network that guesses wait, however it guesses.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
 import argon2
 import trio
 
+from gateway.api_keys import ApiKeys
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import GatewayError
 from gateway.mail.address import Address, AddressError
+from gateway.model import Scope
 from gateway.smtp import scram
 from gateway.store import credentials, facts
 from gateway.store.store import Store
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 SCRAM_ITERATIONS = 4096  # RFC 7677, section 4: at least this; argon2 guards the same password
 SALT = 16  # octets
 REMEMBER_SECONDS = 300.0  # how long a verified password is not verified again
+REMEMBER_KEY_SECONDS = 5.0  # the same for an API key: another process may have revoked it
 REMEMBER_LOGINS = 10_000
 UNKNOWN_KEY = "scram_unknown_key"  # the fact that salts of unknown logins are made from, at every start
 FAILURES_ALLOWED = 20  # of one network within a minute
@@ -58,6 +61,11 @@ class Login:
     account: str
     address: Address
     settings: AccountSettings
+    key: str = ""  # the name of the API key that was given for a password
+    scopes: frozenset[str] | None = None  # what it may do; None, as of a password: everything
+
+    def may(self, scope: Scope) -> bool:
+        return self.scopes is None or scope in self.scopes
 
 
 class Directory:
@@ -155,16 +163,21 @@ class Authenticator:
         # What an unknown login is checked against, so that it takes as long as a known one.
         self._nobody = _unknown_password(self._hasher)
         self._unknown_key = b""
+        self.keys = ApiKeys(store, clock, self._forget)
 
     async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
-        """The login's account. Raises BadCredentialsError, TooManyFailuresError, StoreError."""
-        now = self._clock.timestamp()
-        key = hmac.digest(self._key, f"{login}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
-        remembered = self._good.get(key)
-        if remembered is not None and now < remembered[1]:
-            return remembered[0]
+        """The login's account, by its password or an API key. Raises BadCredentialsError,
+        TooManyFailuresError, StoreError."""
+        given = self._digest("basic", login, password)
+        remembered = self._remembered(given)
+        if remembered is not None:
+            return remembered
         self.check_network(remote_ip)
         found = self._find(login)
+        key = await self.keys.find(password)
+        if key is not None and found is not None and key.account == found.account:
+            by_key = replace(found, key=key.name, scopes=key.scopes)
+            return self._remember(given, by_key, REMEMBER_KEY_SECONDS)
         stored = await self._stored(found)
         hashed = stored.argon2 if stored is not None else self._nobody
         if (
@@ -173,10 +186,25 @@ class Authenticator:
         ):
             self.failed(remote_ip)
             raise BadCredentialsError("no such login, or another password")
-        self._good[key] = (found, now + REMEMBER_SECONDS)
-        while len(self._good) > REMEMBER_LOGINS:
-            self._good.popitem(last=False)
-        return found
+        return self._remember(given, found, REMEMBER_SECONDS)
+
+    async def authenticate_key(self, text: str, remote_ip: str) -> Login:
+        """The account of an API key that came alone; the login is its first address. Raises as
+        `authenticate`."""
+        given = self._digest("key", text)
+        remembered = self._remembered(given)
+        if remembered is not None:
+            return remembered
+        self.check_network(remote_ip)
+        key = await self.keys.find(text)
+        account = self._directory.accounts.get(key.account) if key is not None else None
+        addresses = account.addresses if account is not None else ()
+        for address in addresses:
+            if key is not None and (found := self._find(str(address))) is not None:
+                by_key = replace(found, key=key.name, scopes=key.scopes)
+                return self._remember(given, by_key, REMEMBER_KEY_SECONDS)
+        self.failed(remote_ip)
+        raise BadCredentialsError("no such API key, or it has expired or was revoked")
 
     def check_network(self, remote_ip: str) -> None:
         """Raises TooManyFailuresError when nobody from there may try now."""
@@ -223,11 +251,27 @@ class Authenticator:
         credential = await trio.to_thread.run_sync(self._derive, account, password, limiter=self._threads)
         now = self._clock.now()
         await self._store.write(lambda conn: credentials.put(conn, credential, now))
-        for key in [key for key, (login, _) in self._good.items() if login.account == account]:
-            del self._good[key]
+        self._forget(account)
 
     async def has_password(self, account: str) -> bool:
         return await self._store.read(lambda conn: credentials.get(conn, account)) is not None
+
+    def _digest(self, *given: str) -> bytes:
+        return hmac.digest(self._key, "\0".join(given).encode("utf-8", "surrogatepass"), "sha256")
+
+    def _remembered(self, given: bytes) -> Login | None:
+        login, until = self._good.get(given, (None, 0.0))
+        return login if self._clock.timestamp() < until else None
+
+    def _remember(self, given: bytes, login: Login, seconds: float) -> Login:
+        self._good[given] = (login, self._clock.timestamp() + seconds)
+        while len(self._good) > REMEMBER_LOGINS:
+            self._good.popitem(last=False)
+        return login
+
+    def _forget(self, account: str) -> None:
+        for given in [given for given, (login, _) in self._good.items() if login.account == account]:
+            del self._good[given]
 
     def _find(self, login: str) -> Login | None:
         try:
@@ -285,6 +329,12 @@ def parse_basic(header: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return (user, password) if colon else None
+
+
+def parse_bearer(header: str) -> str | None:
+    """The token of an Authorization header (RFC 6750, section 2.1); None when it holds none."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _network(remote_ip: str) -> str:

@@ -220,7 +220,7 @@ async def serving(
             HoldRuleCommands(settings, holding),
             WebhookCommands(store, clock, calls),
             SuppressionCommands(settings, suppressions, clock),
-            AccountCommands(settings, authenticator),
+            AccountCommands(settings, authenticator, clock),
         )
 
         recoveries = (

@@ -10,7 +10,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -45,6 +45,10 @@ class Reject:
         if any(ord(c) < 32 or ord(c) == 127 for c in self.enhanced + self.reason):
             raise ValueError("Reject.enhanced and Reject.reason must not contain control characters")
 
+
+# What an API key of an account may do; a password can do everything.
+Scope = Literal["send", "read", "suppressions", "queue", "events"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 # --- Submission ----------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Logins over SMTP (RFC 4954): the SASL mechanisms, on top of `accounts.Authenticator`.
 
 SCRAM-SHA-256 (RFC 7677), with and without channel binding to TLS 1.3 (RFC 9266), PLAIN (RFC 4616) and LOGIN,
-which no RFC describes and many clients know. An unknown login and a wrong password get the same answer after
-the same time; each failure from a network makes its next one wait longer, until none is heard for a minute.
+which no RFC describes and many clients know. An API key is a password for PLAIN and LOGIN only: nothing is
+kept of it that SCRAM could use. An unknown login and a wrong password get the same answer after the same
+time; each failure from a network makes its next one wait longer, until none is heard for a minute.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LONGEST = 3.0  # seconds
 
 WRONG = Reply(535, "5.7.8", ("No such login, or another password",))
 MALFORMED = Reply(501, "5.5.2", ("The response is malformed",))
+OTHER_SCOPES = Reply(535, "5.7.8", ('This API key is not for sending; it has not the scope "send"',))
 UNAVAILABLE = Reply(454, "4.7.0", ("Logins can't be checked now, try again later",))
 
 
@@ -94,7 +96,8 @@ class _Password(abc.ABC):
             return MALFORMED
         if len(user) > MAX_NAME or len(password) > MAX_NAME:
             return MALFORMED
-        return await self._authenticator.authenticate(*given, self._peer)
+        login = await self._authenticator.authenticate(*given, self._peer)
+        return login if login.may("send") else OTHER_SCOPES
 
 
 class _Plain(_Password):

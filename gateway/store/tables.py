@@ -362,6 +362,21 @@ class CredentialRow(SQLModel, table=True):
     scram_server_key: bytes
 
 
+class ApiKeyRow(SQLModel, table=True):
+    """A key with which a program acts for an account. The key itself is nowhere."""
+
+    __tablename__ = "api_key"
+    __table_args__ = _options(sa.UniqueConstraint("digest"), sa.UniqueConstraint("account", "name"))
+    id: int = _id()
+    account: str
+    name: str
+    digest: bytes  # SHA-256 of the key
+    scopes: list[str] = _json()  # gateway.api_keys.Scope
+    created: datetime = _time()
+    expires: datetime | None = _time(null=True)
+    last_used: datetime | None = _time(null=True)  # to a minute
+
+
 class SentHourRow(SQLModel, table=True):
     """Recipients that an account sent to in one hour: 24-hour limits are sums over 25 rows."""
 
@@ -455,6 +470,7 @@ mailbox = table(MailboxRow)
 received = table(ReceivedRow)
 mailbox_usage = table(MailboxUsageRow)
 credential = table(CredentialRow)
+api_key = table(ApiKeyRow)
 sent_hour = table(SentHourRow)
 known_recipient = table(KnownRecipientRow)
 idempotency = table(IdempotencyRow)

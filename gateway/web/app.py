@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.accounts import parse_basic
+from gateway.accounts import parse_basic, parse_bearer
 from gateway.errors import GatewayError
 from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
 from gateway.web.api.calls import Call, Stream
@@ -94,17 +94,33 @@ class WebApp:
         # First, for a page of another site must not even be able to fail logins in its visitor's network.
         if is_cross_site(headers):
             raise HttpError(403, "calls from the pages of another site are refused")
-        credentials = parse_basic(headers.get(b"authorization", b"").decode("latin-1"))
-        if credentials is None:
-            raise BadCredentialsError(
-                "log in with HTTP basic authentication: an email address and a password"
-            )
-        remote_ip = (scope.get("client") or ("",))[0]
-        login = await self._services.accounts.authenticate(*credentials, remote_ip)
+        login = await self._login(scope, headers)
         method = self._methods.get(name)
         if method is None:
             raise HttpError(404, f"there is no such method; GET {self._base} lists them")
+        if not login.may(method.scope):
+            raise HttpError(403, f"{name} needs the scope {method.scope}; {_scopes(login)}")
         return login, method
+
+    async def _login(self, scope: Message, headers: Headers) -> Login:
+        """Raises BadCredentialsError, TooManyFailuresError, StoreError."""
+        given, accounts = headers.get(b"authorization", b"").decode("latin-1"), self._services.accounts
+        remote_ip = (scope.get("client") or ("",))[0]
+        if (key := parse_bearer(given)) is not None:
+            return await accounts.authenticate_key(key, remote_ip)
+        credentials = parse_basic(given)
+        if credentials is None:
+            raise BadCredentialsError(
+                "log in with HTTP basic authentication: an email address, and a password or an API key; or"
+                " with an API key as Bearer"
+            )
+        return await accounts.authenticate(*credentials, remote_ip)
+
+
+def _scopes(login: Login) -> str:
+    """What a login that may not do everything may do, for people."""
+    scopes = ", ".join(sorted(login.scopes or ())) or "none"
+    return f"the API key {login.key!a} has: {scopes}"
 
 
 def is_host(value: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +21,7 @@ from gateway.errors import ApiCode
 from gateway.mail import flags
 from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
 from gateway.mail.reading import parse_message
+from gateway.model import SCOPES
 from gateway.store import mailbox_listing, received
 from gateway.store.pages import MAX_PAGE
 from gateway.web.api import messages, models, send
@@ -100,6 +102,14 @@ def test_method(name: str) -> None:
     [curl] = code("sh", section)
     assert curl == curl_command(f"{ORIGIN}/webapi/v0/{name}", LOGIN, method.example_request) + "\n"
     assert f"[{name}](#{name.lower()})" in PAGE
+
+
+def test_scopes() -> None:
+    [rows] = tables(PARTS["API keys"])
+    found = {row["scope"].strip("`"): set(re.findall(r"\b[A-Z][A-Za-z]+\b", row["for"])) for row in rows}
+    assert list(found) == list(SCOPES)
+    for scope, methods in found.items():
+        assert methods - {"SMTP"} == {name for name, method in METHODS.items() if method.scope == scope}
 
 
 OBJECTS = {
@@ -294,6 +304,7 @@ async def test_every_curl_line_works(gateway: Running) -> None:
     for msg_id in (1, 2):  # the second is the one to delete
         await gateway.send("mox@localhost")
         await gateway.webhooks.incoming(msg_id)
+    key = await gateway.gateway.authenticator.keys.add("mox", "shop", SCOPES)
     there = f"http://localhost:{gateway.gateway.web_addresses[0].port}"
     assert {name for name, _ in CURL} >= {"README.md", "webapi.md", "localserve.md"}
     for name, line in CURL:
@@ -304,7 +315,12 @@ async def test_every_curl_line_works(gateway: Running) -> None:
             "curl ", "curl --silent --show-error --fail-with-body ", 1
         )
         done = await trio.run_process(
-            ["/bin/sh", "-c", command], cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False
+            ["/bin/sh", "-c", command],
+            cwd=ROOT,
+            env={**os.environ, "KEY": key},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
         )
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         answer = done.stdout.decode()

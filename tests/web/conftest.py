@@ -47,6 +47,15 @@ class FakeAccounts:
             raise BadCredentialsError("no such login, or another password")
         return Login(account, address, self._settings.accounts[account])
 
+    async def authenticate_key(self, text: str, remote_ip: str) -> Login:
+        """A key is "key:" and its scopes."""
+        self.asked.append(("", text, remote_ip))
+        name, _, scopes = text.partition(":")
+        if name != "key":
+            raise BadCredentialsError("no such API key")
+        ann = self._settings.accounts["ann"]
+        return Login("ann", ann.addresses[0], ann, "shop", frozenset(scopes.split(",")))
+
 
 class FakeSubmitter:
     def __init__(self) -> None:

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import PluginError, RejectedByPlugin, StoreBusy, StoreUnavailable, SubmissionRefused
+from gateway.model import SCOPES
 from gateway.web.api.body import BodyBudget
 from gateway.web.api.errors import BadRequest, HttpError
 from gateway.web.api.forms import MultipartReader, UrlencodedReader, percent_decode
+from gateway.web.api.methods import METHODS, Method
 
 GOOD = b'{"To":[{"Address":"bob@example.com"}],"Text":"x"}'
 
@@ -49,6 +51,24 @@ async def test_bad_credentials(api: Any, authorization: str | None) -> None:
     assert answer.status == 401
     assert answer.headers["www-authenticate"] == "Basic realm=webapi"
     assert not api.submitter.submitted
+
+
+async def test_a_bearer_token(api: Any) -> None:
+    headers = {"Authorization": "Bearer key:send"}
+    assert (await api.raw("Send", "application/json", GOOD, headers=headers)).status == 200
+    assert str(api.last.login) == "ann@example.org"
+    assert api.accounts.asked == [("", "key:send", "192.0.2.1")]
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+async def test_a_key_does_what_its_scopes_are_for(api: Any, method: Method) -> None:
+    others = ",".join(scope for scope in SCOPES if scope != method.scope)
+    answer = await api.call(method.name, {}, headers={"Authorization": f"Bearer key:{others}"})
+    assert answer.status == 403
+    assert answer.json["Message"].startswith(f"{method.name} needs the scope {method.scope}; ")
+    assert "the API key 'shop' has: " in answer.json["Message"]
+    answer = await api.call(method.name, {}, headers={"Authorization": f"Bearer key:{method.scope}"})
+    assert answer.status in (200, 400)
 
 
 async def test_a_large_body_is_not_read_before_the_login(api: Any) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.model import Scope
 from gateway.web.api import messages, models, send, suppression
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.jsontypes import Request, Response
@@ -25,6 +26,7 @@ class Method:
 
     name: str
     summary: str  # one sentence, for people
+    scope: Scope  # what an API key needs to call it
     request: type[Request]
     response: type[Response] | None
     handler: Callable[[Call, Any], Awaitable[Response | Stream]]
@@ -73,6 +75,7 @@ _BUILT_IN = (
     Method(
         name="Send",
         summary="Compose a message and queue it for each recipient. Once this has answered, nothing is lost.",
+        scope="send",
         request=models.SendRequest,
         response=models.SendResult,
         handler=send.send,
@@ -92,6 +95,7 @@ _BUILT_IN = (
     Method(
         name="SuppressionList",
         summary="The addresses that the account sends nothing to, by base address.",
+        scope="suppressions",
         request=models.Empty,
         response=models.SuppressionListResult,
         handler=suppression.suppression_list,
@@ -113,6 +117,7 @@ _BUILT_IN = (
     Method(
         name="SuppressionAdd",
         summary="Send nothing to an address from now on, nor to others with the same base address.",
+        scope="suppressions",
         request=models.SuppressionAddRequest,
         response=models.EmptyResult,
         handler=suppression.suppression_add,
@@ -122,6 +127,7 @@ _BUILT_IN = (
     Method(
         name="SuppressionRemove",
         summary="Send to an address again, from the next attempt on.",
+        scope="suppressions",
         request=models.SuppressionRequest,
         response=models.EmptyResult,
         handler=suppression.suppression_remove,
@@ -131,6 +137,7 @@ _BUILT_IN = (
     Method(
         name="SuppressionPresent",
         summary="Whether an address is suppressed, itself or by its base address.",
+        scope="suppressions",
         request=models.SuppressionRequest,
         response=models.SuppressionPresentResult,
         handler=suppression.suppression_present,
@@ -140,6 +147,7 @@ _BUILT_IN = (
     Method(
         name="MessageGet",
         summary="A received message as parsed: header, readable text, structure, and what is known about it.",
+        scope="read",
         request=models.MessageRequest,
         response=models.MessageGetResult,
         handler=messages.message_get,
@@ -151,6 +159,7 @@ _BUILT_IN = (
     Method(
         name="MessageRawGet",
         summary="A received message as it came, byte for byte.",
+        scope="read",
         request=models.MessageRequest,
         response=None,
         handler=messages.message_raw_get,
@@ -164,6 +173,7 @@ _BUILT_IN = (
     Method(
         name="MessagePartGet",
         summary="The decoded bytes of a MIME part, such as an attached file.",
+        scope="read",
         request=models.MessagePartRequest,
         response=None,
         handler=messages.message_part_get,
@@ -173,6 +183,7 @@ _BUILT_IN = (
     Method(
         name="MessageDelete",
         summary="Remove a message from its mailbox, for good.",
+        scope="read",
         request=models.MessageRequest,
         response=models.EmptyResult,
         handler=messages.message_delete,
@@ -182,6 +193,7 @@ _BUILT_IN = (
     Method(
         name="MessageFlagsAdd",
         summary="Set flags of a message: that it was read, what it is about.",
+        scope="read",
         request=models.MessageFlagsRequest,
         response=models.EmptyResult,
         handler=messages.message_flags_add,
@@ -191,6 +203,7 @@ _BUILT_IN = (
     Method(
         name="MessageFlagsRemove",
         summary="Take flags of a message away.",
+        scope="read",
         request=models.MessageFlagsRequest,
         response=models.EmptyResult,
         handler=messages.message_flags_remove,
@@ -200,6 +213,7 @@ _BUILT_IN = (
     Method(
         name="MessageMove",
         summary="Put a message into another mailbox of the account.",
+        scope="read",
         request=models.MessageMoveRequest,
         response=models.EmptyResult,
         handler=messages.message_move,
@@ -209,6 +223,7 @@ _BUILT_IN = (
     Method(
         name="MessageList",
         summary="The messages of the account that match, the newest first, page by page.",
+        scope="read",
         request=models.MessageListRequest,
         response=models.MessageListResult,
         handler=messages.message_list,

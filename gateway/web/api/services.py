@@ -21,6 +21,9 @@ class Accounts(Protocol):
     async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
         """Raises BadCredentialsError, TooManyFailuresError, StoreError."""
 
+    async def authenticate_key(self, text: str, remote_ip: str) -> Login:
+        """An API key alone. Raises the same."""
+
 
 class Directory(Protocol):
     def may_send_from(self, account: str, address: Address) -> bool:
