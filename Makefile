@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Mail clients that the tests submit with: Debian's names of the packages, and of their programs.
-SYSTEM := curl swaks msmtp
+# Mail clients that the tests submit with, as packages of Debian: swaks can speak TLS only with the module beside it.
+SYSTEM := curl swaks libnet-ssleay-perl msmtp
 
 .PHONY: help run system test check format bench bench-reports soak clean
 
@@ -20,11 +20,12 @@ $(READY): pyproject.toml
 run: $(READY)    ## run a local gateway for development (Ctrl-C stops it)
 	$(BIN)/gateway localserve
 
-system:          ## install the mail clients that the tests use (as root, on Debian), or say what is missing
-	@missing=""; for program in $(SYSTEM); do \
-	  command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+system:          ## install what the tests need of the system (as root, on Debian), or say what is missing
+	@command -v dpkg-query >/dev/null || { echo "not Debian: install yourself what these are: $(SYSTEM)"; exit 0; }; \
+	missing=""; for package in $(SYSTEM); do \
+	  dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	if [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	else echo "missing:$$missing; install them, as in: apt-get install$$missing" >&2; exit 1; fi
 
