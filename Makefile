@@ -30,7 +30,7 @@ system:          ## install what the tests need of the system (as root, on Debia
 	else echo "missing:$$missing; install them, as in: apt-get install$$missing" >&2; exit 1; fi
 
 test: $(READY)   ## run all tests (they need what `make system` installs)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 check: $(READY) system ## format, lint, types and tests: what continuous integration runs
 	$(BIN)/ruff format --check gateway plugins tests benchmarks

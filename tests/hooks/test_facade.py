@@ -45,7 +45,7 @@ from tests.hooks.helpers import (
 )
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=str)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
 def test_each_hook_has_a_documented_method_with_its_arguments(spec: Any) -> None:
     assert inspect.getdoc(getattr(HookSpecs, spec.name))
     if spec.verb is Verb.ALL:

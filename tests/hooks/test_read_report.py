@@ -57,7 +57,7 @@ async def test_good_answers(answer: Any, caplog: pytest.LogCaptureFixture) -> No
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("answer", BAD, ids=str)
+@pytest.mark.parametrize("answer", BAD, ids=range(len(BAD)))
 async def test_bad_answers(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The next plugin is asked."""
     hooks = load({"reader": Reader(answer), "next": Reader(AutomaticReply("next"))})

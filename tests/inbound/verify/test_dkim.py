@@ -166,6 +166,7 @@ def test_a_length_is_a_failure() -> None:
         (record().replace(b"v=DKIM1; ", b""), ("pass", "")),
         (b"v=DKIM1; v=DKIM1; p=AAAA", ("permerror", "v= is there twice")),
     ],
+    ids=range(14),
 )
 def test_key_records(key_record: bytes, wanted: tuple[str, str]) -> None:
     assert only(verify(signed(), key_record)) == wanted
