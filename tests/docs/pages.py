@@ -8,9 +8,9 @@ from tests.thirdparty.page import code, sections, tables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-# Plugin authors' page has its own tests (tests/thirdparty).
+# Plugin authors' pages have tests of their own, too (tests/thirdparty).
 PAGES = sorted(
-    [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("examples/**/*.md")]
+    [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("examples/**/*.md")]
 )
 
 

