@@ -17,7 +17,7 @@ from typing import Literal
 from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
-from gateway.errors import Stale, StoreBusy, SubmissionRefused
+from gateway.errors import OverQuota, Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address, AddressError
 from gateway.model import EnvIdOrigin, Submission
@@ -84,6 +84,7 @@ class Submitted:
     """Whom the message was queued for, in the submission's order, as the plugins left it."""
 
     recipients: tuple[QueuedRecipient, ...]
+    over_quota: bool = False  # the account's mailboxes have no room for the copy of it that was wanted
 
 
 class Submitter:
@@ -119,6 +120,9 @@ class Submitter:
             if new.sent_copy is not None:
                 contents.append(await self._store.content.put(new.sent_copy))
             change, ids = await self._queue_it(stages, submission, new, account, contents)
+            over_quota = new.sent_copy is not None and change.sent_copy is None
+            if over_quota:
+                await self._store.content.discard(contents[1])
         except BaseException:
             for stored in contents:
                 await self._store.content.discard(stored)
@@ -135,7 +139,8 @@ class Submitter:
             tuple(
                 QueuedRecipient(recipient.address, message_id, recipient.from_id)
                 for recipient, message_id in zip(change.recipients, ids, strict=True)
-            )
+            ),
+            over_quota,
         )
 
     async def _queue_it(
@@ -146,7 +151,10 @@ class Submitter:
         account: AccountSettings,
         contents: Sequence[StoredBytes],
     ) -> tuple[NewMessages, tuple[int, ...]]:
-        """Decide what to hold, and write it all, unless the hold rules changed in between."""
+        """Decide what to hold, and write it all, unless the hold rules changed in between.
+
+        A copy for the mailbox Sent that there is no room for is left out; the message goes out nevertheless.
+        """
         bases = [await base_address(stages, recipient) for recipient in submission.recipients]
         from_ids = self._from_ids(submission, account)
         for _ in range(DECIDE_AGAIN):
@@ -161,6 +169,8 @@ class Submitter:
                 # Before the write and not after it: so the claim that follows joins its transaction.
                 self._queued()
                 return change, await self._store.write(write, size=sum(stored.size for stored in contents))
+            except OverQuota:
+                contents = contents[:1]
             except Stale:
                 await self._holding.refresh()
         raise StoreBusy("hold rules keep changing; try again")
@@ -249,7 +259,7 @@ class Submitter:
             max_first_time=_limit(
                 account.max_first_time_recipients_per_day, DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY
             ),
-            sent_copy=_sent(submission, contents[1]) if len(contents) > 1 else None,
+            sent_copy=_sent(submission, contents[1], account) if len(contents) > 1 else None,
         )
 
 
@@ -293,7 +303,7 @@ def _submission(new: NewSubmission) -> Submission:
     )
 
 
-def _sent(submission: Submission, copy: StoredBytes) -> NewReceived:
+def _sent(submission: Submission, copy: StoredBytes, account: AccountSettings) -> NewReceived:
     """The copy for the account's Sent mailbox. Nobody is told of it."""
     return NewReceived(
         content=copy,
@@ -306,6 +316,7 @@ def _sent(submission: Submission, copy: StoredBytes) -> NewReceived:
                 msg_from=str(submission.header_from),
                 message_id=submission.message_id,
                 subject=submission.subject,
+                quota=account.quota,
             ),
         ),
     )

@@ -17,6 +17,7 @@ import trio
 from gateway.clock import ManualClock
 from gateway.store import call_listing, usage
 from gateway.store.call_listing import CallFilter
+from gateway.store.listing import Filter
 from gateway.store.tables import webhook_call
 from tests.commands import PATIENCE
 from tests.running import Receiver, Running, running
@@ -152,3 +153,28 @@ async def test_a_full_account(tmp_path: Path, webhooks: Receiver) -> None:
         assert await sent("mox@localhost", size=5_000, declared=True) == [full]
         await gateway.call("MessageDelete", {"MsgID": listed[-1]["MsgID"]})
         assert (await sent("mox@localhost", size=5_000, declared=True))[-1] == ok
+
+
+@pytest.mark.parametrize("text", ["hi", "line\n" * 100_000], ids=["small", "in a file"])
+async def test_no_room_for_a_copy_in_sent(tmp_path: Path, webhooks: Receiver, text: str) -> None:
+    """The message goes out all the same."""
+
+    def with_quota(raw: dict[str, Any]) -> None:
+        raw["accounts"]["mox"]["quota"] = 50
+
+    async with running(tmp_path, webhooks, change=with_quota) as gateway:
+        request = {"To": [{"Address": "user@example.org"}], "Text": text}
+        answer = await gateway.api.post("Send", json=request | {"SaveSent": True})
+        assert (answer.status_code, answer.json()["Code"]) == (400, "sentOverQuota")
+        assert "was queued nevertheless" in answer.json()["Message"]
+        [item] = await gateway.messages()
+        assert (await gateway.call("MessageList", {}))["Messages"] == []
+        await gateway.call("Send", request)
+        assert len(await gateway.messages()) == 2
+
+        async def files() -> int:
+            content = gateway.gateway.settings.data_dir / "content"
+            return sum(path.is_file() for path in content.rglob("*"))
+
+        await gateway.gateway.operations.drop(Filter(), "")
+        await gateway.until(files, 0)

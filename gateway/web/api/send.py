@@ -28,7 +28,7 @@ from gateway.mail.compose import (
 from gateway.mail.fields import FieldError, check_text
 from gateway.web.api import models
 from gateway.web.api.calls import Call, FilePart
-from gateway.web.api.errors import protocol_error
+from gateway.web.api.errors import BadRequest, protocol_error
 from gateway.web.api.services import NewSubmission
 
 MAX_RECIPIENTS = 1000
@@ -105,6 +105,12 @@ async def send(call: Call, request: models.SendRequest) -> models.SendResult:
             sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
         )
     )
+    if submitted.over_quota:
+        raise BadRequest(
+            "sentOverQuota",
+            "SaveSent: your mailboxes are full, so no copy is in Sent; the message was queued nevertheless:"
+            " do not send it again",
+        )
     as_given = {
         mailbox.address: entry.Address
         for mailbox, entry in zip((*to, *cc, *bcc), (*request.To, *request.CC, *request.BCC), strict=True)
