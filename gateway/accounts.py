@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
+from typing import TypeVar
 
 import argon2
 import trio
@@ -30,6 +31,8 @@ from gateway.store import credentials, facts
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SCRAM_ITERATIONS = 4096  # RFC 7677, section 4: at least this; argon2 guards the same password
 SALT = 16  # octets
@@ -79,20 +82,31 @@ class Directory:
             for name, account in settings.accounts.items()
             for address in account.addresses
         }
+        self._aliases = {
+            _folded(Address.parse(f"{alias}@{domain}")): accounts
+            for domain, of_domain in settings.domains.items()
+            for alias, accounts in of_domain.aliases.items()
+        }
+        self._postmaster = settings.postmaster
+        self._hostname = settings.hostname
 
     def owner(self, address: Address) -> str | None:
         """The account that has this address, itself or before a catchall separator of its domain."""
+        return self._find(self._exact, address)
+
+    def _find(self, known: Mapping[Address, T], address: Address) -> T | None:
+        """What is known of an address, or else of it cut at a catchall separator."""
         folded = _folded(address)
         domain = self._domains.get(folded.domain)
         if domain is None:
             return None
-        found = self._exact.get(folded)
+        found = known.get(folded)
         if found is not None:
             return found
         for separator in domain.catchall_separator:
             localpart, cut, _ = folded.localpart.partition(separator)
             if cut and localpart:
-                found = self._exact.get(Address(localpart, folded.domain))
+                found = known.get(Address(localpart, folded.domain))
                 if found is not None:
                     return found
         return None
@@ -110,12 +124,26 @@ class Directory:
     def may_send_from(self, account: str, address: Address) -> bool:
         return self.owner(address) == account
 
-    def recipient(self, address: Address) -> str | None:
-        """The account that mail for this address is delivered to; None when nobody has it."""
+    def recipients(self, address: Address) -> tuple[str, ...]:
+        """The accounts that mail for this address is delivered to; none when nobody has it.
+
+        Its owner, else those of an alias, else postmaster's, else its domain's catchall account.
+        """
         found = self.owner(address)
-        if found is None and (domain := self._domains.get(address.domain)) is not None:
-            found = domain.catchall_account or None
-        return found
+        if found is not None:
+            return (found,)
+        aliased = self._find(self._aliases, address)
+        if aliased is not None:
+            return tuple(dict.fromkeys(aliased))
+        if self._postmaster and self.is_postmaster(address):
+            return (self._postmaster,)
+        domain = self._domains.get(address.domain)
+        return (domain.catchall_account,) if domain is not None and domain.catchall_account else ()
+
+    def is_postmaster(self, address: Address) -> bool:
+        """Whether it is postmaster, in any case, of a domain of ours or of our host (RFC 5321, 4.5.1)."""
+        ours = address.domain in self._domains or address.domain == self._hostname
+        return ours and address.localpart.casefold() == "postmaster"
 
     def separators(self, domain: str) -> tuple[str, ...]:
         """A domain's catchall separators; none for one that is not configured."""

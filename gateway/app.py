@@ -183,7 +183,7 @@ async def serving(
         )
         sender = WebhookSender(owner, settings, hooks, client, store, clock, called, offload)
         teller = EventTeller(settings, hooks, store, offload, happened)
-        mailboxes = Mailboxes(store)
+        mailboxes = Mailboxes(settings, store)
         suppressions = SuppressionLists(hooks, store, clock)
         web = WebApp(
             Services(

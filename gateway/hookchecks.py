@@ -21,7 +21,7 @@ from gateway.model import Reject, ReportMatch, RetryAt, Submission, Suppress, Tr
 MAX_REASON = 2000  # characters of a GiveUp, Suppress or ReportMatch
 MAX_BY = 100  # characters of a ReportMatch
 MAX_MATCHES = 1000  # of one report
-MAX_MAILBOX = 200  # characters of an Accept
+MAX_MAILBOX = 200  # characters of a mailbox's name
 MAX_CONTENT_TYPE = 255  # characters
 MAX_KEY = 255  # characters of Limits
 MAX_LIMIT = 1_000_000  # of each kind
@@ -225,10 +225,19 @@ def match_report(answer: Any, *_: object) -> str:
 def receive_policy(answer: Any, *_: object) -> str:
     if isinstance(answer, Reject):
         return ""
-    name = answer.mailbox
-    if _is_text(name) and len(name) <= MAX_MAILBOX and name.isprintable() and name == name.strip():
+    if _is_mailbox(answer.mailbox):
         return ""
     return f"an Accept whose mailbox is not printable text of at most {MAX_MAILBOX} characters"
+
+
+def mailbox(answer: Any, *_: object) -> str:
+    if answer and _is_mailbox(answer):
+        return ""
+    return f"a mailbox that is not printable text of 1 to {MAX_MAILBOX} characters"
+
+
+def _is_mailbox(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_MAILBOX and name.isprintable() and name == name.strip()
 
 
 def webhook(answer: Any, *_: object) -> str:

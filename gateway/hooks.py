@@ -148,6 +148,14 @@ class Stages(_Asked):
         )
         return (answer,) if isinstance(answer, ReportMatch) else answer or ()
 
+    async def mailbox(
+        self, *, reception: Reception, account: str, recipient: Address, chosen: str
+    ) -> str | None:
+        """Where a message goes; None when nobody says."""
+        calls = self._table.get("mailbox")
+        answer: str | None = await first(calls, reception, account, recipient, chosen) if calls else None
+        return answer
+
     async def event(self, *, event: Event | IncomingEvent) -> None:
         """Tells all observers."""
         calls = self._table.get("event")

@@ -507,6 +507,28 @@ class HookSpecs(Protocol):
         A failure: 451, and the client tries again.
         """
 
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=str,
+        check=hookchecks.mailbox,
+    )
+    def mailbox(
+        self, reception: Reception, account: str, recipient: Address, chosen: str, settings: Any
+    ) -> str | None:
+        """Chooses the mailbox of a message that is taken.
+
+        Called for each account that a message goes to, after `receive_policy` and before it is stored.
+        `reception` is of the step "data". `recipient`: the one of its recipients that is the account's.
+        `chosen`: where the message goes if nobody says otherwise, which is the mailbox of `receive_policy`,
+        else the Inbox. Answer the name of a mailbox, which is made if it is missing; None leaves it to the
+        next plugin.
+
+        A failure: 451, and the client tries again.
+        """
+
 
 SPECS: Mapping[str, Spec] = {
     name: getattr(function, _SPEC) for name, function in vars(HookSpecs).items() if hasattr(function, _SPEC)

@@ -19,6 +19,7 @@ from gateway.mail.fields import FieldError, check_text
 from gateway.model import EventName, RouteRule
 
 DIRECT = "direct"  # the transport that needs no table, and takes what no route matches
+MAX_MAILBOX = 200  # characters of a mailbox's name
 MAX_MESSAGE_SIZE = 25 * 1024 * 1024  # bytes; what large providers accept, base64 included
 
 
@@ -109,6 +110,12 @@ def _text(value: str) -> str:
     return value
 
 
+def _mailbox(value: str) -> str:
+    if not value or len(value) > MAX_MAILBOX or not value.isprintable() or value != value.strip():
+        raise ValueError(f"{value!a} is no name of a mailbox: 1 to {MAX_MAILBOX} printable characters")
+    return value
+
+
 def _header_value(value: str) -> str:
     if not (value.isascii() and value.isprintable()):
         raise ValueError("must be printable ASCII, as it goes into a header")
@@ -146,6 +153,7 @@ HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 IpAddresses = Annotated[tuple[Annotated[str, AfterValidator(_ip)], ...], BeforeValidator(_tuple)]
 Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
+Mailboxes = Annotated[tuple[Annotated[str, AfterValidator(_mailbox)], ...], BeforeValidator(_tuple)]
 Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
 Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], BeforeValidator(_tuple)]
 Events = Annotated[tuple[EventName, ...], BeforeValidator(_tuple)]
@@ -164,6 +172,9 @@ class SmtpSettings(Section):
     max_connections_per_network: Positive = 100  # IPv4 /24, IPv6 /64
     command_timeout: Seconds = 300.0  # RFC 5321, 4.5.3.2.7
     verify: bool = True  # SPF, DKIM and DMARC of each message
+    # The account that gets mail for postmaster of any domain here, unless that address is somebody's (RFC
+    # 5321, 4.5.1), and notices about mail whose account is gone. Empty: the first of [accounts].
+    postmaster: str = ""
     # For development: the account that gets mail for addresses that nobody has. Empty: 550 5.1.1.
     unknown_recipients: str = ""
 
@@ -307,6 +318,7 @@ class Route(Section):
 
 
 Routes = Annotated[tuple[Route, ...], BeforeValidator(_tuple)]
+AccountNames = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=100)]
 
 
 class DomainSettings(Section):
@@ -315,6 +327,8 @@ class DomainSettings(Section):
     disabled: bool = False
     catchall_separator: Separators = ()  # such as "+": the localpart is cut there to find the account
     catchall_account: str = ""  # gets mail for this domain's other addresses
+    # Localparts of addresses for which each of these accounts gets a copy. Nobody logs in with them.
+    aliases: Mapping[str, AccountNames] = {}
     plugin_set: str = ""  # instead of the gateway's, for the stages of account scope
     routes: Routes = ()
 
@@ -345,6 +359,7 @@ class AccountSettings(Section):
     max_messages_per_day: Annotated[int, Field(ge=-1)] = 0
     max_first_time_recipients_per_day: Annotated[int, Field(ge=-1)] = 0
     quota: Annotated[int, Field(ge=0)] = 0  # bytes in its mailboxes; 0: any number
+    mailboxes: Mailboxes = ()  # of its own, beside those that every account has
     keep_retired_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
     keep_webhooks_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
 
@@ -401,6 +416,8 @@ class Settings(Section):
                 self._check_from_ids(name, account)
         wanted = [(f"domains.{d!r}.catchall_account", s.catchall_account) for d, s in self.domains.items()]
         wanted.append(("smtp.unknown_recipients", self.smtp.unknown_recipients))
+        wanted.append(("smtp.postmaster", self.smtp.postmaster))
+        wanted += self._check_aliases(owner)
         for where, account_name in wanted:
             if account_name and account_name not in self.accounts:
                 raise ValueError(
@@ -413,6 +430,30 @@ class Settings(Section):
                         f"{where}[{number}].transport: there is no [transports.{rule.transport}]; add it"
                     )
         return self
+
+    @property
+    def postmaster(self) -> str:
+        """The account that gets mail for postmaster; "" if there is no account at all."""
+        return self.smtp.postmaster or next(iter(self.accounts), "")
+
+    def _check_aliases(self, owner: Mapping[tuple[str, str], str]) -> list[tuple[str, str]]:
+        """Each alias is an address, and nobody's; the accounts that aliases name."""
+        named = []
+        for domain, settings in self.domains.items():
+            seen: set[str] = set()
+            for alias, accounts in settings.aliases.items():
+                where = f"domains.{domain!r}.aliases.{alias!a}"
+                try:
+                    address = Address.parse(f"{alias}@{domain}")
+                except AddressError as exc:
+                    raise ValueError(f"{where}: {exc}; write what stands before the @") from None
+                folded = address.localpart.casefold()
+                if (folded, domain) in owner or folded in seen:
+                    whose = owner.get((folded, domain), "another alias")
+                    raise ValueError(f"{where}: {address} is {whose}'s already")
+                seen.add(folded)
+                named += [(where, account) for account in accounts]
+        return named
 
     def all_routes(self) -> Iterator[tuple[str, tuple[Route, ...]]]:
         """The routes of the gateway, of domains and of accounts, with where they are."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from gateway.config.settings import Settings
 from gateway.errors import NotVisible
 from gateway.model import Content, ReceivedMessage
 from gateway.store import mailbox_listing, received
@@ -10,8 +13,13 @@ from gateway.store.store import Store
 
 
 class Mailboxes:
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._accounts, self._store = settings.accounts, store
+
+    def _standing(self, account: str) -> Collection[str]:
+        """The mailboxes that an account has before anything is in them."""
+        settings = self._accounts.get(account)
+        return received.STANDARD.union(settings.mailboxes if settings is not None else ())
 
     async def get(self, account: str, msg_id: int) -> tuple[ReceivedMessage, Content]:
         """A message and its content. Raises NotVisible, StoreError."""
@@ -43,7 +51,8 @@ class Mailboxes:
 
     async def move(self, account: str, msg_id: int, mailbox: str) -> bool:
         """False if the account has no such mailbox. Raises NotVisible, StoreError."""
-        moved = await self._store.write(lambda conn: received.move(conn, account, msg_id, mailbox))
+        standing = self._standing(account)
+        moved = await self._store.write(lambda conn: received.move(conn, account, msg_id, mailbox, standing))
         if moved is False:
             raise _not_visible(msg_id)
         return moved is not None
@@ -56,8 +65,11 @@ class Mailboxes:
         None if the account has no such mailbox. Raises ValueError for a cursor that no page ended with;
         StoreError.
         """
+        standing = self._standing(account)
         return await self._store.read(
-            lambda conn: mailbox_listing.page(conn, account, wanted, cursor=cursor, maximum=maximum)
+            lambda conn: mailbox_listing.page(
+                conn, account, wanted, cursor=cursor, maximum=maximum, standing=standing
+            )
         )
 
 

@@ -81,13 +81,14 @@ class Receiver:
             address = self.local(recipient)
         except AddressError as exc:
             return Reply(501, "5.1.3", (str(exc),))
-        if self.directory.domain_disabled(address.domain):
+        # Postmaster hears of what is wrong with a domain while it is disabled, too.
+        if self.directory.domain_disabled(address.domain) and not self.directory.is_postmaster(address):
             return Reply(450, "4.2.1", ("Mail for this domain is not taken at the moment",))
-        account = self.account_of(address)
-        if account is None:
+        accounts = self.accounts_of(address)
+        if not accounts:
             return Reply(550, "5.1.1", ("There is no such address here",))
         try:
-            if not await self._has_room(account, envelope.size):
+            if not await self._has_room(accounts, envelope.size):
                 return FULL
         except StoreError as exc:
             return reply_to(exc)
@@ -96,15 +97,19 @@ class Receiver:
     async def open_data(self, session: Session, envelope: Envelope) -> _Incoming:
         return _Incoming(self, session, envelope)
 
-    def account_of(self, address: Address) -> str | None:
-        return self.directory.recipient(address) or self.settings.smtp.unknown_recipients or None
+    def accounts_of(self, address: Address) -> tuple[str, ...]:
+        unknown = self.settings.smtp.unknown_recipients
+        return self.directory.recipients(address) or ((unknown,) if unknown else ())
 
-    async def _has_room(self, account: str, declared: int | None) -> bool:
-        """For a message of the declared size, or else of any."""
-        quota = self.settings.accounts[account].quota
-        if not quota:
+    async def _has_room(self, accounts: Sequence[str], declared: int | None) -> bool:
+        """Whether one of them has, for a message of the declared size, or else of any."""
+        quotas = [(account, self.settings.accounts[account].quota) for account in accounts]
+        if not all(quota for _, quota in quotas):
             return True
-        return await self.store.read(lambda conn: usage.has_room(conn, account, declared or 1, quota))
+        size = declared or 1
+        return await self.store.read(
+            lambda conn: any(usage.has_room(conn, account, size, quota) for account, quota in quotas)
+        )
 
     async def _policy(
         self, step: Step, session: Session, envelope: Envelope, recipient: Mailbox | None = None
@@ -179,12 +184,13 @@ class _Incoming:
 
     async def commit(self) -> Reply:
         """Everything that decides, then the store; only then 250."""
+        receiver = self._receiver
         try:
             failed = await self.write(b"")  # an empty message has a spool too
             if failed is not None:
                 return failed
             section = self._section()
-            header = await self._receiver.offload.run_beside(
+            header = await receiver.offload.run_beside(
                 len(section), parse_header, section, null_sender=self._sender is None
             )
             if header.received > MAX_RECEIVED:
@@ -192,11 +198,16 @@ class _Incoming:
                     554, "5.4.6", (f"More than {MAX_RECEIVED} Received headers: this message loops",)
                 )
             stored, auth = await self._finish()
-            answer = await self._policy(section, stored, auth)
+            owners = self._owners()
+            reception = self._reception(section, stored, auth)
+            answer = await receiver.ask_policy(reception)
             if isinstance(answer, Reply):
                 self._log_refusal(answer, auth)
                 return answer
-            return await self._store(header, stored, auth, answer.mailbox or INBOX)
+            mailboxes = [
+                await self._mailbox(reception, *owner, chosen=answer.mailbox or INBOX) for owner in owners
+            ]
+            return await self._store(header, stored, auth, owners, mailboxes)
         except Exception as exc:
             return reply_to(exc)
         finally:
@@ -223,13 +234,16 @@ class _Incoming:
         auth = await self._unverified.results(client)
         return await self._spool.finish(self._trace() + self._unverified.head(auth, client)), auth
 
-    async def _policy(self, section: bytes, stored: StoredBytes, auth: AuthResults | None) -> Reply | Accept:
-        receiver = self._receiver
-        if not receiver.hooks.gateway.has("receive_policy"):
-            return Accept()
-        reception = receiver.reception("data", self._session, self._envelope)
-        content = receiver.store.content.open(stored)
-        return await receiver.ask_policy(replace(reception, header=section, content=content, auth=auth))
+    def _reception(self, section: bytes, stored: StoredBytes, auth: AuthResults | None) -> Reception:
+        """The whole message, for plugins."""
+        reception = self._receiver.reception("data", self._session, self._envelope)
+        content = self._receiver.store.content.open(stored)
+        return replace(reception, header=section, content=content, auth=auth)
+
+    async def _mailbox(self, reception: Reception, account: str, recipient: Address, *, chosen: str) -> str:
+        stages = self._receiver.hooks.for_account(account)
+        said = await stages.mailbox(reception=reception, account=account, recipient=recipient, chosen=chosen)
+        return said or chosen
 
     def _log_refusal(self, reply: Reply, auth: AuthResults | None) -> None:
         log.info(
@@ -243,7 +257,12 @@ class _Incoming:
         )
 
     async def _store(
-        self, header: ParsedHeader, stored: StoredBytes, auth: AuthResults | None, mailbox: str
+        self,
+        header: ParsedHeader,
+        stored: StoredBytes,
+        auth: AuthResults | None,
+        owners: Sequence[tuple[str, Address]],
+        mailboxes: Sequence[str],
     ) -> Reply:
         receiver = self._receiver
         arrived = Arrived(
@@ -251,7 +270,6 @@ class _Incoming:
             header=header,
             content=receiver.store.content.open(stored),
         )
-        owners = [(self._account(recipient), recipient) for recipient in self._recipients()]
         candidates = [receiver.reports.may_be(arrived, *owner) for owner in owners]
         read = await receiver.reports.read(arrived) if any(candidates) else None
         for tries in range(DECIDE_AGAIN + 1):
@@ -262,7 +280,7 @@ class _Incoming:
                 else ()
                 for owner, candidate in zip(owners, candidates, strict=True)
             ]
-            new = self._copies(stored, header, auth, mailbox, owners, found, now)
+            new = self._copies(stored, header, auth, mailboxes, owners, found, now)
             try:
                 write = partial(reports.add, new=new, found=found, now=now)
                 receiver.announced()  # before the write: what claims the call joins its transaction
@@ -281,29 +299,30 @@ class _Incoming:
         )
         return OK
 
-    def _recipients(self) -> list[Address]:
-        return [self._receiver.local(mailbox) for mailbox in self._envelope.recipients]
-
-    def _account(self, recipient: Address) -> str:
-        account = self._receiver.account_of(recipient)
-        assert account is not None  # it was when the recipient was accepted, and settings do not change
-        return account
+    def _owners(self) -> list[tuple[str, Address]]:
+        """Who gets a copy, and for which recipient: an alias may have many accounts."""
+        recipients = [self._receiver.local(mailbox) for mailbox in self._envelope.recipients]
+        return [
+            (account, recipient)
+            for recipient in recipients
+            for account in self._receiver.accounts_of(recipient)
+        ]
 
     def _copies(
         self,
         stored: StoredBytes,
         header: ParsedHeader,
         auth: AuthResults | None,
-        mailbox: str,
+        mailboxes: Sequence[str],
         owners: Sequence[tuple[str, Address]],
         found: Sequence[Sequence[Report]],
         now: datetime,
     ) -> NewReceived:
-        """A copy for each recipient, announced to its account unless it is a report on what that sent."""
+        """A copy for each owner, announced to its account unless it is a report on what that sent."""
         accounts = self._receiver.settings.accounts
         mail_from, remote_ip = str(self._sender or ""), str(self._session.peer or "")
         copies = []
-        for (account, recipient), reported in zip(owners, found, strict=True):
+        for (account, recipient), mailbox, reported in zip(owners, mailboxes, found, strict=True):
             copies.append(
                 NewCopy(
                     account=account,

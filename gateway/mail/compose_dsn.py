@@ -109,10 +109,15 @@ def compose_dsn(draft: DsnDraft) -> bytes:
 # --- Header ---------------------------------------------------------------------------------------
 
 
+def dsn_subject(action: Action, subject: str) -> str:
+    """The Subject of a notice on a message with that one."""
+    subject = _plain(subject)[: MAX_TEXT // 2]
+    return f"{_SUBJECTS[action]}: {subject}" if subject else _SUBJECTS[action]
+
+
 def _header(draft: DsnDraft, boundary: str, encoding: str) -> bytes:
     utf8 = not draft.to.is_ascii
     action = draft.recipients[0].action
-    subject = _plain(draft.subject)[: MAX_TEXT // 2]
     postmaster = Address("postmaster", draft.hostname)
     original = parse_message_ids(draft.original_message_id)[:1]
     if not all(known.isascii() and known.isprintable() for known in original):
@@ -124,7 +129,7 @@ def _header(draft: DsnDraft, boundary: str, encoding: str) -> bytes:
             b"Return-Path: <>\r\n",
             fold_field("From", format_mailbox("Mail delivery", postmaster, utf8), utf8),
             fold_field("To", format_mailbox("", draft.to, utf8), utf8),
-            text_field("Subject", f"{_SUBJECTS[action]}: {subject}" if subject else _SUBJECTS[action], utf8),
+            text_field("Subject", dsn_subject(action, draft.subject), utf8),
             fold_field("Date", format_date(draft.date)),
             fold_field("Message-ID", draft.message_id),
             *(fold_field(name, known) for known in original for name in ("In-Reply-To", "References")),

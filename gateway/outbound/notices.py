@@ -19,7 +19,7 @@ from gateway.errors import GatewayError
 from gateway.hooks import Stages
 from gateway.mail.address import Address, ascii_domain
 from gateway.mail.compose import new_message_id
-from gateway.mail.compose_dsn import Action, DsnDraft, DsnRecipient, compose_dsn
+from gateway.mail.compose_dsn import Action, DsnDraft, DsnRecipient, compose_dsn, dsn_subject
 from gateway.mail.fields import FieldError
 from gateway.mail.headers import MAX_SECTION, split_message
 from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, RetryAt
@@ -108,7 +108,7 @@ class Notices:
         Its content is stored: `discard` it if no row comes to need it.
         """
         action = action_for(requested, news.event, passed_on=news.outcome.dsn_passed_on)
-        if action is None or requested.message.account not in self._settings.accounts:
+        if action is None or not self._owner(requested.message):
             return None
         try:
             return await self._make(stages, requested, content, news, action, now)
@@ -122,6 +122,10 @@ class Notices:
                 exc,
             )
             return None
+
+    def _owner(self, message: QueuedMessage) -> str:
+        """Whose Inbox it goes to: the account's, or postmaster's if that is gone; "" for nobody's."""
+        return message.account if message.account in self._settings.accounts else self._settings.postmaster
 
     async def discard(self, notice: NewReceived | None) -> None:
         if notice is not None:
@@ -171,14 +175,14 @@ class Notices:
             content=stored,
             copies=(
                 NewCopy(
-                    account=message.account,
+                    account=self._owner(message),
                     mailbox=INBOX,
                     rcpt_to=str(message.sender),
                     msg_from=str(Address("postmaster", hostname)),
                     dsn=True,
                     automated=True,
                     message_id=draft.message_id,
-                    subject=f"{action}: {message.subject}",
+                    subject=dsn_subject(action, message.subject),
                 ),
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from gateway.model import ReceivedMessage
 from gateway.store.pages import MAX_PAGE, beyond, make_cursor, parse_cursor
-from gateway.store.received import find_mailbox, message_from_row
+from gateway.store.received import STANDARD, find_mailbox, message_from_row
 from gateway.store.tables import mailbox, received
 
 EXAMINED = 5_000  # messages looked at for one page: a page may be short, or empty, and yet have a next one
@@ -47,18 +48,24 @@ class ListedMessage:
 
 
 def page(
-    conn: sa.Connection, account: str, wanted: MessageFilter, *, cursor: str = "", maximum: int = 100
+    conn: sa.Connection,
+    account: str,
+    wanted: MessageFilter,
+    *,
+    cursor: str = "",
+    maximum: int = 100,
+    standing: Collection[str] = STANDARD,
 ) -> tuple[tuple[ListedMessage, ...], str] | None:
     """The account's messages that match, and the next page's cursor, empty at the end.
 
-    None if there is no such mailbox. Raises ValueError for a cursor that no page ended with, or a page over
-    1000.
+    None if there is no such mailbox, and it is none of `standing`. Raises ValueError for a cursor that no
+    page ended with, or a page over 1000.
     """
     if not 1 <= maximum <= MAX_PAGE:
         raise ValueError(f"a page has 1 to {MAX_PAGE} messages, not {maximum}")
     places = [_c.account == account]
     if wanted.mailbox:
-        found = find_mailbox(conn, account, wanted.mailbox)
+        found = find_mailbox(conn, account, wanted.mailbox, standing)
         if found is None:
             return None
         places.append(_c.mailbox_id == found)

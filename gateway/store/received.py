@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import cast
 
@@ -16,7 +17,8 @@ from gateway.store.content import insert_content, release_content
 from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, content, mailbox, received
 
-# Every account has these; they get their row when they are first used. Others begin with mail for them.
+# Every account has these; they get their row when they are first used. So do those of its own that are
+# configured; others begin with mail for them.
 STANDARD = frozenset({"Inbox", "Sent", "Archive", "Trash", "Drafts", "Junk"})
 
 _MAILBOX = Statement(
@@ -134,10 +136,12 @@ def message_from_row(row: AnyRow) -> ReceivedMessage:
     )
 
 
-def find_mailbox(conn: sa.Connection, account: str, name: str) -> int | None:
-    """The mailbox's ID; 0 for a standard one that was not used yet, None if there is none."""
+def find_mailbox(
+    conn: sa.Connection, account: str, name: str, standing: Collection[str] = STANDARD
+) -> int | None:
+    """The mailbox's ID; 0 for one of `standing` that was not used yet, None if there is none."""
     found = _MAILBOX.scalar(conn, {"account": account, "name": name})
-    return cast("int | None", found) or (0 if name in STANDARD else None)
+    return cast("int | None", found) or (0 if name in standing else None)
 
 
 def mailboxes(conn: sa.Connection, account: str) -> tuple[str, ...]:
@@ -160,12 +164,18 @@ def change_flags(
     return True
 
 
-def move(conn: sa.Connection, account: str, message_id: int, mailbox_name: str) -> bool | None:
-    """False if the account has no such message, else None if it has no such mailbox."""
+def move(
+    conn: sa.Connection,
+    account: str,
+    message_id: int,
+    mailbox_name: str,
+    standing: Collection[str] = STANDARD,
+) -> bool | None:
+    """False if the account has no such message, else None if it has no such mailbox: see `find_mailbox`."""
     mine = _mine(account, message_id)
     if conn.scalar(sa.select(received.c.id).where(mine).with_for_update()) is None:
         return False
-    mailbox_id = find_mailbox(conn, account, mailbox_name)
+    mailbox_id = find_mailbox(conn, account, mailbox_name, standing)
     if mailbox_id is None:
         return None
     if not mailbox_id:

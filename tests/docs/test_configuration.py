@@ -24,6 +24,7 @@ from gateway.outbound import submission
 from gateway.outbound.transports import make_transports, read_transports, tables_of
 from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
+from gateway_mox.mailbox import MailboxRule
 from gateway_mox.receive import ReceiveSettings
 from gateway_mox.retry import MoxRetrySettings, RetrySettings
 from gateway_smtp.connections import KeepSettings
@@ -167,6 +168,7 @@ def test_no_section_is_of_something_that_is_not_there() -> None:
         ('[plugin."mox.retry"]', (MoxRetrySettings,)),
         ("[plugin.limits]", (LimitsSettings, RuleSettings)),
         ('[plugin."mox.receive"]', (ReceiveSettings,)),
+        ('[plugin."mox.mailbox"]', (MailboxRule,)),
         ('[transports.NAME]` with `type = "smtp"', (SmtpTransportSettings, AuthSettings, KeepSettings)),
         ('[transports.NAME]` with `type = "submission"', (SubmissionTransportSettings,)),
         ('[transports.NAME]` with `type = "submissions"', (SubmissionsTransportSettings,)),
@@ -235,7 +237,8 @@ def test_example(number: int, tmp_path: Path) -> None:
         usual = {"type": "smtp", "host": "192.0.2.25", "tls": "none"}
         raw.setdefault("transports", {}).setdefault(route["transport"], usual)
     for domain in raw.get("domains", {}).values():
-        if account := domain.get("catchall_account"):
+        aliased = [name for names in domain.get("aliases", {}).values() for name in names]
+        for account in filter(None, [domain.get("catchall_account"), *aliased]):
             raw.setdefault("accounts", {}).setdefault(account, {})
     for name, account in raw.get("accounts", {}).items():
         for address in account.setdefault("addresses", [f"{name}@example.org"]):

@@ -156,6 +156,7 @@ def test_the_built_in_sets() -> None:
             "mox.envid",
             "mox.messageid",
             "mox.receive",
+            "mox.mailbox",
             "mox.webhook",
             "limits",
             "direct",

@@ -184,6 +184,11 @@ async def test_every_hook_gets_its_arguments() -> None:
             seen["receive_policy"] = (reception,)
             return Accept()
 
+        @hookimpl
+        def mailbox(self, reception: Reception, account: str, recipient: Address, chosen: str) -> str:
+            seen["mailbox"] = (reception, account, recipient, chosen)
+            return "Orders"
+
     hooks = load({"all": All()})
     asked = hooks.for_account("")
     submission, message, outcome, event = a_submission(), a_message(), a_failure(), an_event()
@@ -196,6 +201,10 @@ async def test_every_hook_gets_its_arguments() -> None:
     await asked.event(event=event)
     assert await asked.format_webhook(event=event) == WebhookBody(b"{}")
     assert await hooks.gateway.receive_policy(reception=a_reception()) == Accept()
+    chosen = await asked.mailbox(
+        reception=a_reception(), account="app", recipient=submission.login, chosen="Inbox"
+    )
+    assert chosen == "Orders"
     assert seen == {
         "submission": (submission,),
         "sign": (b"data", submission),
@@ -205,6 +214,7 @@ async def test_every_hook_gets_its_arguments() -> None:
         "event": (event,),
         "format_webhook": (event,),
         "receive_policy": (a_reception(),),
+        "mailbox": (a_reception(), "app", submission.login, "Inbox"),
     }
 
 

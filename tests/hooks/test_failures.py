@@ -16,6 +16,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from gateway import (
+    Accept,
     GiveUp,
     PluginError,
     Reject,
@@ -436,6 +437,10 @@ class Answers:
     def receive_policy(self) -> Any:
         return self.answer
 
+    @hookimpl
+    def mailbox(self) -> Any:
+        return self.answer
+
 
 async def _generator() -> AsyncIterator[int]:
     yield 1
@@ -456,6 +461,7 @@ FIXED, REFUSE = ", which no plugin may change", " (to refuse the message, answer
 NAIVE = "a RetryAt whose time is not a datetime with a time zone"
 WHOSE = "a Submission whose"
 NO_TIME, NO_EXTRA = "is neither a datetime with a time zone nor None", "is not a Mapping from text to text"
+MAILBOX = "a mailbox that is not printable text of 1 to 200 characters"
 REASON = "a GiveUp whose reason is not a str of at most 2000 characters"
 BEFORE_TIME = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=10)))
 PARTS = "a Submission whose recipients are not a tuple of Address"
@@ -531,6 +537,11 @@ PARTS = "a Submission whose recipients are not a tuple of Address"
             WEBHOOK,
         ),
         ("receive_policy", True, "True (bool)", "Accept, Reject or None"),
+        ("mailbox", Accept("Junk"), "Accept", "str or None"),
+        ("mailbox", "", MAILBOX, "str or None"),
+        ("mailbox", " Junk", MAILBOX, "str or None"),
+        ("mailbox", "Junk\r\n", MAILBOX, "str or None"),
+        ("mailbox", "x" * 201, MAILBOX, "str or None"),
     ],
 )
 async def test_nonsense_is_named(
@@ -556,11 +567,14 @@ async def _ask(hooks: Hooks, hook: str) -> None:
         "event": lambda: asked.event(event=an_event()),
         "format_webhook": lambda: asked.format_webhook(event=an_event()),
         "receive_policy": lambda: hooks.gateway.receive_policy(reception=a_reception()),
+        "mailbox": lambda: asked.mailbox(
+            reception=a_reception(), account="app", recipient=submission.login, chosen="Inbox"
+        ),
     }
     try:
         await asking[hook]()
     except PluginError:
-        assert hook in ("submission", "sign", "hold", "route", "receive_policy")
+        assert hook in ("submission", "sign", "hold", "route", "receive_policy", "mailbox")
     else:
         assert hook in ("retry", "event", "format_webhook")
 

@@ -16,7 +16,7 @@ from tests.hooks.helpers import load
 NAMED = "name the arguments that it needs, of message, routes, settings"
 HOOKS = (
     "submission, sign, hold, base_address, suppressed, route, transports, around_attempt, shape, retry,"
-    " suppress, read_report, match_report, event, format_webhook, receive_policy"
+    " suppress, read_report, match_report, event, format_webhook, receive_policy, mailbox"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,22 @@ import pytest
 import trio
 
 from gateway.clock import ManualClock
+from gateway.config.settings import Settings
 from gateway.errors import NotVisible
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.store import received
 from gateway.store.changes import NewCopy, NewReceived
 from gateway.store.content import SMALL
+from gateway.store.mailbox_listing import MessageFilter
 from gateway.store.store import Store
+
+SETTINGS = Settings.model_validate(
+    {
+        "hostname": "gateway.example",
+        "domains": {"example.org": {}},
+        "accounts": {"shop": {"addresses": ["shop@example.org"], "mailboxes": ["Orders"]}},
+    }
+)
 
 
 @pytest.fixture
@@ -52,7 +63,7 @@ def files(store: Store) -> int:
 
 
 async def test_content_stays_until_its_last_copy_is_deleted(store: Store) -> None:
-    mailboxes = Mailboxes(store)
+    mailboxes = Mailboxes(SETTINGS, store)
     one, two = await add(store, "shop", "news")
     await mailboxes.delete("shop", one)
     _, content = await mailboxes.get("news", two)
@@ -62,7 +73,7 @@ async def test_content_stays_until_its_last_copy_is_deleted(store: Store) -> Non
 
 
 async def test_of_deletes_at_once_one_is_done(store: Store) -> None:
-    mailboxes = Mailboxes(store)
+    mailboxes = Mailboxes(SETTINGS, store)
     (only,) = await add(store, "shop")
     answers = await together(*[lambda: mailboxes.delete("shop", only)] * 5)
     assert sorted(answers, key=str) == [NotVisible] * 4 + [None]
@@ -70,7 +81,7 @@ async def test_of_deletes_at_once_one_is_done(store: Store) -> None:
 
 
 async def test_all_copies_deleted_at_once(store: Store) -> None:
-    mailboxes = Mailboxes(store)
+    mailboxes = Mailboxes(SETTINGS, store)
     one, two = await add(store, "shop", "news")
     answers = await together(lambda: mailboxes.delete("shop", one), lambda: mailboxes.delete("news", two))
     assert answers == [None, None]
@@ -78,7 +89,7 @@ async def test_all_copies_deleted_at_once(store: Store) -> None:
 
 
 async def test_move_and_flags_while_delete(store: Store) -> None:
-    mailboxes = Mailboxes(store)
+    mailboxes = Mailboxes(SETTINGS, store)
     for _ in range(5):
         (only,) = await add(store, "shop", size=10)
         answers = await together(
@@ -95,7 +106,7 @@ async def test_move_and_flags_while_delete(store: Store) -> None:
 
 
 async def test_flags_of_several_at_once_are_all_there(store: Store) -> None:
-    mailboxes = Mailboxes(store)
+    mailboxes = Mailboxes(SETTINGS, store)
     (only,) = await add(store, "shop", size=10)
     names = [f"k{n}" for n in range(20)]
     await together(*(partial(mailboxes.change_flags, "shop", only, add=frozenset({name})) for name in names))
@@ -104,7 +115,7 @@ async def test_flags_of_several_at_once_are_all_there(store: Store) -> None:
 
 
 async def test_a_reader_has_all_of_what_is_deleted_meanwhile(store: Store) -> None:
-    mailboxes = Mailboxes(store)
+    mailboxes = Mailboxes(SETTINGS, store)
     (only,) = await add(store, "shop", size=1_000_000)
     _, content = await mailboxes.get("shop", only)
     chunks = content.chunks()
@@ -113,3 +124,19 @@ async def test_a_reader_has_all_of_what_is_deleted_meanwhile(store: Store) -> No
     async for chunk in chunks:
         size += len(chunk)
     assert size == 1_000_000
+
+
+async def test_own_mailboxes_are_there_before_anything_is_in_them(store: Store) -> None:
+    mailboxes = Mailboxes(SETTINGS, store)
+    one, two = await add(store, "shop", "news")
+    everything = MessageFilter()
+    assert await mailboxes.page("shop", replace(everything, mailbox="Orders"), cursor="", maximum=10) == (
+        (),
+        "",
+    )
+    assert await mailboxes.page("news", replace(everything, mailbox="Orders"), cursor="", maximum=10) is None
+    assert await mailboxes.move("shop", one, "Orders")
+    assert not await mailboxes.move("shop", one, "orders")
+    assert not await mailboxes.move("news", two, "Orders")
+    found, _ = await mailboxes.get("shop", one)
+    assert found.mailbox == "Orders"

@@ -376,6 +376,18 @@ async def closes_the_door(example: Example) -> None:
         assert found == answer
 
 
+async def sorts_by_detail(example: Example) -> None:
+    for recipient, chosen, answer in (
+        ("app+orders@example.org", "Inbox", "Orders"),
+        ("app+orders@example.org", "Junk", None),
+        ("app@example.org", "Inbox", None),
+    ):
+        found = await example.stages.mailbox(
+            reception=a_reception(), account="app", recipient=ADDRESS(recipient), chosen=chosen
+        )
+        assert found == answer
+
+
 # By the section that an example stands in.
 EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] = {
     "A first plugin": (refuses_lotteries, {}),
@@ -392,6 +404,7 @@ EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, 
     "retry": (retries, {}),
     "suppress": (waits_for_a_mailbox, {}),
     "receive_policy": (closes_the_door, {}),
+    "mailbox": (sorts_by_detail, {}),
     "read_report": (reads_a_field, {}),
     "match_report": (knows_an_old_server, {}),
     "event": (writes_failures, {"file": "failures"}),

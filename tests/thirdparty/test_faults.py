@@ -69,6 +69,25 @@ async def test_mail_from_elsewhere_is_put_off(
         assert [p["Subject"] for p in await webhooks.incoming()] == ["from elsewhere"]
 
 
+@every_way
+async def test_mail_waits_for_its_mailbox(
+    way: Way, tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, webhooks, change=failing(way, "mailbox")) as gateway:
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            await gateway.mail(MAIL)
+        assert (refused.value.smtp_code, refused.value.smtp_error) == (
+            451,
+            b"4.3.0 Local error; try again later",
+        )
+        assert (await gateway.call("MessageList", {}))["Messages"] == []
+    assert len(failures(caplog, way, "mailbox")) == 1
+
+    async with running(tmp_path, webhooks) as gateway:
+        await gateway.mail(MAIL)
+        assert [p["Meta"]["MailboxName"] for p in await webhooks.incoming()] == ["Inbox"]
+
+
 # --- Delivery ------------------------------------------------------------------------------------
 
 
@@ -276,7 +295,7 @@ async def test_events_wait_for_a_plugin_that_must_hear_them(
 async def test_a_failure_may_be_skipped_where_the_configuration_says_so(
     way: Way, tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hooks = ("submission", "sign", "hold", "route", "receive_policy")
+    hooks = ("submission", "sign", "hold", "route", "receive_policy", "mailbox")
     change = failing(way, *hooks, on_error="skip")
     async with running(tmp_path, webhooks, change=change) as gateway:
         await gateway.send()

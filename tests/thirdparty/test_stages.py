@@ -232,3 +232,23 @@ async def test_receive_policy(tmp_path: Path, webhooks: Receiver) -> None:
         await gateway.mail(mail, sender="x@example.org")
         [arrived] = await webhooks.incoming()
         assert arrived["Meta"]["MailFrom"] == "x@example.org"
+
+
+async def test_mailbox(tmp_path: Path, webhooks: Receiver) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        with_sets(["acme.sorting", *usual()], {"acme.sorting": {"prefix": "from "}})(raw)
+        add_account(raw, "other", plugin={"acme.sorting": {"prefix": "by "}})
+
+    mail = b"From: <x@example.org>\r\nSubject: hi\r\n\r\nhi\r\n"
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        for number, (to, sender, mailbox) in enumerate(
+            (
+                ("mox@localhost", "x@example.org", "from example.org"),
+                ("other@localhost", "x@example.org", "by example.org"),
+                ("mox@localhost", "", "Inbox"),
+            ),
+            1,
+        ):
+            await gateway.mail(mail, to=to, sender=sender)
+            arrived = (await webhooks.incoming(number))[-1]
+            assert (arrived["Meta"]["RcptTo"], arrived["Meta"]["MailboxName"]) == (to, mailbox)

@@ -50,6 +50,7 @@ NONSENSE: Mapping[str, object] = {
     "event": 42,
     "format_webhook": WebhookBody(b"{}", content_type="application/json\r\nX-Injected: yes"),
     "receive_policy": True,
+    "mailbox": "Junk\r\n",
 }
 
 
