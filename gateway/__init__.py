@@ -1,6 +1,6 @@
 """A plugin-based mail gateway. The names here are the ones that a plugin imports; see gateway.hookspecs."""
 
-from gateway.errors import GatewayError, PluginError
+from gateway.errors import GatewayError, PluginError, TemplateError
 from gateway.hookspecs import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
 from gateway.mail.auth_results import (
@@ -40,6 +40,7 @@ from gateway.model import (
     ReceivedMessage,
     Reception,
     Reject,
+    Rendered,
     ReportMatch,
     Result,
     RetryAt,
@@ -49,6 +50,8 @@ from gateway.model import (
     Submission,
     Suppress,
     Suppression,
+    Template,
+    TemplateEngine,
     Transport,
     TransportType,
     WebhookBody,
@@ -97,6 +100,7 @@ __all__ = [
     "Reception",
     "RecipientStatus",
     "Reject",
+    "Rendered",
     "ReportMatch",
     "ReportPart",
     "ReportSource",
@@ -110,6 +114,9 @@ __all__ = [
     "Submission",
     "Suppress",
     "Suppression",
+    "Template",
+    "TemplateEngine",
+    "TemplateError",
     "TlsResult",
     "Transport",
     "TransportType",

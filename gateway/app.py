@@ -38,7 +38,7 @@ from pathlib import Path
 import trio
 from OpenSSL import SSL
 
-from gateway import datadir
+from gateway import datadir, templates
 from gateway.accounts import Authenticator, Directory
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
@@ -154,6 +154,7 @@ async def serving(
         )
         transports = make_transports(configured, network)
         offload = await resources.enter_async_context(Offload.open())
+        template_workers = await resources.enter_async_context(Offload.open(templates.LIMIT))
 
         # Hints from those who write to those who wait for it; polling makes up for any that is lost.
         queued, happened, called = Wakeup(), Wakeup(), Wakeup()
@@ -193,6 +194,7 @@ async def serving(
                 submitter=submitter,
                 messages=mailboxes,
                 suppressions=suppressions,
+                templates=templates.Templates(store, clock, hooks.template_engines, template_workers),
                 clock=clock,
                 offload=offload,
             ),

@@ -7,6 +7,7 @@
     │   └── RejectedByPlugin   a plugin answered Reject to a submission
     ├── NotConfigured          there is no account or transport of that name; says which there are
     ├── OverQuota              the mailboxes of the account that a message came for are full (452)
+    ├── TemplateError          a template is wrong, or does not go with its variables; says where
     ├── NotVisible             no such message (or it is another account's, which must look the same)
     ├── PluginError            a plugin raised, hung or answered nonsense where its stage must not go on
     └── StoreError
@@ -77,6 +78,21 @@ class RejectedByPlugin(SubmissionRefused):
     def __init__(self, plugin: str, smtp_code: int, enhanced: str, reason: str) -> None:
         super().__init__("rejected", f"plugin {plugin}: {reason}")
         self.plugin, self.smtp_code, self.enhanced, self.reason = plugin, smtp_code, enhanced, reason
+
+
+class TemplateError(GatewayError):
+    """What is wrong with a template, or with the variables it was given, for who wrote it.
+
+    `part` is Subject, Text or HTML; `line` counts from 1, and is 0 where none can be named.
+    """
+
+    def __init__(self, part: str, line: int, message: str) -> None:
+        super().__init__(part, line, message)  # all of them, so that it goes from a worker process to us
+        self.part, self.line, self.message = part, line, message
+
+    def __str__(self) -> str:
+        line = f", line {self.line}" if self.line else ""
+        return f"{self.part}{line}: {self.message}"
 
 
 class NotVisible(GatewayError):

@@ -102,6 +102,13 @@ def transports(answer: Any) -> str:
     return ""
 
 
+def template_engines(answer: Any) -> str:
+    for name, engine in answer.items():
+        if not isinstance(name, str) or not name or not callable(engine):
+            return f"a Mapping with {name!r}: {type(engine).__name__} in place of a name: TemplateEngine"
+    return ""
+
+
 def shape(answer: Any, *_: object) -> str:
     """Written out, since it is asked for each message."""
     if type(answer.connections) is not int or not 0 <= answer.connections <= MAX_LIMIT:

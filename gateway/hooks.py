@@ -44,6 +44,7 @@ from gateway.model import (
     Submission,
     Suppress,
     Suppression,
+    TemplateEngine,
     TransportType,
     WebhookBody,
 )
@@ -170,7 +171,7 @@ class Stages(_Asked):
 
 
 class GatewayStages(_Asked):
-    """The hooks of gateway scope. (`transports` is asked when loading: see `Hooks.transports`.)"""
+    """The hooks of gateway scope. (Those of the verb ALL are asked when loading: see `Hooks`.)"""
 
     __slots__ = ()
 
@@ -201,6 +202,7 @@ class Hooks:
     """All plugins of one configuration, loaded. Never changes; a reload makes another.
 
     `gateway`: the stages of gateway scope. `transports`: what the plugins registered, by type name.
+    `template_engines`: likewise, by name, with the plugin's name.
     `calls`: the tallies. `limiters`: each plugin's threads.
     """
 
@@ -210,10 +212,12 @@ class Hooks:
         gateway: GatewayStages,
         stages: Mapping[str, Stages],
         transports: Mapping[str, TransportType],
+        template_engines: Mapping[str, tuple[str, TemplateEngine]],
         calls: Calls,
         limiters: Mapping[str, trio.CapacityLimiter],
     ) -> None:
         self.gateway, self.transports, self.calls, self.limiters = gateway, transports, calls, limiters
+        self.template_engines = template_engines
         self._stages = stages  # by account, and "" for one that is not configured
 
     def for_account(self, account: str) -> Stages:

@@ -75,6 +75,7 @@ from gateway.model import (
     Submission,
     Suppress,
     Suppression,
+    TemplateEngine,
     TransportType,
     WebhookBody,
 )
@@ -209,6 +210,23 @@ class HookSpecs(Protocol):
     """The hooks. Each may also be `async def`, unless its verb is ALL."""
 
     # Before a message is queued
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=hookchecks.template_engines,
+    )
+    def template_engines(self, settings: Any) -> Mapping[str, TemplateEngine] | None:
+        """Registers languages of templates: what `Engine` of TemplateSet can be.
+
+        Called once, when the configuration is loaded. Answer the engines by their names; two plugins must not
+        use the same.
+
+        A failure: the configuration is refused.
+        """
 
     @hookspec(
         verb=Verb.FOLD,

@@ -79,6 +79,41 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A message of an account whose gaps are filled for each recipient."""
+
+    name: str
+    engine: str  # by its name in the `template_engines` stage
+    subject: str
+    text: str
+    html: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A template with its gaps filled."""
+
+    subject: str
+    text: str
+    html: str
+
+
+class TemplateEngine(Protocol):
+    """What a plugin registers in the `template_engines` stage: a language of templates.
+
+    It runs in a worker process that is killed at its time limit. So it must be a function or a class that can
+    be imported, and depend on nothing but its arguments.
+    """
+
+    def __call__(self, template: Template) -> Callable[[Mapping[str, Any]], Rendered]:
+        """What fills the template's gaps with one recipient's variables, which are values of JSON.
+
+        Both raise TemplateError for what the template's author can mend: its syntax, a variable that is
+        missing.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRule:
     """Holds each message that every non-empty field matches; with all fields empty, every message."""
 

@@ -29,7 +29,6 @@ from gateway.errors import ConfigError, PluginError
 from gateway.hookcalls import THREADS, Call, Calls, Way, all_answers
 from gateway.hooks import GatewayStages, Hooks, Stages, Table
 from gateway.hookspecs import PROJECT, SETTINGS, SPECS, HookSpecs, OnError, Scope, Spec, Verb
-from gateway.model import TransportType
 
 GROUP = "mail_gateway"
 # Keys of [plugin.NAME] that are ours; the rest is the plugin's.
@@ -290,10 +289,12 @@ class _Compiler:
             if domain.plugin_set:  # so that what is wrong with it is said, whoever uses the domain
                 self._stages(stages, domain.plugin_set, _NOBODY)
         self._warn()
+        transports = _registered(gateway, "transports", "transport type")
         return Hooks(
             gateway=GatewayStages(gateway),
             stages=MappingProxyType(of_account),
-            transports=MappingProxyType(_transports(gateway)),
+            transports=MappingProxyType({name: kind for name, (_, kind) in transports.items()}),
+            template_engines=MappingProxyType(_registered(gateway, "template_engines", "template engine")),
             calls=self._calls,
             limiters=self._limiters,
         )
@@ -442,19 +443,19 @@ def _by_hook(plugin: Plugin, given: object, where: str) -> Mapping[str, Any]:
     return given
 
 
-def _transports(table: Table) -> dict[str, TransportType]:
-    types: dict[str, TransportType] = {}
-    owner: dict[str, str] = {}
+def _registered(table: Table, hook: str, what: str) -> dict[str, tuple[str, Any]]:
+    """What the plugins answered to a hook of the verb ALL, by name, each with its plugin's."""
+    found: dict[str, tuple[str, Any]] = {}
     try:
-        answers = all_answers(table["transports"])
+        answers = all_answers(table.get(hook, ()))
     except PluginError as exc:
         raise ConfigError(f"{exc}; repair it, or take it out of the plugin sets") from exc
     for plugin, given in answers:
-        for name, kind in given.items():
-            if name in types:
+        for name, value in given.items():
+            if name in found:
                 raise ConfigError(
-                    f"plugin {plugin!r}, hook 'transports': plugin {owner[name]!r} has the transport type"
+                    f"plugin {plugin!r}, hook {hook!r}: plugin {found[name][0]!r} has the {what}"
                     f" {name!r} too; take one of them out of the plugin sets"
                 )
-            types[name], owner[name] = kind, plugin
-    return types
+            found[name] = plugin, value
+    return found

@@ -377,6 +377,19 @@ class ApiKeyRow(SQLModel, table=True):
     last_used: datetime | None = _time(null=True)  # to a minute
 
 
+class TemplateRow(SQLModel, table=True):
+    """See model.Template."""
+
+    __tablename__ = "template"
+    account: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    engine: str
+    subject: str
+    text: str
+    html: str
+    updated: datetime = _time()
+
+
 class SentHourRow(SQLModel, table=True):
     """Recipients that an account sent to in one hour: 24-hour limits are sums over 25 rows."""
 
@@ -471,6 +484,7 @@ received = table(ReceivedRow)
 mailbox_usage = table(MailboxUsageRow)
 credential = table(CredentialRow)
 api_key = table(ApiKeyRow)
+template = table(TemplateRow)
 sent_hour = table(SentHourRow)
 known_recipient = table(KnownRecipientRow)
 idempotency = table(IdempotencyRow)

@@ -15,7 +15,7 @@ import pytest
 import trio
 from pydantic import BaseModel
 
-from gateway import EventName, IncomingEvent, ReceivedMessage
+from gateway import EventName, IncomingEvent, ReceivedMessage, templates
 from gateway.accounts import FAILURE_WINDOW, FAILURES_ALLOWED
 from gateway.errors import ApiCode
 from gateway.mail import flags
@@ -25,6 +25,7 @@ from gateway.model import SCOPES
 from gateway.store import mailbox_listing, received
 from gateway.store.pages import MAX_PAGE
 from gateway.web.api import messages, models, send
+from gateway.web.api import templates as api_templates
 from gateway.web.api.methods import METHODS
 from gateway.web.pages import curl_command
 from gateway.webhooks import schedule
@@ -117,6 +118,7 @@ OBJECTS = {
     "File": "validation",
     "Submission": "serialization",
     "Suppression": "serialization",
+    "Template": "serialization",
     "ParsedMessage": "serialization",
     "ParsedAddress": "serialization",
     "Part": "serialization",
@@ -179,6 +181,18 @@ def test_limits_of_lists() -> None:
     assert f"at most {MAX_PAGE}; 0 for {messages.DEFAULT_PAGE}" in section
     assert f"at most {messages.MAX_WANTED} characters" in section
     assert f"at most {mailbox_listing.EXAMINED:,} messages" in section
+
+
+def test_limits_of_templates() -> None:
+    section, rules = SECTIONS["TemplateSet"], PARTS["Templates"]
+    assert f"At most {templates.MAX_SIZE // 1024} Ki characters" in section
+    assert f"{templates.MAX_TEMPLATES:,} templates" in section
+    assert f"after {templates.LIMIT:g} seconds (for up to {templates.TOGETHER} recipients)" in rules
+    assert templates.MAX_RENDERED == 1024 * 1024
+    assert (
+        f"at most {api_templates.MAX_TEMPLATES_PAGE}; 0 for {api_templates.DEFAULT_PAGE}"
+        in SECTIONS["TemplateList"]
+    )
 
 
 # --- Webhooks -------------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ def test_the_built_in_sets() -> None:
     sets = plugin_sets(configured({}))
     assert sets == {
         name: (
+            "jinja",
             "dkim",
             "mox.hold",
             "mox.base_address",

@@ -15,8 +15,8 @@ from tests.hooks.helpers import load
 
 NAMED = "name the arguments that it needs, of message, routes, settings"
 HOOKS = (
-    "submission, sign, hold, base_address, suppressed, route, transports, around_attempt, shape, retry,"
-    " suppress, read_report, match_report, event, format_webhook, receive_policy, mailbox"
+    "template_engines, submission, sign, hold, base_address, suppressed, route, transports, around_attempt,"
+    " shape, retry, suppress, read_report, match_report, event, format_webhook, receive_policy, mailbox"
 )
 
 

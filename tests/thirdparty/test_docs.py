@@ -209,6 +209,15 @@ class Example:
         return self.hooks.for_account("")
 
 
+async def fills_dollars(example: Example) -> None:
+    plugin, engine = example.hooks.template_engines["dollar"]
+    template = gateway.Template(name="t", engine="dollar", subject="$a", text="$a and $b", html="")
+    assert plugin == "example"
+    assert engine(template)({"a": 1, "b": "x"}) == gateway.Rendered(subject="1", text="1 and x", html="")
+    with pytest.raises(gateway.TemplateError, match="Text: there is no variable 'b'"):
+        engine(template)({"a": 1})
+
+
 async def refuses_lotteries(example: Example) -> None:
     with pytest.raises(RejectedByPlugin) as refused:
         await example.stages.submission(submission=a_submission(subject="A Lottery"))
@@ -392,6 +401,7 @@ async def sorts_by_detail(example: Example) -> None:
 EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] = {
     "A first plugin": (refuses_lotteries, {}),
     "Settings": (names_an_organization, {"name": "Acme Inc.", "added": "added"}),
+    "template_engines": (fills_dollars, {}),
     "submission": (redirects, {}),
     "sign": (seals, {}),
     "hold": (holds, {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +15,14 @@ import trio
 
 from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailuresError
 from gateway.config.settings import AccountSettings, DomainSettings, Settings
-from gateway.errors import NotVisible
+from gateway.errors import NotVisible, SubmissionRefused
 from gateway.mail.address import Address
 from gateway.mail.flags import changed
-from gateway.model import ReceivedMessage, Suppression
+from gateway.model import ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, QueuedRecipient, Submitted
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
+from gateway.store.templates import StoredTemplate
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
 
@@ -171,6 +172,47 @@ class FakeSuppressions:
         return self.entries.pop((account, str(address)), None) is not None
 
 
+class FakeTemplates:
+    """The engine fills "{}" with the whole of the variables, and knows no variable "bad"."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[str, str], Template] = {}
+
+    async def put(self, account: str, template: Template) -> None:
+        if not template.text and not template.html:
+            raise SubmissionRefused("missingBody", "a template needs Text or HTML")
+        self.stored[account, template.name] = template
+
+    async def page(self, account: str, cursor: str, maximum: int) -> tuple[tuple[StoredTemplate, ...], str]:
+        names = sorted(name for owner, name in self.stored if owner == account and name > cursor)
+        found = tuple(StoredTemplate(self.stored[account, name], NOW) for name in names[:maximum])
+        return found, names[maximum - 1] if len(names) > maximum else ""
+
+    async def remove(self, account: str, name: str) -> bool:
+        return self.stored.pop((account, name), None) is not None
+
+    async def render(
+        self, account: str, name: str, variables: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Rendered]:
+        template = self.stored.get((account, name))
+        if template is None:
+            raise SubmissionRefused("user", f"Template: there is no template {name!r} in your account")
+        if any("bad" in given for given in variables):
+            raise SubmissionRefused("user", f"template {name!r}, Text, line 1: bad")
+
+        def fill(part: str, given: Mapping[str, Any]) -> str:
+            return part.replace("{}", json.dumps(given, sort_keys=True))
+
+        return [
+            Rendered(
+                subject=fill(template.subject, given),
+                text=fill(template.text, given),
+                html=fill(template.html, given),
+            )
+            for given in variables
+        ]
+
+
 class FixedClock:
     def now(self) -> datetime:
         return NOW
@@ -215,6 +257,7 @@ class ApiClient:
     submitter: FakeSubmitter
     messages: FakeMessages
     suppressions: FakeSuppressions
+    templates: FakeTemplates
     offload: HereOffload
     settings: Settings
     login: str = "ann@example.org"
@@ -347,11 +390,12 @@ def make_client(**sections: Any) -> ApiClient:
         },
         **sections,
     )
-    accounts, submitter, messages, suppressions, offload = (
+    accounts, submitter, messages, suppressions, templates, offload = (
         FakeAccounts(settings),
         FakeSubmitter(),
         FakeMessages(),
         FakeSuppressions(),
+        FakeTemplates(),
         HereOffload(),
     )
     services = Services(
@@ -361,10 +405,13 @@ def make_client(**sections: Any) -> ApiClient:
         submitter=submitter,
         messages=messages,
         suppressions=suppressions,
+        templates=templates,
         clock=FixedClock(),
         offload=offload,
     )
-    return ApiClient(WebApp(services), accounts, submitter, messages, suppressions, offload, settings)
+    return ApiClient(
+        WebApp(services), accounts, submitter, messages, suppressions, templates, offload, settings
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.model import Scope
-from gateway.web.api import messages, models, send, suppression
+from gateway.web.api import messages, models, send, suppression, templates
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.jsontypes import Request, Response
 
@@ -143,6 +143,53 @@ _BUILT_IN = (
         handler=suppression.suppression_present,
         example_request={"EmailAddress": "ada@example.com"},
         example_response=models.SuppressionPresentResult(Present=True),
+    ),
+    Method(
+        name="TemplateSet",
+        summary="Keep a template: a message with gaps, which Send fills for each recipient.",
+        scope="send",
+        request=models.TemplateSetRequest,
+        response=models.EmptyResult,
+        handler=templates.template_set,
+        example_request={
+            "Name": "shipped",
+            "Subject": "Your order {{ order }}",
+            "Text": "Hi {{ name }},\n\nyour order {{ order }} is on its way.\n",
+            "HTML": "<p>Hi {{ name }},</p><p>your order {{ order }} is on its way.</p>",
+        },
+        example_response=models.EmptyResult(),
+    ),
+    Method(
+        name="TemplateList",
+        summary="The templates of the account, by name, page by page.",
+        scope="send",
+        request=models.TemplateListRequest,
+        response=models.TemplateListResult,
+        handler=templates.template_list,
+        example_request={"Max": 10},
+        example_response=models.TemplateListResult(
+            Templates=[
+                models.Template(
+                    Name="shipped",
+                    Engine="jinja",
+                    Subject="Your order {{ order }}",
+                    Text="Hi {{ name }},\n\nyour order {{ order }} is on its way.\n",
+                    HTML="<p>Hi {{ name }},</p><p>your order {{ order }} is on its way.</p>",
+                    Updated=datetime(2026, 1, 31, 8, 0, 0, tzinfo=UTC),
+                )
+            ],
+            NextCursor="",
+        ),
+    ),
+    Method(
+        name="TemplateDelete",
+        summary="Remove a template.",
+        scope="send",
+        request=models.TemplateDeleteRequest,
+        response=models.EmptyResult,
+        handler=templates.template_delete,
+        example_request={"Name": "shipped"},
+        example_response=models.EmptyResult(),
     ),
     Method(
         name="MessageGet",

@@ -109,6 +109,42 @@ class SuppressionPresentResult(Response):
     Present: bool
 
 
+# --- Templates -----------------------------------------------------------------------------------
+
+
+class TemplateSetRequest(Request):
+    Name: String = ""
+    Engine: String = ""
+    Subject: String = ""
+    Text: String = ""
+    HTML: String = ""
+
+
+class TemplateListRequest(Request):
+    Cursor: String = ""
+    Max: Int64 = 0
+
+
+class TemplateDeleteRequest(Request):
+    Name: String = ""
+
+
+class Template(Response):
+    """A message with gaps, which Send fills for each recipient."""
+
+    Name: str
+    Engine: str
+    Subject: str
+    Text: str
+    HTML: str
+    Updated: Time
+
+
+class TemplateListResult(Response):
+    Templates: list[Template]
+    NextCursor: str
+
+
 # --- Messages ------------------------------------------------------------------------------------
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
-from gateway.model import Content, ReceivedMessage, Suppression
+from gateway.model import Content, ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
 from gateway.outbound.submission import NewSubmission, Submitted
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
+from gateway.store.templates import StoredTemplate
 
 
 class Accounts(Protocol):
@@ -82,6 +84,24 @@ class Suppressions(Protocol):
         """False if it is not on the list."""
 
 
+class Templates(Protocol):
+    """The templates of all accounts. All methods raise StoreError."""
+
+    async def put(self, account: str, template: Template) -> None:
+        """Raises SubmissionRefused, PluginError."""
+
+    async def page(self, account: str, cursor: str, maximum: int) -> tuple[tuple[StoredTemplate, ...], str]:
+        """Templates by name, and the cursor of the next page, empty at the end."""
+
+    async def remove(self, account: str, name: str) -> bool:
+        """False if there is none of that name."""
+
+    async def render(
+        self, account: str, name: str, variables: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Rendered]:
+        """What the template gives with each of `variables`. Raises SubmissionRefused, PluginError."""
+
+
 class Clock(Protocol):
     def now(self) -> datetime:
         """Aware, in UTC."""
@@ -95,6 +115,7 @@ class Services:
     submitter: Submitter
     messages: Messages
     suppressions: Suppressions
+    templates: Templates
     clock: Clock
     offload: Offload
 
