@@ -55,6 +55,7 @@ from gateway.model import (
     Transport,
     TransportType,
     WebhookBody,
+    WebhookCall,
 )
 from gateway.net.tls_results import TlsResult
 
@@ -121,5 +122,6 @@ __all__ = [
     "Transport",
     "TransportType",
     "WebhookBody",
+    "WebhookCall",
     "hookimpl",
 ]

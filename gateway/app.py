@@ -83,7 +83,9 @@ from gateway.web.control.queue import QueueCommands
 from gateway.web.control.suppression import SuppressionCommands
 from gateway.web.control.webhooks import WebhookCommands
 from gateway.web.server import HttpSettings, lifespan, serve_http
+from gateway.webhooks.calling import Caller
 from gateway.webhooks.client import WebhookClient
+from gateway.webhooks.examples import check_formats
 from gateway.webhooks.operations import CallOperations
 from gateway.webhooks.sender import WebhookSender
 
@@ -132,6 +134,7 @@ async def serving(
     async with AsyncExitStack() as resources:
         resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)
+        await check_formats(settings, hooks, clock.now())
         configured = read_transports(tables_of(settings, hooks.transports), hooks.transports, config_dir)
         tls = _tls_context(settings, config_dir)
         smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
@@ -182,7 +185,8 @@ async def serving(
         client = await resources.enter_async_context(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
         )
-        sender = WebhookSender(owner, settings, hooks, client, store, clock, called, offload)
+        caller = Caller(settings, hooks, client)
+        sender = WebhookSender(owner, settings, caller, store, clock, called, offload)
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(settings, store)
         suppressions = SuppressionLists(hooks, store, clock)

@@ -24,7 +24,7 @@ import trio
 
 from gateway.errors import PluginError, RejectedByPlugin
 from gateway.hookspecs import OnError, Spec
-from gateway.model import Delivery, QueuedMessage, Reject, Submission
+from gateway.model import Delivery, QueuedMessage, Reject, Submission, WebhookCall
 
 SLOW = 0.1  # seconds that a plain function may take; the event loop stands still meanwhile
 THREADS = 4  # of each plugin; one that hangs in all of them harms only itself
@@ -252,6 +252,8 @@ def _about(arguments: tuple[Any, ...]) -> str:
             return f"submission {argument.id}: "
         if isinstance(argument, QueuedMessage):
             return f"submission {argument.submission_id}: "
+        if isinstance(argument, WebhookCall):
+            return f"webhook call {argument.id}: "
     return ""
 
 

@@ -6,6 +6,7 @@ Each check gets the answer and the hook's arguments, and says what is wrong; "" 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -24,6 +25,8 @@ MAX_MATCHES = 1000  # of one report
 MAX_MAILBOX = 200  # characters of a mailbox's name
 MAX_CONTENT_TYPE = 255  # characters
 MAX_KEY = 255  # characters of Limits
+MAX_HEADERS = 100  # of a webhook call
+MAX_HEADER_VALUE = 4096  # characters
 MAX_LIMIT = 1_000_000  # of each kind
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -248,6 +251,8 @@ def _is_mailbox(name: object) -> bool:
 
 
 def webhook(answer: Any, *_: object) -> str:
+    if isinstance(answer, bool):
+        return "True (to make the call, answer a WebhookBody)" if answer else ""
     if not isinstance(answer.body, bytes):
         return "a WebhookBody whose body is not bytes"
     # It becomes the value of an HTTP header field (RFC 9110, 5.5).
@@ -256,3 +261,24 @@ def webhook(answer: Any, *_: object) -> str:
     if not printable or len(kind) > MAX_CONTENT_TYPE:
         return "a WebhookBody whose content_type is not printable ASCII text"
     return ""
+
+
+def webhook_headers(answer: Any, *_: object) -> str:
+    """Names and values as RFC 9110 (5.1, 5.5) has them."""
+    if len(answer) > MAX_HEADERS:
+        return f"a Mapping of more than {MAX_HEADERS} header fields"
+    for name, value in answer.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            return f"a Mapping with {reprlib.repr(name)} in place of a header's name"
+        if name.lower() in _OUR_HEADERS:
+            return f"a Mapping with {name}, which is the gateway's"
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value) or value != value.strip():
+            return f"a Mapping with a {name} that no header can have"
+        if len(value) > MAX_HEADER_VALUE:
+            return f"a Mapping with a {name} of more than {MAX_HEADER_VALUE} characters"
+    return ""
+
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE = re.compile("[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+_OUR_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})

@@ -47,6 +47,7 @@ from gateway.model import (
     TemplateEngine,
     TransportType,
     WebhookBody,
+    WebhookCall,
 )
 
 Table = Mapping[str, tuple[Call, ...]]
@@ -163,11 +164,25 @@ class Stages(_Asked):
         if calls:
             await tell(calls, event)
 
-    async def format_webhook(self, *, event: Event | IncomingEvent) -> WebhookBody | None:
-        """The body of the webhook call; None when nobody could format it."""
+    async def format_webhook(
+        self, *, event: Event | IncomingEvent, format_name: str
+    ) -> WebhookBody | bool | None:
+        """The body of the webhook call; False when there is none for the event, None when nobody could
+        format it."""
         calls = self._table.get("format_webhook")
-        answer: WebhookBody | None = await first(calls, event) if calls else None
+        answer: WebhookBody | bool | None = await first(calls, event, format_name) if calls else None
         return answer
+
+    async def sign_webhook(self, *, headers: Mapping[str, str], call: WebhookCall) -> Mapping[str, str]:
+        """The header fields with the signatures."""
+        calls = self._table.get("sign_webhook")
+        signed: Mapping[str, str] = await fold(calls, headers, call) if calls else headers
+        return signed
+
+    def around_webhook(self, *, call: WebhookCall) -> AbstractAsyncContextManager[None]:
+        """Use it around the request."""
+        calls = self._table.get("around_webhook")
+        return around(calls, call) if calls else nullcontext()
 
 
 class GatewayStages(_Asked):

@@ -78,6 +78,7 @@ from gateway.model import (
     TemplateEngine,
     TransportType,
     WebhookBody,
+    WebhookCall,
 )
 
 PROJECT = "gateway"  # pluggy's name for us
@@ -491,17 +492,57 @@ class HookSpecs(Protocol):
         scope=Scope.ACCOUNT,
         limit=5.0,
         on_error=OnError.FALLBACK,
-        answer=WebhookBody,
+        answer=(WebhookBody, bool),
         necessary=True,
         check=hookchecks.webhook,
     )
-    def format_webhook(self, event: Event | IncomingEvent, settings: Any) -> WebhookBody | None:
+    def format_webhook(
+        self, event: Event | IncomingEvent, format_name: str, settings: Any
+    ) -> WebhookBody | Literal[False] | None:
         """Writes the body of a webhook call.
 
-        Called before the first call for an event; later calls repeat the same bytes. None leaves it to the
-        next plugin.
+        Called before the first call for an event to a URL; later calls repeat the same bytes. `format_name`:
+        the URL's `format`, "mox" where none is chosen. A plugin that writes one format answers None for the
+        others, and for what it leaves to the next plugin; False if the format has nothing for the event: then
+        no call is made. At start each format in use is tried with an example.
 
         A failure: formatting is tried again later.
+        """
+
+    @hookspec(
+        verb=Verb.FOLD,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=hookchecks.webhook_headers,
+    )
+    def sign_webhook(
+        self, headers: Mapping[str, str], call: WebhookCall, settings: Any
+    ) -> Mapping[str, str] | None:
+        """Signs a request of a webhook call: adds header fields.
+
+        Called before each request, retries and replays included. `headers`: the fields that are sent, as the
+        plugin before left them. Answer all of them, with others added or changed; None leaves them as they
+        are. Host and the fields that say where the body ends are the gateway's.
+
+        A failure: nothing is sent, and the call is tried again later.
+        """
+
+    @hookspec(
+        verb=Verb.AROUND,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.SKIP,
+        answer=AbstractAsyncContextManager,
+    )
+    def around_webhook(self, call: WebhookCall, settings: Any) -> AbstractAsyncContextManager[object] | None:
+        """Stands around a request of a webhook call: to trace, to measure, to wait for a turn.
+
+        Called before each request, once it is signed. The manager is held as that of `around_attempt` is.
+
+        A failure on entering: the request is made without it (with "defer": the call is tried again later).
+        A failure on leaving is logged, whatever the policy.
         """
 
     # Reception

@@ -438,6 +438,21 @@ class WebhookBody:
     content_type: str = "application/json; charset=utf-8"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookCall:
+    """A request of a webhook call that is about to be made."""
+
+    id: int  # X-Mox-Webhook-ID: the same in retries and replays; 0 of a test
+    account: str
+    event: str  # an EventName, or "incoming"
+    url: str
+    format: str
+    attempt: int  # from 1
+    time: datetime
+    body: bytes = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # the URL's, "whsec_..."
+
+
 # --- Reports that come back -----------------------------------------------------------------------
 
 

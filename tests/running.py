@@ -50,6 +50,7 @@ class Receiver:
     url: str
     got: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)  # as they came
     status: int = 200
     _changed: trio.Event = field(default_factory=trio.Event)
 
@@ -83,6 +84,7 @@ class Receiver:
         headers = [(b"content-length", b"0")]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+        self.bodies.append(body)
         self.got.append(json.loads(body))
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         self._changed.set()

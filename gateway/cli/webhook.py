@@ -108,9 +108,11 @@ def _next(call: dict[str, Any]) -> str:
 
 
 def _result(call: dict[str, Any]) -> str:
+    if call["Success"]:
+        return "success"
     if call["SupersededBy"]:
         return f"superseded by {call['SupersededBy']}"
-    return "success" if call["Success"] else "failed"
+    return "failed" if call["Success"] is False else "not sent"
 
 
 @webhook.command()

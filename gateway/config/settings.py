@@ -6,10 +6,12 @@ Every setting has its default and its meaning here; docs/configuration.md lists 
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -19,7 +21,10 @@ from gateway.mail.fields import FieldError, check_text
 from gateway.model import EventName, RouteRule
 
 DIRECT = "direct"  # the transport that needs no table, and takes what no route matches
+INCOMING = "incoming"  # the name of the event of a message that came in
 MAX_MAILBOX = 200  # characters of a mailbox's name
+MOX = "mox"  # the format of webhooks that is written where none is chosen
+SECRET_PREFIX = "whsec_"  # noqa: S105  # of Standard Webhooks
 MAX_MESSAGE_SIZE = 25 * 1024 * 1024  # bytes; what large providers accept, base64 included
 
 
@@ -122,6 +127,20 @@ def _header_value(value: str) -> str:
     return value
 
 
+def _secret(value: str) -> str:
+    """Standard Webhooks: 24 to 64 random bytes."""
+    try:
+        size = len(base64.b64decode(value.removeprefix(SECRET_PREFIX), validate=True))
+    except binascii.Error:
+        size = 0
+    if not value.startswith(SECRET_PREFIX) or not 24 <= size <= 64:
+        raise ValueError(
+            f"a secret is {SECRET_PREFIX} and 24 to 64 bytes in base64; make one with"
+            ' echo "whsec_$(head -c 32 /dev/urandom | base64)"'
+        )
+    return value
+
+
 def _data_dir(value: Path) -> Path:
     if "\0" in str(value):
         raise ValueError("no path has a NUL character")
@@ -157,6 +176,11 @@ Mailboxes = Annotated[tuple[Annotated[str, AfterValidator(_mailbox)], ...], Befo
 Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
 Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], BeforeValidator(_tuple)]
 Events = Annotated[tuple[EventName, ...], BeforeValidator(_tuple)]
+AllEvents = Annotated[tuple[EventName | Literal["incoming"], ...], BeforeValidator(_tuple)]
+Secrets = Annotated[
+    tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_tuple), Field(max_length=2)
+]
+FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")]
 Positive = Annotated[int, Field(gt=0)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
@@ -334,12 +358,20 @@ class DomainSettings(Section):
 
 
 class WebhookTarget(Section):
-    """Where an account's webhooks go."""
+    """[[accounts.NAME.webhooks]]: one URL (beyond mox) that an account's webhooks go to."""
 
     url: HttpUrl
     authorization: HeaderValue = ""  # the header's value
-    events: Events = ()  # outgoing only; none listed means all
+    events: AllEvents = ()  # none listed means all, "incoming" too
     supersede: bool = True  # outgoing only: drop a waiting call when a newer event of the message comes
+    format: FormatName = MOX  # of the body; a plugin makes it
+    secrets: Secrets = ()  # each signs; while one is changed there are two, the new one first
+
+
+class MoxWebhookTarget(WebhookTarget):
+    """[accounts.NAME.webhook_outgoing] and webhook_incoming, one each as mox has them."""
+
+    events: Events = ()  # outgoing only; none listed means all
 
 
 class AccountSettings(Section):
@@ -350,8 +382,9 @@ class AccountSettings(Section):
     plugin_set: str = ""  # instead of the domain's or the gateway's, for the stages of account scope
     plugin: Mapping[str, Mapping[str, Any]] = {}  # [accounts.NAME.plugin.PLUGIN]: over [plugin.PLUGIN]
     routes: Routes = ()
-    webhook_outgoing: WebhookTarget | None = None
-    webhook_incoming: WebhookTarget | None = None
+    webhook_outgoing: MoxWebhookTarget | None = None
+    webhook_incoming: MoxWebhookTarget | None = None
+    webhooks: Annotated[tuple[WebhookTarget, ...], BeforeValidator(_tuple), Field(max_length=100)] = ()
     # Logins whose messages get a unique reverse-path for each recipient, so that what comes back says which
     # message it is about. The domains of all the account's addresses need a catchall separator.
     from_id_login_addresses: Annotated[tuple[EmailAddress, ...], BeforeValidator(_tuple)] = ()
@@ -362,6 +395,27 @@ class AccountSettings(Section):
     mailboxes: Mailboxes = ()  # of its own, beside those that every account has
     keep_retired_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
     keep_webhooks_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
+
+    def webhook_targets(self, event: str) -> tuple[WebhookTarget, ...]:
+        """Where calls for an event go, each with a call of its own: an outgoing one's name, or "incoming"."""
+        ours = self.webhook_incoming if event == INCOMING else self.webhook_outgoing
+        takes = [target for target in self.webhooks if not target.events or event in target.events]
+        if ours is not None and (event == INCOMING or not ours.events or event in ours.events):
+            return (ours, *takes)
+        return tuple(takes)
+
+    @model_validator(mode="after")
+    def _one_call_for_each_url(self) -> AccountSettings:
+        """Two calls for one event to one URL would supersede each other."""
+        for event in (*get_args(EventName), INCOMING):
+            urls = [target.url for target in self.webhook_targets(event)]
+            for url in urls:
+                if urls.count(url) > 1:
+                    raise ValueError(
+                        f"{url} would be called twice for {event!r}: give one of its tables other events, or"
+                        " take it out"
+                    )
+        return self
 
 
 class Settings(Section):

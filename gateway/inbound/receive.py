@@ -15,7 +15,7 @@ from typing import Literal
 
 from gateway.accounts import Directory
 from gateway.clock import Clock
-from gateway.config.settings import AccountSettings, Settings
+from gateway.config.settings import INCOMING, AccountSettings, Settings
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hooks import Hooks
 from gateway.inbound.replies import FULL, OK, rejection, reply_to
@@ -371,8 +371,9 @@ def _literal(session: Session) -> str:
 
 
 def _announcement(account: AccountSettings, now: datetime) -> IncomingDraft:
-    target = account.webhook_incoming
     return IncomingDraft(
         keep_until=keep_events_until(account, now),
-        calls=(call_draft(target, account, now, supersede=False),) if target else (),
+        calls=tuple(
+            call_draft(target, account, now, supersede=False) for target in account.webhook_targets(INCOMING)
+        ),
     )

@@ -85,11 +85,13 @@ def decide(
 
 
 def outgoing_calls(account: AccountSettings | None, name: EventName, now: datetime) -> tuple[CallDraft, ...]:
-    """The webhook calls that an outgoing event makes: to the account's URL, if it subscribes to the event."""
-    target = account.webhook_outgoing if account else None
-    if account is None or target is None or (target.events and name not in target.events):
+    """The webhook calls that an outgoing event makes: to each of the account's URLs that subscribe to it."""
+    if account is None:
         return ()
-    return (call_draft(target, account, now, supersede=target.supersede and name != "unrecognized"),)
+    return tuple(
+        call_draft(target, account, now, supersede=target.supersede and name != "unrecognized")
+        for target in account.webhook_targets(name)
+    )
 
 
 def call_draft(
@@ -98,6 +100,7 @@ def call_draft(
     return CallDraft(
         url=target.url,
         authorization=target.authorization,
+        format=target.format,
         supersede=supersede,
         superseded_keep_until=keep_webhooks_until(account, now),
     )

@@ -35,10 +35,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallDraft:
-    """A webhook call for the event it comes with: URL and Authorization as configured now."""
+    """A webhook call for the event it comes with: URL, Authorization and format as configured now."""
 
     url: str
     authorization: str = ""
+    format: str = "mox"
     supersede: bool = True  # retires the calls that still wait for the same message and URL
     # How long those that it retires are kept; None removes them.
     superseded_keep_until: datetime | None = None
@@ -329,6 +330,7 @@ class Call:
     queue_msg_id: int
     url: str
     authorization: str
+    format: str
     state: str
     submitted: datetime
     content_type: str
@@ -360,7 +362,7 @@ class CallResult:
     start: datetime
     duration: float  # seconds
     url: str
-    success: bool
+    success: bool | None  # None: over without a request, as the format has nothing for the event
     payload: bytes
     content_type: str
     code: int = 0

@@ -249,6 +249,7 @@ class WebhookCallRow(SQLModel, table=True):
     error: str = ""
     last_activity: datetime | None = _time(null=True)  # the latest claim, or when it was retired
     keep_until: datetime | None = _time(null=True)
+    format: str = Field(default="mox", sa_column_kwargs={"server_default": "mox"})
 
 
 class WebhookAttemptRow(SQLModel, table=True):

@@ -65,6 +65,7 @@ def add(
                 "queue_msg_id": queue_msg_id,
                 "url": draft.url,
                 "authorization": draft.authorization,
+                "format": draft.format,
                 "state": "queued",
                 "submitted": now,
                 "content_type": "",
@@ -176,7 +177,7 @@ def claim(
 # --- Results --------------------------------------------------------------------------------------
 
 _FINISH_LOAD = Statement(
-    sa.select(_c.state, _c.lease_owner, _c.lease_token, _c.queue_msg_id)
+    sa.select(_c.state, _c.lease_owner, _c.lease_token, _c.queue_msg_id, _c.superseded_by)
     .where(_c.id == sa.bindparam("row"))
     .with_for_update()
 )
@@ -219,6 +220,11 @@ _ENDING: dict[str, Any] = {
     "superseded_by": sa.bindparam("new_superseded_by"),
     "error": sa.bindparam("new_error"),
 }
+_TAKEN = Statement(
+    sa.update(webhook_call)
+    .where(_c.id == sa.bindparam("row"))
+    .values(success=True, payload=sa.bindparam("new_payload"), content_type=sa.bindparam("new_type"))
+)
 _BY_ID = sa.update(webhook_call).where(_c.id == sa.bindparam("row"))
 _RETIRE = Statement(_BY_ID.values(_ENDING))
 _RETIRE_WITH_PAYLOAD = Statement(
@@ -230,21 +236,28 @@ _RETIRE_WITH_PAYLOAD = Statement(
 
 def finish(conn: sa.Connection, result: CallResult, now: datetime) -> bool:
     """Writes a call's result, and its payload for further attempts. False: the lease was lost, or the call is
-    over (superseded, canceled): then only its history grows, if it is still there."""
+    over (superseded, canceled): then only its history grows, if it is still there. One that was superseded
+    while the receiver took it is a success nevertheless."""
     row = _FINISH_LOAD.first(conn, {"row": result.call_id})
     if row is None:
         return False
-    _add_attempt(
-        conn,
-        result.call_id,
-        start=result.start,
-        url=result.url,
-        duration=result.duration,
-        success=result.success,
-        code=result.code,
-        error=result.error,
-        response=result.response,
-    )
+    if result.success is not None:
+        _add_attempt(
+            conn,
+            result.call_id,
+            start=result.start,
+            url=result.url,
+            duration=result.duration,
+            success=result.success,
+            code=result.code,
+            error=result.error,
+            response=result.response,
+        )
+    if row.superseded_by and result.success and row.lease_token == result.token:
+        _TAKEN.run(
+            conn,
+            {"row": result.call_id, "new_payload": result.payload, "new_type": result.content_type},
+        )
     if row.state != "queued" or row.lease_owner is None or row.lease_token != result.token:
         return False
     if result.next_attempt is not None:

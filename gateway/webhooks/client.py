@@ -44,6 +44,7 @@ class Answer:
     error: str  # for people; "" on success
     response: str  # from the start of the body: at most 512 bytes of it
     duration: float  # seconds
+    sent: bool = True  # or it was tried: the failure is the URL's or the receiver's
 
 
 class WebhookClient:

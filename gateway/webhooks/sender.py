@@ -19,12 +19,10 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 import trio
 
-from gateway import __version__
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import StoreError
 from gateway.events import parse_incoming
-from gateway.hooks import Hooks
 from gateway.model import Event, IncomingEvent, WebhookBody
 from gateway.offload import Offload, OffloadError
 from gateway.store import events, received, webhook_calls
@@ -33,7 +31,7 @@ from gateway.store.events import IncomingReference
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 from gateway.webhooks import schedule
-from gateway.webhooks.client import Answer, WebhookClient, clean
+from gateway.webhooks.calling import Caller, NoPayload, unsent
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,6 @@ STORE_AGAIN_AFTER = 1.0  # seconds
 FORMAT_TIME = 60.0  # seconds that a lease has beyond the call's own, for plugins and the store
 RECORD_WITHIN = 0.005  # seconds for a result, when no call waits for its place
 RECORD_TIME = 5.0  # seconds for the last results, once everything else was cancelled
-USER_AGENT = f"mail-gateway/{__version__}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +70,6 @@ class _Turn:
     crowded: bool = False  # what is due waits for a place
 
 
-class _NoPayload(Exception):
-    """There is nothing to send; the text says why. `forever`: and there never will be."""
-
-    def __init__(self, reason: str, *, forever: bool = False) -> None:
-        super().__init__(reason)
-        self.forever = forever
-
-
 class WebhookSender:
     """Makes webhook calls, as many at a time as the settings say in all and for each URL.
 
@@ -91,15 +80,14 @@ class WebhookSender:
         self,
         owner: str,
         settings: Settings,
-        hooks: Hooks,
-        client: WebhookClient,
+        caller: Caller,
         store: Store,
         clock: Clock,
         queued: Wakeup,
         offload: Offload,
     ) -> None:
         self._owner, self._settings, self._limits = owner, settings, settings.webhooks
-        self._hooks, self._client, self._store = hooks, client, store
+        self._caller, self._store = caller, store
         self._clock, self._queued, self._offload = clock, queued, offload
         self._lease = settings.webhooks.timeout + FORMAT_TIME
         self._busy: Counter[str] = Counter()  # URL -> calls under way
@@ -203,26 +191,32 @@ class WebhookSender:
         """Format if it is the first time, send, and say what came of it."""
         call = due.call
         start, started = self._clock.now(), trio.current_time()
-        body = WebhookBody(call.payload or b"", call.content_type)
-        answer = Answer(False, 0, "the call took longer than its lease", "", 0.0)
+        body: WebhookBody | None = WebhookBody(call.payload or b"", call.content_type)
+        answer = unsent("the call took longer than its lease")
         over = False
         # A little less than the lease, so that the result is written under it.
         with trio.move_on_after(self._lease - RECORD_TIME):
             try:
                 if due.removed:
-                    raise _NoPayload("what the webhook is about has been removed", forever=True)
+                    raise NoPayload("what the webhook is about has been removed", forever=True)
                 if not call.payload:
-                    body = await self._format(due)
-                answer = await self._client.post(call.url, body.body, _headers(call, body))
-            except _NoPayload as exc:
-                answer, over = Answer(False, 0, clean(str(exc)), "", 0.0), exc.forever
+                    body = await self._caller.format(await self._event(due), call.format)
+                if body is None:
+                    answer = unsent(
+                        f"the format {call.format!r} has nothing for the event {call.event_name!r}"
+                    )
+                else:
+                    request = self._caller.request(call, body.body, start)
+                    answer = await self._caller.post(request, body.content_type, call.authorization)
+            except NoPayload as exc:
+                answer, over = unsent(str(exc)), exc.forever
             except Exception:
                 log.exception("webhook call %d failed by a fault of ours", call.id)
-                answer = Answer(False, 0, "a fault of the gateway; its log says more", "", 0.0)
+                answer = unsent("a fault of the gateway; its log says more")
         now, duration = self._clock.now(), trio.current_time() - started
         again = (
             None
-            if answer.success or over
+            if answer.success or over or body is None
             else schedule.next_attempt(call.attempts, now, schedule.random_spread())
         )
         account = self._settings.accounts.get(call.account)
@@ -248,25 +242,15 @@ class WebhookSender:
             start=start,
             duration=duration,
             url=call.url,
-            success=answer.success,
-            payload=body.body,
-            content_type=body.content_type,
+            success=None if body is None else answer.success,
+            payload=body.body if body else b"",
+            content_type=body.content_type if body else "",
             code=answer.code,
             error=answer.error,
             response=answer.response,
             next_attempt=again,
             keep_until=now + keep if keep and again is None else None,
         )
-
-    async def _format(self, due: _Due) -> WebhookBody:
-        """The payload, by the account's plugins. Raises _NoPayload."""
-        event = await self._event(due)
-        stages = self._hooks.for_account(event.account)
-        body = await stages.format_webhook(event=event)
-        if body is None or not body.body:
-            asked = ", ".join(stages.plugins("format_webhook"))
-            raise _NoPayload(f"the payload was not made: plugins failed or did not answer: {asked or 'none'}")
-        return body
 
     async def _event(self, due: _Due) -> Event | IncomingEvent:
         event = due.event
@@ -277,19 +261,7 @@ class WebhookSender:
         try:
             return await parse_incoming(self._store, self._offload, event, due.received)
         except (StoreError, OffloadError) as exc:
-            raise _NoPayload(f"the message cannot be read: {exc}") from None
-
-
-def _headers(call: Call, body: WebhookBody) -> list[tuple[bytes, bytes]]:
-    headers = [
-        (b"Content-Type", body.content_type.encode("ascii")),
-        (b"User-Agent", USER_AGENT),
-        (b"X-Mox-Webhook-ID", b"%d" % call.id),
-        (b"X-Mox-Webhook-Attempt", b"%d" % call.attempts),
-    ]
-    if call.authorization:
-        headers.append((b"Authorization", call.authorization.encode()))
-    return headers
+            raise NoPayload(f"the message cannot be read: {exc}") from None
 
 
 # --- In the transaction --------------------------------------------------------------------------

@@ -15,10 +15,13 @@ from gateway import Event, IncomingEvent, MessagePart, WebhookBody, hookimpl
 from gateway.mail.address_list import NameAddress
 
 VERSION = 0
+NAME = "mox"  # of the format
 
 
 @hookimpl
-def format_webhook(event: Event | IncomingEvent) -> WebhookBody:
+def format_webhook(event: Event | IncomingEvent, format_name: str) -> WebhookBody | None:
+    if format_name != NAME:
+        return None
     payload = incoming(event) if isinstance(event, IncomingEvent) else outgoing(event)
     return WebhookBody(to_json(payload))
 

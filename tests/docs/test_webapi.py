@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +14,11 @@ import pytest
 import trio
 from pydantic import BaseModel
 
-from gateway import EventName, IncomingEvent, ReceivedMessage, templates
+from gateway import templates
 from gateway.accounts import FAILURE_WINDOW, FAILURES_ALLOWED
 from gateway.errors import ApiCode
 from gateway.mail import flags
 from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
-from gateway.mail.reading import parse_message
 from gateway.model import SCOPES
 from gateway.store import mailbox_listing, received
 from gateway.store.pages import MAX_PAGE
@@ -28,10 +26,7 @@ from gateway.web.api import messages, models, send
 from gateway.web.api import templates as api_templates
 from gateway.web.api.methods import METHODS
 from gateway.web.pages import curl_command
-from gateway.webhooks import schedule
-from gateway_mox import webhook
 from tests.docs.pages import PAGES, ROOT, all_sections, code, sections, tables, text
-from tests.hooks.helpers import NOW, an_event
 from tests.running import Receiver, Running, receiving, running
 
 PAGE = text("webapi.md")
@@ -193,94 +188,6 @@ def test_limits_of_templates() -> None:
         f"at most {api_templates.MAX_TEMPLATES_PAGE}; 0 for {api_templates.DEFAULT_PAGE}"
         in SECTIONS["TemplateList"]
     )
-
-
-# --- Webhooks -------------------------------------------------------------------------------------
-
-
-def test_events() -> None:
-    events, _ = tables(SECTIONS["Outgoing"])
-    later = re.search(r"(?m)^`(\w+)` belongs to what is", SECTIONS["Outgoing"])
-    assert later is not None
-    names = [*(row["event"] for row in events), later[1]]
-    assert sorted(names) == sorted(get_args(EventName))
-
-
-def test_an_outgoing_payload() -> None:
-    [example] = code("json", SECTIONS["Outgoing"])
-    payload = webhook.outgoing(replace(an_event(), name="failed"))
-    assert [(k, type(v)) for k, v in json.loads(example).items()] == [
-        (k, type(v)) for k, v in payload.items()
-    ]
-    _, keys = tables(SECTIONS["Outgoing"])
-    assert [row["key"] for row in keys] == list(payload)
-
-
-RECEIVED = ReceivedMessage(
-    id=1,
-    account="mox",
-    mailbox="Inbox",
-    received=NOW,
-    size=90,
-    flags=(),
-    mail_from="ada@example.com",
-    mail_from_validated=False,
-    rcpt_to="mox@localhost",
-    msg_from="ada@example.com",
-    msg_from_validated=False,
-    dkim_verified_domains=(),
-    remote_ip="192.0.2.7",
-    dsn=False,
-    automated=False,
-)
-
-
-def test_an_incoming_payload() -> None:
-    data = b"From: Ada <ada@example.com>\r\nDate: Sat, 31 Jan 2026 08:00:00 +0000\r\n\r\nWhere?\r\n"
-    event = IncomingEvent(
-        id=1,
-        time=NOW,
-        account="mox",
-        message=RECEIVED,
-        parsed=parse_message(data),
-        data=data,
-    )
-    payload = webhook.incoming(event)
-    [example] = code("json", SECTIONS["Incoming"])
-    shown = json.loads(example)
-    for ours, theirs in (
-        (shown, payload),
-        (shown["Meta"], payload["Meta"]),
-        (shown["Structure"], payload["Structure"]),
-    ):
-        assert [(k, type(v)) for k, v in ours.items()] == [(k, type(v)) for k, v in theirs.items()]
-    [keys] = tables(SECTIONS["Incoming"])
-    assert {row["key"] for row in keys} <= payload.keys() | payload["Meta"].keys()
-
-
-async def test_headers(tmp_path: Path, webhooks: Receiver) -> None:
-    def authorized(raw: dict[str, Any]) -> None:
-        raw["accounts"]["mox"]["webhook_outgoing"]["authorization"] = "Bearer x"
-
-    async with running(tmp_path, webhooks, change=authorized) as gateway:
-        await gateway.send()
-        await webhooks.event("delivered")
-    [headers] = [h for h in webhooks.headers if "authorization" in h]
-    [rows] = tables(PARTS["Webhooks"].partition("\n### ")[0])
-    of_http = {"host", "content-length"}
-    assert [row["header"].lower() for row in rows] == [name for name in headers if name not in of_http]
-    assert rows[0]["value"] == headers["content-type"]
-    assert headers["user-agent"].startswith("mail-gateway/")
-
-
-def test_schedule() -> None:
-    section = " ".join(SECTIONS["When calls are made"].split())
-    minutes, hours = re.findall(r"([\d., ]+(?: and \d+)?) (?:minutes|hours)", section)
-    numbers = [float(n) * 60 for n in re.findall(r"[\d.]+", minutes)]
-    numbers += [float(n) * 3600 for n in re.findall(r"[\d.]+", hours)]
-    assert tuple(numbers) == schedule.INTERVALS
-    assert "After twelve attempts" in section
-    assert schedule.MAX_ATTEMPTS == 12
 
 
 # --- Examples that run ----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from gateway import (
     Suppression,
     TransportType,
     WebhookBody,
+    WebhookCall,
     hookimpl,
 )
 from gateway.config.settings import Settings
@@ -175,6 +176,20 @@ def an_event() -> Event:
         subject="hi",
         recipient="you@example.net",
         attempt=1,
+    )
+
+
+def a_webhook_call() -> WebhookCall:
+    return WebhookCall(
+        id=5,
+        account="app",
+        event="delivered",
+        url="https://app.example/hook",
+        format="mox",
+        attempt=1,
+        time=NOW,
+        body=b"{}",
+        secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
     )
 
 

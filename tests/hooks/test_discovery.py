@@ -159,6 +159,7 @@ def test_the_built_in_sets() -> None:
             "mox.receive",
             "mox.mailbox",
             "mox.webhook",
+            "signing",
             "limits",
             "direct",
             "smtp",

@@ -27,6 +27,7 @@ from gateway import (
     Transport,
     TransportType,
     WebhookBody,
+    WebhookCall,
     hookimpl,
 )
 from gateway.errors import RejectedByPlugin
@@ -39,6 +40,7 @@ from tests.hooks.helpers import (
     a_message,
     a_reception,
     a_submission,
+    a_webhook_call,
     an_event,
     load,
     stages,
@@ -175,9 +177,14 @@ async def test_every_hook_gets_its_arguments() -> None:
             seen["event"] = (event,)
 
         @hookimpl
-        def format_webhook(self, event: Event) -> WebhookBody:
-            seen["format_webhook"] = (event,)
+        def format_webhook(self, event: Event, format_name: str) -> WebhookBody:
+            seen["format_webhook"] = (event, format_name)
             return WebhookBody(b"{}")
+
+        @hookimpl
+        def sign_webhook(self, headers: Mapping[str, str], call: WebhookCall) -> Mapping[str, str]:
+            seen["sign_webhook"] = (headers, call)
+            return {**headers, "signed": "yes"}
 
         @hookimpl
         def receive_policy(self, reception: Reception) -> Accept:
@@ -199,7 +206,9 @@ async def test_every_hook_gets_its_arguments() -> None:
     assert await asked.route(message=message, routes=routes) == Route("rest")
     assert await asked.retry(message=message, outcome=outcome, now=NOW) == RetryAt(NOW)
     await asked.event(event=event)
-    assert await asked.format_webhook(event=event) == WebhookBody(b"{}")
+    assert await asked.format_webhook(event=event, format_name="mox") == WebhookBody(b"{}")
+    call = a_webhook_call()
+    assert await asked.sign_webhook(headers={"a": "b"}, call=call) == {"a": "b", "signed": "yes"}
     assert await hooks.gateway.receive_policy(reception=a_reception()) == Accept()
     chosen = await asked.mailbox(
         reception=a_reception(), account="app", recipient=submission.login, chosen="Inbox"
@@ -212,7 +221,8 @@ async def test_every_hook_gets_its_arguments() -> None:
         "route": (message, routes),
         "retry": (message, outcome, NOW),
         "event": (event,),
-        "format_webhook": (event,),
+        "format_webhook": (event, "mox"),
+        "sign_webhook": ({"a": "b"}, call),
         "receive_policy": (a_reception(),),
         "mailbox": (a_reception(), "app", submission.login, "Inbox"),
     }

@@ -33,6 +33,7 @@ from tests.hooks.helpers import (
     a_message,
     a_reception,
     a_submission,
+    a_webhook_call,
     an_event,
     load,
     stages,
@@ -183,7 +184,7 @@ async def test_fallback_is_none_when_nobody_else_answers() -> None:
 
     config = {"plugin": {"rest": {"on_error": {"format_webhook": "fallback"}}}}
     asked = stages({"broken": Broken(), "alas": Broken()}, config)
-    assert await asked.format_webhook(event=an_event()) == WebhookBody(b"rest")
+    assert await asked.format_webhook(event=an_event(), format_name="mox") == WebhookBody(b"rest")
 
     class BrokenSet(Broken):
         @hookimpl
@@ -194,7 +195,7 @@ async def test_fallback_is_none_when_nobody_else_answers() -> None:
         def transports(self) -> None: ...
 
     alone = load({"alone": BrokenSet()}, {"plugin_sets": {"test": {"plugins": ["alone"]}}}, sets={})
-    assert await alone.for_account("").format_webhook(event=an_event()) is None
+    assert await alone.for_account("").format_webhook(event=an_event(), format_name="mox") is None
 
 
 async def test_an_observer_can_be_made_to_defer_but_all_hear_it() -> None:
@@ -434,6 +435,10 @@ class Answers:
         return self.answer
 
     @hookimpl
+    def sign_webhook(self) -> Any:
+        return self.answer
+
+    @hookimpl
     def receive_policy(self) -> Any:
         return self.answer
 
@@ -455,7 +460,8 @@ class Odd:
 
 
 SUBMISSION, ROUTE = "Submission, Reject or None", "Route or None"
-RETRY, WEBHOOK = "RetryAt, GiveUp or None", "WebhookBody or None"
+RETRY, WEBHOOK = "RetryAt, GiveUp or None", "WebhookBody, bool or None"
+HEADERS = "Mapping or None"
 NOT_BYTES_BODY = "a WebhookBody whose body is not bytes"
 FIXED, REFUSE = ", which no plugin may change", " (to refuse the message, answer Reject)"
 NAIVE = "a RetryAt whose time is not a datetime with a time zone"
@@ -536,6 +542,17 @@ PARTS = "a Submission whose recipients are not a tuple of Address"
             "a WebhookBody whose content_type is not printable ASCII text",
             WEBHOOK,
         ),
+        ("format_webhook", True, "True (to make the call, answer a WebhookBody)", WEBHOOK),
+        ("sign_webhook", {"Host": "x"}, "a Mapping with Host, which is the gateway's", HEADERS),
+        ("sign_webhook", {"a:": "x"}, "a Mapping with 'a:' in place of a header's name", HEADERS),
+        ("sign_webhook", {"a": "x\r\nb: y"}, "a Mapping with a a that no header can have", HEADERS),
+        ("sign_webhook", {"a": "x" * 4097}, "a Mapping with a a of more than 4096 characters", HEADERS),
+        (
+            "sign_webhook",
+            {f"a{n}": "x" for n in range(101)},
+            "a Mapping of more than 100 header fields",
+            HEADERS,
+        ),
         ("receive_policy", True, "True (bool)", "Accept, Reject or None"),
         ("mailbox", Accept("Junk"), "Accept", "str or None"),
         ("mailbox", "", MAILBOX, "str or None"),
@@ -565,7 +582,8 @@ async def _ask(hooks: Hooks, hook: str) -> None:
         "route": lambda: asked.route(message=a_message(), routes=()),
         "retry": lambda: asked.retry(message=a_message(), outcome=a_failure(), now=NOW),
         "event": lambda: asked.event(event=an_event()),
-        "format_webhook": lambda: asked.format_webhook(event=an_event()),
+        "format_webhook": lambda: asked.format_webhook(event=an_event(), format_name="mox"),
+        "sign_webhook": lambda: asked.sign_webhook(headers={}, call=a_webhook_call()),
         "receive_policy": lambda: hooks.gateway.receive_policy(reception=a_reception()),
         "mailbox": lambda: asked.mailbox(
             reception=a_reception(), account="app", recipient=submission.login, chosen="Inbox"
@@ -574,7 +592,7 @@ async def _ask(hooks: Hooks, hook: str) -> None:
     try:
         await asking[hook]()
     except PluginError:
-        assert hook in ("submission", "sign", "hold", "route", "receive_policy", "mailbox")
+        assert hook in ("submission", "sign", "hold", "route", "sign_webhook", "receive_policy", "mailbox")
     else:
         assert hook in ("retry", "event", "format_webhook")
 

@@ -16,7 +16,8 @@ from tests.hooks.helpers import load
 NAMED = "name the arguments that it needs, of message, routes, settings"
 HOOKS = (
     "template_engines, submission, sign, hold, base_address, suppressed, route, transports, around_attempt,"
-    " shape, retry, suppress, read_report, match_report, event, format_webhook, receive_policy, mailbox"
+    " shape, retry, suppress, read_report, match_report, event, format_webhook, sign_webhook,"
+    " around_webhook, receive_policy, mailbox"
 )
 
 

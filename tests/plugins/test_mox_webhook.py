@@ -80,7 +80,8 @@ aGVsbG8=
 
 
 def payload(event: Event | IncomingEvent) -> Any:
-    answer = webhook.format_webhook(event)
+    answer = webhook.format_webhook(event, "mox")
+    assert answer is not None
     assert answer.content_type == "application/json; charset=utf-8"
     return json.loads(answer.body.decode("utf-8"))
 

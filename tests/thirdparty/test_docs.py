@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hmac
 import inspect
 import logging
 import re
@@ -50,6 +51,7 @@ from tests.hooks.helpers import (
     a_source,
     a_submission,
     a_suppression,
+    a_webhook_call,
     an_event,
     configured,
 )
@@ -68,7 +70,7 @@ def test_every_hook_has_its_section() -> None:
 def test_the_first_page_names_every_hook_and_page() -> None:
     for name, text in page.PAGES.items():
         if name != "README.md":
-            [about] = re.findall(rf"(?m)^- \[.*\]\({re.escape(name)}\)(.*)$", page.FIRST)
+            [about] = re.findall(rf"(?m)^- \[.*\]\({re.escape(name)}\)(.*(?:\n  .*)*)$", page.FIRST)
             if name.startswith("hooks-"):
                 assert re.findall(r"\w+", about) == list(page.sections(text, 2))
 
@@ -197,7 +199,7 @@ class Example:
     def __init__(self, source: str, directory: Path, settings: Mapping[str, Any]) -> None:
         module = ModuleType("example")
         exec(compile(source, "docs/plugins", "exec", dont_inherit=True), module.__dict__)
-        self.directory = directory
+        self.directory, self.module = directory, module
         self.hooks: Hooks = load_plugins(
             configured({"test": ["example"]}, {"plugin": {"example": settings}}),
             directory,
@@ -370,8 +372,23 @@ async def writes_failures(example: Example) -> None:
 
 
 async def chats(example: Example) -> None:
-    body = await example.stages.format_webhook(event=an_event())
+    asked = example.stages
+    body = await asked.format_webhook(event=an_event(), format_name="chat")
     assert body == WebhookBody(b'{"text": "delivered: hi to you@example.net"}')
+    assert await asked.format_webhook(event=an_event(), format_name="mox") == WebhookBody(b"rest")
+
+
+async def signs(example: Example) -> None:
+    headers = await example.stages.sign_webhook(headers={"A": "b"}, call=a_webhook_call())
+    digest = hmac.new(b"secret", b"{}", "sha256").hexdigest()
+    assert headers == {"A": "b", "X-Signature": f"sha256={digest}"}
+
+
+async def counts(example: Example) -> None:
+    call = a_webhook_call()
+    async with example.stages.around_webhook(call=call):
+        assert example.module.under_way[call.url] == 1
+    assert example.module.under_way[call.url] == 0
 
 
 async def closes_the_door(example: Example) -> None:
@@ -419,6 +436,8 @@ EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, 
     "match_report": (knows_an_old_server, {}),
     "event": (writes_failures, {"file": "failures"}),
     "format_webhook": (chats, {}),
+    "sign_webhook": (signs, {"key": "secret"}),
+    "around_webhook": (counts, {}),
 }
 SECTIONS = page.sections(page.FIRST, 2) | page.HOOKS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,19 +13,22 @@ from typing import Any
 
 import trio
 
-from gateway import GiveUp, RetryAt, Route, TransportType, hookimpl
+from gateway import EventName, GiveUp, RetryAt, Route, TransportType, hookimpl
 from gateway.clock import ManualClock
-from gateway.config.settings import Settings
+from gateway.config.settings import AccountSettings, Settings
 from gateway.offload import Offload
+from gateway.outbound.settle import outgoing_calls
 from gateway.plugins import load_plugins
 from gateway.store import call_listing, events, webhook_calls
 from gateway.store.call_listing import CallAttempt
 from gateway.store.changes import Call, CallDraft
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
+from gateway.webhooks.calling import Caller
 from gateway.webhooks.client import WebhookClient
 from gateway.webhooks.sender import WebhookSender
 from gateway_mox import webhook
+from gateway_signing import standard
 from tests.webhooks.receivers import LOOPBACK, Conversation, listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -91,8 +94,17 @@ class Bench:
     hooks_plugins: dict[str, object]
     queued: Wakeup = field(default_factory=Wakeup)
 
-    async def event(self, url: str, *, message: int, name: str = "delivered", **call: Any) -> int:
+    async def event(self, url: str, *, message: int, name: EventName = "delivered", **call: Any) -> int:
         """An outgoing event and its call; the call's ID."""
+        draft = CallDraft(url=url, superseded_keep_until=self.clock.now() + timedelta(days=1), **call)
+        return (await self._announce([draft], message, name))[0]
+
+    async def events(self, *, message: int, name: EventName = "delivered") -> tuple[int, ...]:
+        """An outgoing event and its calls as the account is configured; the calls' IDs."""
+        account = self.settings.accounts["a"]
+        return await self._announce(outgoing_calls(account, name, self.clock.now()), message, name)
+
+    async def _announce(self, drafts: Sequence[CallDraft], message: int, name: EventName) -> tuple[int, ...]:
         data = {
             "from_id": "f",
             "message_id": "<m@gateway.example>",
@@ -100,9 +112,8 @@ class Bench:
             "recipient": "you@example.org",
             "attempt": 1,
         }
-        draft = CallDraft(url=url, superseded_keep_until=self.clock.now() + timedelta(days=1), **call)
 
-        def write(conn: Any) -> int:
+        def write(conn: Any) -> tuple[int, ...]:
             now = self.clock.now()
             event_id = events.insert(
                 conn,
@@ -113,17 +124,21 @@ class Bench:
                 queue_msg_id=message,
                 data=data,
             )
-            return webhook_calls.add(conn, [draft], "a", event_id, name, message, now)[0]
+            return webhook_calls.add(conn, drafts, "a", event_id, name, message, now)
 
-        call_id = await self.store.write(write)
+        call_ids = await self.store.write(write)
         self.queued.set()
-        return call_id
+        return call_ids
+
+    def configure(self, **account: Any) -> None:
+        """The account, from the next sender on."""
+        accounts = {"a": AccountSettings.model_validate({"addresses": ["a@example.com"], **account})}
+        self.settings = self.settings.model_copy(update={"accounts": accounts})
 
     def sender(self, owner: str = "one") -> WebhookSender:
         hooks = load_plugins(self.settings, Path("/etc"), extra=self.hooks_plugins)
-        return WebhookSender(
-            owner, self.settings, hooks, self.client, self.store, self.clock, self.queued, Offload(5.0)
-        )
+        caller = Caller(self.settings, hooks, self.client)
+        return WebhookSender(owner, self.settings, caller, self.store, self.clock, self.queued, Offload(5.0))
 
     @asynccontextmanager
     async def sending(self, owner: str = "one") -> AsyncIterator[trio.Event]:
@@ -164,7 +179,7 @@ class Bench:
 async def bench(
     tmp_path: Path, *, plugins: Mapping[str, object] | None = None, timeout: float = 5.0, **webhooks: Any
 ) -> AsyncIterator[Bench]:
-    used = {**(plugins or {"mox.webhook": webhook}), "rest": Rest()}
+    used = {**(plugins or {"mox.webhook": webhook, "signing": standard}), "rest": Rest()}
     settings = Settings.model_validate(
         {
             "hostname": "gateway.example",

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import sqlalchemy as sa
 import trio
 
-from gateway import Event, IncomingEvent, WebhookBody, __version__, hookimpl
+from gateway import Event, IncomingEvent, WebhookBody, WebhookCall, __version__, hookimpl
 from gateway.errors import StoreUnavailable
 from gateway.leases import Recovery
 from gateway.store import received, webhook_calls
@@ -18,6 +20,7 @@ from gateway.store.content import StoredBytes
 from gateway.store.tables import event as event_table
 from gateway.store.tables import webhook_call
 from gateway.wakeup import Wakeup
+from gateway_signing import standard
 from tests.webhooks.gateways import SORRY, Receiver, bench, receiving
 
 DAY = timedelta(days=1)
@@ -112,7 +115,7 @@ async def test_a_call_under_way_when_it_is_superseded_is_not_interrupted(tmp_pat
         call = await b.call(old)
     assert [p["Event"] for p in payloads] == ["delayed", "failed"]
     assert [(a.success, a.code) for a in history] == [(True, 200)]
-    assert (call.state, call.superseded_by) == ("retired", new)
+    assert (call.state, call.superseded_by, call.success) == ("retired", new, True)
 
 
 async def test_without_superseding_events_of_a_message_come_in_order(tmp_path: Path) -> None:
@@ -334,3 +337,90 @@ async def test_nothing_is_kept_of_accounts_that_keep_nothing(tmp_path: Path) -> 
             lambda conn: conn.scalar(sa.select(sa.func.count()).select_from(webhook_call))
         )
     assert left == 0
+
+
+async def test_each_url_of_an_event_has_its_own_id_and_is_signed_with_its_own_secrets(tmp_path: Path) -> None:
+    first, second, third = Receiver(), Receiver(), Receiver(SORRY)
+    secrets = {
+        1: ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+        2: ["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+    }
+    async with bench(tmp_path) as b, receiving(first, second, third):
+        urls = [{"url": r.url, "secrets": secrets.get(n, [])} for n, r in enumerate((third, first, second))]
+        b.configure(webhooks=urls)
+        async with b.sending():
+            ids = await b.events(message=7)
+            await first.has(1)
+            await second.has(1)
+            b.later(0)
+            call = await b.until(ids[0], lambda c: c.payload is not None)
+            assert len(set(ids)) == 3
+            b.later(61)
+            await third.has(2)
+    for receiver, call_id, used in ((first, ids[1], secrets[1]), (second, ids[2], secrets[2])):
+        headers, body = receiver.requests[0]
+        assert headers["webhook-id"] == f"msg_{call_id}" == "msg_" + headers["X-Mox-Webhook-ID"]
+        assert len(headers["webhook-signature"].split()) == len(used)
+        for secret in used:
+            now = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+            assert standard.signature(secret, f"msg_{call_id}", now, body) in headers["webhook-signature"]
+    assert not any("webhook-id" in headers for headers, _ in third.requests)
+    assert {headers["X-Mox-Webhook-ID"] for headers, _ in third.requests} == {str(call.id)}
+
+
+async def test_an_event_that_a_format_has_nothing_for_makes_no_request(tmp_path: Path) -> None:
+    receiver = Receiver()
+
+    class Short:
+        @hookimpl
+        def format_webhook(self, event: Event, format_name: str) -> WebhookBody | Literal[False]:
+            return WebhookBody(b"{}") if event.name == "failed" else False
+
+    async with bench(tmp_path, plugins={"short": Short()}) as b, receiving(receiver), b.sending():
+        skipped = await b.event(receiver.url, message=1, format="short")
+        call = await b.until(skipped, lambda c: c.state == "retired")
+        assert (call.success, call.error) == (
+            None,
+            "the format 'short' has nothing for the event 'delivered'",
+        )
+        assert await b.history(skipped) == ()
+        await b.event(receiver.url, message=1, name="failed", format="short")
+        await receiver.has(1)
+    assert len(receiver.requests) == 1
+
+
+async def test_plugins_around_a_request_and_a_signer_that_fails(tmp_path: Path) -> None:
+    receiver = Receiver()
+    seen: list[str] = []
+
+    class Watching:
+        fails = True
+
+        @hookimpl
+        def format_webhook(self) -> WebhookBody:
+            return WebhookBody(b"{}")
+
+        @hookimpl
+        def sign_webhook(self, headers: Mapping[str, str], call: WebhookCall) -> Mapping[str, str]:
+            if self.fails:
+                raise RuntimeError("the key is away")
+            return {**headers, "X-Key": f"{call.attempt} {call.body.decode()}"}
+
+        @hookimpl
+        @asynccontextmanager
+        async def around_webhook(self, call: WebhookCall) -> AsyncIterator[None]:
+            seen.append(f"before {call.attempt}")
+            yield
+            seen.append(f"after {len(receiver.requests)}")
+
+    watching = Watching()
+    async with bench(tmp_path, plugins={"watching": watching}) as b, receiving(receiver), b.sending():
+        call_id = await b.event(receiver.url, message=1)
+        call = await b.until(call_id, lambda c: c.error != "")
+        assert call.error == ("plugin 'watching', hook 'sign_webhook': raised RuntimeError: the key is away")
+        assert (receiver.requests, seen) == ([], [])
+        watching.fails = False
+        b.later(61)
+        await b.until(call_id, lambda c: c.success is True)
+    assert receiver.requests[0][0]["X-Key"] == "2 {}"
+    assert seen == ["before 2", "after 1"]
