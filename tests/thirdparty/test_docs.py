@@ -69,10 +69,11 @@ def test_every_hook_has_its_section() -> None:
 
 def test_the_first_page_names_every_hook_and_page() -> None:
     for name, text in page.PAGES.items():
-        if name != "README.md":
+        if name.startswith("hooks-"):
             [about] = re.findall(rf"(?m)^- \[.*\]\({re.escape(name)}\)(.*(?:\n  .*)*)$", page.FIRST)
-            if name.startswith("hooks-"):
-                assert re.findall(r"\w+", about) == list(page.sections(text, 2))
+            assert re.findall(r"\w+", about) == list(page.sections(text, 2))
+        elif name != "README.md":
+            assert f"]({name})" in page.FIRST
 
 
 @pytest.mark.parametrize("hook", SPECS)
@@ -168,6 +169,9 @@ def test_configuration(number: int) -> None:
     raw = tomli.loads(TOML[number])
     if "project" in raw:
         assert list(raw["project"]["entry-points"]) == ["mail_gateway"]
+        return
+    if "tool" in raw:
+        assert list(raw["tool"]) == ["pytest"]
         return
     sets = [tomli.loads(block).get("plugin_sets", {}) for block in TOML]
     raw.setdefault("plugin_sets", {name: body for found in sets for name, body in found.items()})
