@@ -10,7 +10,7 @@ import trio
 
 @asynccontextmanager
 async def beside() -> AsyncIterator[trio.Nursery]:
-    """A nursery that is cancelled when the body ends; what the body raises comes out as it is, not as a group."""
+    """A nursery that ends with the body. What that raises comes out as it is, not as a group."""
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
