@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -62,12 +63,24 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(os.fspath(self._path))
 
 
+Ask = Callable[[str, dict[str, Any]], Any]
+
+
 def ask(directory: Path, command: str, request: dict[str, Any]) -> Any:
     """Have the running gateway carry out a command; its answer. Raises CommandError."""
+    return asker(directory)(command, request)
+
+
+def asker(directory: Path) -> Ask:
+    """`ask` for many commands, which reads the configuration once. Raises CommandError."""
     try:
         path = datadir.control_socket(load(directory / CONFIG_FILE).data_dir)
     except GatewayError as exc:
         raise CommandError(str(exc)) from None
+    return partial(_ask, directory, path)
+
+
+def _ask(directory: Path, path: Path, command: str, request: dict[str, Any]) -> Any:
     connection = _UnixConnection(path)
     try:
         connection.request("POST", f"/{command}", json.dumps(request), {"Content-Type": "application/json"})

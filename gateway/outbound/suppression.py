@@ -5,7 +5,11 @@ The plugins decide; here they are asked, and what the store needs to know is put
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+
+import sqlalchemy as sa
 
 from gateway.clock import Clock
 from gateway.hooks import Hooks, Stages
@@ -60,6 +64,17 @@ async def after_failure(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """What a person or an application puts on a list."""
+
+    address: Address
+    manual: bool
+    reason: str = ""
+    expires: datetime | None = None  # None: never
+    created: datetime | None = None  # None: now
+
+
 class SuppressionLists:
     """The lists as people and applications see them, by account and address. All raise StoreError."""
 
@@ -77,8 +92,18 @@ class SuppressionLists:
 
     async def lookup(self, account: str, address: Address) -> Suppression | None:
         """The entry that keeps the account from sending to an address."""
-        base, now = await self._base(account, address), self._clock.now()
-        return await self._store.read(lambda conn: suppressions.lookup(conn, account, base, address, now))
+        [found] = await self.lookup_many(account, [address])
+        return found
+
+    async def lookup_many(self, account: str, addresses: Sequence[Address]) -> list[Suppression | None]:
+        """The entry of each; at most `changes.STEP` at a time."""
+        bases, now = await self._bases(account, addresses), self._clock.now()
+        return await self._store.read(
+            lambda conn: [
+                suppressions.lookup(conn, account, base, address, now)
+                for base, address in zip(bases, addresses, strict=True)
+            ]
+        )
 
     async def add(
         self,
@@ -90,27 +115,47 @@ class SuppressionLists:
         expires: datetime | None = None,
     ) -> bool:
         """False if it is on the list already; that entry stays as it is."""
-        base, now = await self._base(account, address), self._clock.now()
-        return await self._store.write(
-            lambda conn: (
-                suppressions.lookup(conn, account, base, address, now) is None
+        entry = NewEntry(address=address, manual=manual, reason=reason, expires=expires)
+        return await self.add_many(account, [entry]) == 1
+
+    async def add_many(self, account: str, entries: Sequence[NewEntry]) -> int:
+        """How many were added; those on the list stay as they are. At most `changes.STEP` at a time."""
+        bases = await self._bases(account, [entry.address for entry in entries])
+        now = self._clock.now()
+
+        def add(conn: sa.Connection) -> int:
+            return sum(
+                suppressions.lookup(conn, account, base, entry.address, now) is None
                 and suppressions.add(
                     conn,
                     now,
                     account=account,
                     base_address=base,
-                    original_address=str(address),
-                    manual=manual,
-                    reason=reason,
-                    expires=expires,
+                    original_address=str(entry.address),
+                    manual=entry.manual,
+                    reason=entry.reason,
+                    expires=entry.expires,
+                    created=entry.created,
                 )
+                for base, entry in zip(bases, entries, strict=True)
             )
-        )
+
+        return await self._store.write(add)
 
     async def remove(self, account: str, address: Address) -> bool:
         """False if it is not on the list."""
-        base, now = await self._base(account, address), self._clock.now()
-        return await self._store.write(lambda conn: suppressions.remove(conn, account, base, address, now))
+        return await self.remove_many(account, [address]) == 1
 
-    async def _base(self, account: str, address: Address) -> str:
-        return await base_address(self._hooks.for_account(account), address)
+    async def remove_many(self, account: str, addresses: Sequence[Address]) -> int:
+        """How many were on the list; at most `changes.STEP` at a time."""
+        bases, now = await self._bases(account, addresses), self._clock.now()
+        return await self._store.write(
+            lambda conn: sum(
+                suppressions.remove(conn, account, base, address, now)
+                for base, address in zip(bases, addresses, strict=True)
+            )
+        )
+
+    async def _bases(self, account: str, addresses: Sequence[Address]) -> list[str]:
+        stages = self._hooks.for_account(account)
+        return [await base_address(stages, address) for address in addresses]

@@ -31,16 +31,18 @@ _MINE = (
 )
 _LOOKUP = Statement(sa.select(*_COLUMNS).where(*_MINE, _IN_FORCE))
 _BY_ID = Statement(sa.select(*_COLUMNS).where(_c.id.in_(sa.bindparam("ids", expanding=True))))
+_REMOVE = Statement(sa.delete(suppression).where(_c.id.in_(sa.bindparam("ids", expanding=True))))
 _ADD = Statement(
     sa.text(
         "INSERT INTO suppression"
         " (created, account, base_address, original_address, list_name, manual, reason, expires)"
-        " VALUES (:now, :account, :base, :original, :list_name, :manual, :reason, :expires)"
+        " VALUES (:created, :account, :base, :original, :list_name, :manual, :reason, :expires)"
         " ON CONFLICT (account, base_address, list_name) DO UPDATE SET created = excluded.created,"
         " original_address = excluded.original_address, manual = excluded.manual, reason = excluded.reason,"
-        " expires = excluded.expires WHERE suppression.expires <= excluded.created RETURNING id"
+        " expires = excluded.expires WHERE suppression.expires <= :now RETURNING id"
     ).bindparams(
         sa.bindparam("now", type_=UtcTime()),
+        sa.bindparam("created", type_=UtcTime()),
         sa.bindparam("expires", type_=UtcTime()),
         sa.bindparam("manual", type_=sa.Boolean()),
     )
@@ -76,12 +78,17 @@ def add(
     manual: bool,
     reason: str,
     expires: datetime | None,
+    created: datetime | None = None,
 ) -> bool:
-    """False, and nothing changes, if the base address is on the list already."""
+    """False, and nothing changes, if the base address is on the list already.
+
+    `created` is what is shown; None: now.
+    """
     added = _ADD.first(
         conn,
         {
             "now": now,
+            "created": created or now,
             "account": account,
             "base": base_address,
             "original": original_address,
@@ -106,7 +113,7 @@ def remove(conn: sa.Connection, account: str, base_address: str, address: Addres
     """Removes what holds for an address; False if there is nothing."""
     found = _LOOKUP.all(conn, {"account": account, "keys": _keys(base_address, address), "now": now})
     if found:
-        conn.execute(sa.delete(suppression).where(_c.id.in_([row.id for row in found])))
+        _REMOVE.run(conn, {"ids": [row.id for row in found]})
     return bool(found)
 
 

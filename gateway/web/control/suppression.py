@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import NotConfigured
 from gateway.mail.address import Address
 from gateway.model import Suppression
-from gateway.outbound.suppression import MAX_REASON, SuppressionLists
+from gateway.outbound.suppression import MAX_REASON, NewEntry, SuppressionLists
+from gateway.store.changes import STEP
 from gateway.web.control.app import Command, CommandFailed, Request
 
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is a time that UTC has not") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 LONGEST = 10 * 365 * 86400.0  # seconds that an entry with an end may hold
 
 
@@ -37,6 +47,22 @@ class AddRequest(AddressRequest):
     Seconds: float | None = Field(default=None, gt=0, le=LONGEST)  # from now; None: for ever
 
 
+class Entry(Request):
+    Address: str
+    Reason: str = Field(default="", max_length=MAX_REASON, pattern=r"^[^\x00]*$")
+    Manual: bool = True
+    Created: Time | None = None  # None: now
+    Expires: Time | None = None  # None: never
+
+
+class ImportRequest(OfAccount):
+    Entries: list[Entry] = Field(max_length=STEP)
+
+
+class ManyRequest(OfAccount):
+    Addresses: list[str] = Field(max_length=STEP)
+
+
 class SuppressionCommands:
     def __init__(self, settings: Settings, lists: SuppressionLists, clock: Clock) -> None:
         self._accounts, self._lists, self._clock = settings.accounts, lists, clock
@@ -47,6 +73,9 @@ class SuppressionCommands:
             "suppression/add": Command(AddRequest, self._add),
             "suppression/remove": Command(AddressRequest, self._remove),
             "suppression/lookup": Command(AddressRequest, self._lookup),
+            "suppression/import": Command(ImportRequest, self._import),
+            "suppression/remove-many": Command(ManyRequest, self._remove_many),
+            "suppression/lookup-many": Command(ManyRequest, self._lookup_many),
         }
 
     async def _list(self, request: ListRequest) -> Mapping[str, Any]:
@@ -76,6 +105,32 @@ class SuppressionCommands:
     async def _lookup(self, request: AddressRequest) -> Mapping[str, Any]:
         entry = await self._lists.lookup(self._account(request), Address.parse(request.Address))
         return {"Suppression": entry and _entry(entry)}
+
+    async def _import(self, request: ImportRequest) -> Mapping[str, Any]:
+        """Those that have expired are not added."""
+        now = self._clock.now()
+        entries = [
+            NewEntry(
+                address=Address.parse(entry.Address),
+                manual=entry.Manual,
+                reason=entry.Reason,
+                created=entry.Created,
+                expires=entry.Expires,
+            )
+            for entry in request.Entries
+            if entry.Expires is None or entry.Expires > now
+        ]
+        added = await self._lists.add_many(self._account(request), entries)
+        return {"Added": added, "Expired": len(request.Entries) - len(entries)}
+
+    async def _remove_many(self, request: ManyRequest) -> Mapping[str, Any]:
+        addresses = [Address.parse(text) for text in request.Addresses]
+        return {"Removed": await self._lists.remove_many(self._account(request), addresses)}
+
+    async def _lookup_many(self, request: ManyRequest) -> Mapping[str, Any]:
+        addresses = [Address.parse(text) for text in request.Addresses]
+        found = await self._lists.lookup_many(self._account(request), addresses)
+        return {"Suppressions": [entry and _entry(entry) for entry in found]}
 
     def _account(self, request: OfAccount) -> str:
         if request.Account:
