@@ -40,18 +40,16 @@ from gateway.smtp.commands import (
     parse_auth_response,
     parse_command,
 )
-from gateway.smtp.data import DataDecoder, DataFault
 from gateway.smtp.events import (
     CLOSED,
     NEED_DATA,
     AuthResponse,
     Connected,
-    DataChunk,
     DataEnd,
-    DataRefused,
     DsnWish,
     Envelope,
 )
+from gateway.smtp.intake import Intake, too_large
 from gateway.smtp.lines import LineReader, LineTooLongError
 from gateway.smtp.replies import Reply
 from gateway.smtp.server_rules import (
@@ -115,8 +113,7 @@ class SmtpServer:
         self._input = LineReader(MAX_COMMAND_LINE)
         self._output: list[bytes] = []
         self._ended = False  # the client has closed its side
-        self._decoder: DataDecoder | None = None
-        self._refusal: Reply | None = None  # of the data being read
+        self._intake: Intake | None = None  # of the message being read
         self._errors = 0
         self._idle_commands = 0
         self.hello: Hello | None = None
@@ -159,12 +156,12 @@ class SmtpServer:
                 return StartTls()
             if self._state is State.AUTH:
                 event = self._read_auth_response()
-            elif self._decoder is None:
+            elif self._intake is None:
                 event = self._read_command()
-            elif self._decoder.finished:  # its last octets were handed out before
-                event = self._finish_data()
+            elif self._intake.finished:  # its last octets were handed out before
+                event = self._finish_data(self._intake)
             else:
-                event = self._read_data(self._decoder)
+                event = self._read_data(self._intake)
             if event is not None:
                 return event
         return CLOSED
@@ -190,7 +187,7 @@ class SmtpServer:
                     dsn=(*self.envelope.dsn, DsnWish(notify, orcpt)),
                 )
             case Data() if yes:
-                self._decoder = DataDecoder(self._limits.max_message_size, self._limits.max_line)
+                self._intake = Intake(self._limits)
             case DataEnd():
                 self._end_transaction()
             case Auth() | AuthResponse():
@@ -220,9 +217,9 @@ class SmtpServer:
 
     def refuse_data(self, reply: Reply) -> None:
         """While the message is being read: read the rest for nothing, and give this reply at its end."""
-        if self._decoder is None:
+        if self._intake is None:
             raise RuntimeError("no message is being read")
-        self._refusal = self._refusal or reply
+        self._intake.refusal = self._intake.refusal or reply
 
     def close(self, reply: Reply) -> None:
         """End the session for a reason of the caller's (a 421), whatever it is waiting for."""
@@ -292,7 +289,7 @@ class SmtpServer:
             self._say(LOGIN_FIRST if self._mechanisms else TLS_FIRST)
             return None
         if command.size is not None and command.size > self._limits.max_message_size:
-            self._say(self._too_large())
+            self._say(too_large(self._limits))
             return None
         self.envelope = Envelope(
             command.reverse_path,
@@ -318,7 +315,7 @@ class SmtpServer:
         return None
 
     def _end_transaction(self) -> None:
-        self.envelope = self._decoder = self._refusal = None
+        self.envelope = self._intake = None
 
     def _hello_reply(self, hello: Hello) -> Reply:
         if not hello.extended:
@@ -409,52 +406,30 @@ class SmtpServer:
 
     # --- Message data ---
 
-    def _read_data(self, decoder: DataDecoder) -> Event | None:
+    def _read_data(self, intake: Intake) -> Event | None:
         data = self._input.take()
         if not data:
             if not self._ended:
                 return NEED_DATA
-            self._end_transaction()
             self._closed()
             return None
-        chunk = decoder.feed(data)
-        if decoder.finished:
-            self._input.feed(decoder.rest)
-        if self._refusal is not None:
-            if not decoder.finished and decoder.received > (
-                self._limits.max_message_size + self._limits.max_discard
-            ):
-                self.close(self._refusal)
-            return None
-        if decoder.fault is not None:
-            self._refusal = self._refusal_for(decoder.fault)
-            return DataRefused(self._refusal)
-        return DataChunk(chunk) if chunk else None
+        event = intake.read(data)
+        if intake.finished:
+            self._input.feed(intake.rest)
+        elif intake.endless:
+            assert intake.refusal is not None
+            self.close(intake.refusal)
+        return event
 
-    def _finish_data(self) -> Event | None:
-        self._decoder = None
+    def _finish_data(self, intake: Intake) -> Event | None:
+        self._intake = None
         self._idle_commands = 0
-        if self._refusal is None:
+        if intake.refusal is None:
             return self._ask(DataEnd())
-        reply = self._refusal
         self._end_transaction()
         self._state = State.READY
-        self._say(reply)
+        self._say(intake.refusal)
         return None
-
-    def _refusal_for(self, fault: DataFault) -> Reply:
-        match fault:
-            case DataFault.TOO_LARGE:
-                return self._too_large()
-            case DataFault.BARE_CR_OR_LF:
-                return Reply(550, "5.6.0", ("Message has a bare CR or LF; lines must end in CR LF",))
-            case DataFault.LINE_TOO_LONG:
-                return Reply(
-                    550, "5.6.0", (f"Message has a line longer than {self._limits.max_line} octets",)
-                )
-
-    def _too_large(self) -> Reply:
-        return Reply(552, "5.3.4", (f"Message is larger than {self._limits.max_message_size} octets",))
 
     # --- Common to all ---
 
