@@ -24,12 +24,13 @@ from gateway.accounts import Login
 from gateway.net.deadlines import Deadlines
 from gateway.net.smtp_handler import Exchange, Handler, Logins, Session, Sink
 from gateway.net.tls import TlsError, TlsStream
-from gateway.smtp.commands import Auth, Data, Mail, Rcpt, StartTls
+from gateway.smtp.commands import Auth, Bdat, Data, Mail, Rcpt, StartTls
 from gateway.smtp.events import (
     AuthResponse,
     Closed,
     Connected,
     DataChunk,
+    DataDropped,
     DataEnd,
     DataRefused,
     Envelope,
@@ -150,11 +151,11 @@ class Connection:
                     if not await self._flush():
                         return
                     await self._receive()
-                case Mail() | Rcpt() | Data() | DataEnd():
+                case Mail() | Rcpt() | Data() | Bdat() | DataEnd():
                     self._machine.answer(await self._decide(event))
                 case DataChunk(data):
                     await self._write(data)
-                case DataRefused():
+                case DataRefused() | DataDropped():
                     await self._abort()
                 case Connected():
                     reply = await self._ask(self._machine.greeting, self._handler.connected, self._session)
@@ -226,7 +227,7 @@ class Connection:
                 self._machine.answer(answer)
         self._exchange = None
 
-    async def _decide(self, event: Mail | Rcpt | Data | DataEnd) -> Reply:
+    async def _decide(self, event: Mail | Rcpt | Data | Bdat | DataEnd) -> Reply:
         envelope = self._machine.envelope
         assert envelope is not None
         match event:
@@ -238,7 +239,7 @@ class Connection:
                 return await self._ask(_MAIL_OK, self._handler.mail, self._session, envelope)
             case Rcpt(recipient):
                 return await self._ask(_RCPT_OK, self._handler.rcpt, self._session, envelope, recipient)
-            case Data():
+            case Data() | Bdat():
                 return await self._open(envelope)
             case DataEnd():
                 return await self._commit()
@@ -340,7 +341,7 @@ class Connection:
     async def _receive(self) -> None:
         """Give the machine what the client sends."""
         machine, started = self._machine, trio.current_time()
-        if machine.state is State.DATA:
+        if machine.state in (State.DATA, State.CHUNKS):
             deadline, last_word = self._data_deadline(started), _SLOW_DATA
         else:
             deadline, last_word = self._command_deadline, _IDLE

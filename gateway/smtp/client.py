@@ -1,5 +1,5 @@
-"""The client's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 3207, 3461, 4954,
-8689).
+"""The client's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 3030, 6152, 6531, 3207, 3461,
+4954, 8689).
 
 Bytes from the server go in through `receive_data`, events come out of `next_event`, bytes for the server out
 of `data_to_send`. Five rules hold throughout:
@@ -12,6 +12,9 @@ of `data_to_send`. Five rules hold throughout:
 4. What the server said before TLS is forgotten, and what it sent behind its yes to STARTTLS ends the
    connection: neither was from whom we talk to.
 5. There is no login outside of TLS, unless that is asked for, and none of it is in the transcript.
+
+A message goes by BDAT where the server offers CHUNKING and the size is known, as a single chunk: there is one
+reply less to wait for, and no dot-stuffing. Else by DATA; the caller does the same for both.
 
 The order of calls: wait for Ready; `begin(transaction)`; when SendData comes, `send_message` for each
 chunk and `end_message`; wait for Finished; again from `begin`, or `quit`. Upon NEED_DATA send what there
@@ -26,6 +29,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Literal, NamedTuple
 
+from gateway.smtp.chunks import ChunkEncoder
 from gateway.smtp.client_auth import ChannelBinding, Credentials, Login
 from gateway.smtp.data import DataEncoder
 from gateway.smtp.events import (
@@ -59,7 +63,8 @@ class AskForTls(Enum):
     REQUIRED = auto()
 
 
-# What a reply that we wait for answers; "lone dot" ends data that nobody gets.
+# What a reply that we wait for answers; "dot" is the message's end, also by BDAT, and "lone dot" ends data
+# that nobody gets.
 _Kind = Literal[
     "greeting", "ehlo", "helo", "starttls", "auth", "rset", "mail", "rcpt", "data", "dot", "lone dot", "quit"
 ]
@@ -114,7 +119,8 @@ class SmtpClient:
         self._results: list[Result | None] | None = None  # of the transaction under way
         self._accepted: list[int] = []  # recipients that RCPT was accepted for
         self._mail_open = False  # the server has begun a transaction and not ended it: RSET is due
-        self._encoder: DataEncoder | None = None  # while the message is sent
+        self._encoder: DataEncoder | ChunkEncoder | None = None  # while the message is sent
+        self._chunk: int | None = None  # octets that are to be sent by BDAT
         self.capabilities = Capabilities()
         self.replies = 0  # read so far; the caller's time limits are for one reply each
         self.failure: Result | None = None  # why the connection is of no more use
@@ -168,14 +174,16 @@ class SmtpClient:
             for number, line in enumerate(rcpt_commands(transaction, self.capabilities))
             if self._results[number] is None
         )
-        self._unsent.append(_Command("data", "DATA"))
+        self._chunk = transaction.size if "CHUNKING" in self.capabilities else None
+        if self._chunk is None:
+            self._unsent.append(_Command("data", "DATA"))
         self._send_commands()
 
     def send_message(self, chunk: bytes) -> None:
         """A part of the message, without dot-stuffing, its lines ended by CRLF.
 
         A bare CR or LF makes the message unsendable and ends the connection, since data once begun
-        can't be taken back.
+        can't be taken back. So does a message of another size than its transaction says, sent by BDAT.
         """
         if self._encoder is None:
             raise RuntimeError("the server does not wait for a message")
@@ -428,7 +436,15 @@ class SmtpClient:
                 self._accepted.append(command.recipient)
             else:
                 self._results[command.recipient] = Result.from_reply(Fate.REFUSED, "rcpt", reply)
-        self._finish_if_answered()
+        if self._chunk is not None and self._accepted and not (self._awaiting or self._unsent):
+            self._begin_chunk(self._chunk)
+        else:
+            self._finish_if_answered()
+
+    def _begin_chunk(self, size: int) -> None:
+        self._encoder = ChunkEncoder(size)
+        self._transcript.sent(self._encoder.command)
+        self._events.append(SendData())
 
     def _on_data(self, _command: _Command, reply: Reply) -> None:
         if reply.code >= 400:
@@ -444,7 +460,7 @@ class SmtpClient:
             self._output.append(b".\r\n")
 
     def _on_dot(self, _command: _Command, reply: Reply) -> None:
-        self._mail_open = False
+        self._mail_open = self._chunk is not None and not reply.positive  # RFC 3030 section 2
         fate = Fate.ACCEPTED if reply.positive else Fate.REFUSED
         self._settle(Result.from_reply(fate, "dot", reply))
         self._finish()

@@ -1,4 +1,4 @@
-"""Commands as a server reads them (RFC 5321 section 4.1.1, RFC 3207, RFC 4954).
+"""Commands as a server reads them (RFC 5321 section 4.1.1, RFC 3030, RFC 3207, RFC 4954).
 
 One table gives each verb its reader, another each parameter of MAIL and RCPT; an extension adds its rows.
 Every failure is a CommandError that carries the reply to give. Whether a command is in order is not known
@@ -35,11 +35,13 @@ _MAX_PARAMETERS = 20  # more than all that exist
 
 
 class CommandError(Exception):
-    """A line that is no command we take; `reply` is the answer to it."""
+    """A line that is no command we take; `reply` is the answer to it. `fatal`: what follows it may be no
+    command."""
 
-    def __init__(self, code: int, enhanced: str, text: str) -> None:
+    def __init__(self, code: int, enhanced: str, text: str, *, fatal: bool = False) -> None:
         super().__init__(text)
         self.reply = Reply(code, enhanced, (text,))
+        self.fatal = fatal
 
 
 class Body(Enum):
@@ -92,6 +94,14 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Bdat:
+    """BDAT (RFC 3030 section 2): so many octets of the message follow the line."""
+
+    size: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rset:
     """RSET."""
 
@@ -124,7 +134,7 @@ class Inquiry:
     verb: str
 
 
-Command = Hello | Mail | Rcpt | Data | Rset | Quit | StartTls | Auth | Inquiry
+Command = Hello | Mail | Rcpt | Data | Bdat | Rset | Quit | StartTls | Auth | Inquiry
 
 
 def parse_command(line: bytes, offered: frozenset[str] = frozenset()) -> Command:
@@ -217,6 +227,13 @@ def _bare(command: Data | Rset | Quit | StartTls) -> Callable[[str, str, frozens
     return read
 
 
+def _bdat(_verb: str, rest: str, _offered: frozenset[str]) -> Bdat:
+    match = _CHUNK.fullmatch(rest)
+    if match is None:
+        raise CommandError(501, "5.5.4", "Syntax: BDAT size [LAST]", fatal=True)
+    return Bdat(int(match[1]), last=match[2] is not None)
+
+
 def _inquiry(verb: str, _rest: str, _offered: frozenset[str]) -> Inquiry:
     return Inquiry(verb)
 
@@ -227,6 +244,7 @@ _READERS: Mapping[str, Callable[[str, str, frozenset[str]], Command]] = {
     "MAIL": _mail,
     "RCPT": _rcpt,
     "DATA": _bare(Data()),
+    "BDAT": _bdat,
     "RSET": _bare(Rset()),
     "QUIT": _bare(Quit()),
     "STARTTLS": _bare(StartTls()),
@@ -241,6 +259,7 @@ _READERS: Mapping[str, Callable[[str, str, frozenset[str]], Command]] = {
 # --- Parameters of MAIL and RCPT: keyword -> (field of the command, reader of the value, extension) ---
 
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")  # RFC 4422 section 3.1
+_CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)  # 20 digits also bound the cost of int()
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^= ]+))?")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 section 4
 _HEX = re.compile(r"\+([0-9A-F]{2})")

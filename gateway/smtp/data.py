@@ -1,4 +1,6 @@
-r"""Message data on the wire: dot-stuffing and the end of data (RFC 5321 sections 4.5.2 and 4.1.1.4).
+r"""Message data on the wire by DATA: dot-stuffing and the end of data (RFC 5321 sections 4.5.2 and 4.1.1.4).
+
+How it goes by BDAT is in `chunks`.
 
 Three rules keep both directions safe against SMTP smuggling:
 
@@ -24,6 +26,42 @@ class DataFault(Enum):
     LINE_TOO_LONG = "line too long"
 
 
+def has_bare_line_end(piece: bytes) -> bool:
+    """Whether there is a CR or LF that is no part of a CRLF. No CRLF may be split between two pieces."""
+    pairs = piece.count(b"\r\n")
+    return piece.count(b"\r") != pairs or piece.count(b"\n") != pairs
+
+
+class Measure:
+    """Counts the octets of a message that comes in pieces, and of its lines."""
+
+    def __init__(self, max_size: int | None, max_line: int | None) -> None:
+        self._max_size, self._max_line = max_size, max_line
+        self._line = 0  # octets so far of the line in progress
+        self.size = 0  # octets of the message so far
+
+    def fault(self, message: bytes) -> DataFault | None:
+        """What is wrong with the message now that this piece of it has come."""
+        self.size += len(message)
+        if self._max_size is not None and self.size > self._max_size:
+            return DataFault.TOO_LARGE
+        if self._max_line is not None and self._has_long_line(message, self._max_line):
+            return DataFault.LINE_TOO_LONG
+        return None
+
+    def _has_long_line(self, message: bytes, limit: int) -> bool:
+        """Leap from line end to line end, each time as far as a line may reach: limit octets and CRLF."""
+        start = -self._line
+        while (reach := start + limit + 2) <= len(message):
+            end = message.rfind(b"\n", max(start, 0), reach)
+            if end < 0:
+                return True
+            start = end + 1
+        end = message.rfind(b"\n", max(start, 0))
+        self._line = len(message) - (start if end < 0 else end + 1)
+        return False
+
+
 class DataDecoder:
     """Removes dot-stuffing, finds the end of data, and looks for faults.
 
@@ -32,16 +70,18 @@ class DataDecoder:
     """
 
     def __init__(self, max_size: int | None = None, max_line: int | None = None) -> None:
-        self._max_size = max_size
-        self._max_line = max_line
+        self._measure = Measure(max_size, max_line)
         self._held = b"\r\n"
         self._skip = 2  # octets at the start of the next output that were never sent: the first CRLF
-        self._line = 0  # octets so far of the line in progress
-        self.size = 0  # octets of the message so far
         self.received = 0  # octets from the wire so far
         self.fault: DataFault | None = None  # of several, the one found first: as the data came
         self.finished = False
         self.rest = b""  # what came after the end of data
+
+    @property
+    def size(self) -> int:
+        """Octets of the message so far."""
+        return self._measure.size
 
     def feed(self, data: bytes) -> bytes:
         """Take octets from the wire; return octets of the message (none once there is a fault)."""
@@ -61,31 +101,14 @@ class DataDecoder:
         if self.fault is not None or not piece:
             return b""
         # A CRLF is never split between two pieces: a CR at the end of the buffer is held back.
-        pairs = piece.count(b"\r\n")
-        if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs:
+        if has_bare_line_end(piece):
             self.fault = DataFault.BARE_CR_OR_LF
             return b""
         message = piece.replace(b"\r\n.", b"\r\n")
         if self._skip:
             message, self._skip = message[self._skip :], 0
-        self.size += len(message)
-        if self._max_size is not None and self.size > self._max_size:
-            self.fault = DataFault.TOO_LARGE
-        elif self._max_line is not None and self._has_long_line(message, self._max_line):
-            self.fault = DataFault.LINE_TOO_LONG
+        self.fault = self._measure.fault(message)
         return b"" if self.fault else message
-
-    def _has_long_line(self, message: bytes, limit: int) -> bool:
-        """Leap from line end to line end, each time as far as a line may reach: limit octets and CRLF."""
-        start = -self._line
-        while (reach := start + limit + 2) <= len(message):
-            end = message.rfind(b"\n", max(start, 0), reach)
-            if end < 0:
-                return True
-            start = end + 1
-        end = message.rfind(b"\n", max(start, 0))
-        self._line = len(message) - (start if end < 0 else end + 1)
-        return False
 
 
 class DataEncoder:
@@ -106,8 +129,7 @@ class DataEncoder:
         held = 2 if buffer.endswith(b"\r\n") else 1 if buffer.endswith(b"\r") else 0
         piece = buffer[: len(buffer) - held]
         self._held = buffer[len(buffer) - held :]
-        pairs = piece.count(b"\r\n")
-        if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs:
+        if has_bare_line_end(piece):
             raise ValueError("message has a bare CR or LF")
         data = piece.replace(b"\r\n.", b"\r\n..")
         if self._skip and piece:

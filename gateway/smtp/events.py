@@ -1,5 +1,5 @@
-"""What the machines tell those who drive them. The server's commands Mail, Rcpt, Data, StartTls and Auth are
-events too."""
+"""What the machines tell those who drive them. The server's commands Mail, Rcpt, Data, Bdat (a
+message's first), StartTls and Auth are events too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +53,11 @@ class DataRefused:
     """The message can't be taken, for this reason; the client will be told at its end. Not answered."""
 
     reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class DataDropped:
+    """The client takes back a message of which it had sent a part, by BDAT. Not answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
-"""The server's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 2034, 3207, 4954).
+"""The server's side of an SMTP session, without I/O (RFC 5321, 2920, 1870, 6152, 6531, 2034, 3030,
+3207, 4954).
 
 Bytes from the client go in through `receive_data`, events come out of `next_event`, bytes for the client out
-of `data_to_send`. Three rules hold throughout:
+of `data_to_send`. Four rules hold throughout:
 
-1. An event that asks something (Connected, Mail, Rcpt, Data, DataEnd, Auth, AuthResponse) is answered with
-   `answer(reply)` before anything else is read; what the client pipelined waits in the buffer. Give new bytes
-   only upon NEED_DATA, so that no more than one chunk is ever buffered; send upon NEED_DATA, StartTls and
-   CLOSED, so that the replies to a pipelined batch go out together.
+1. An event that asks something (Connected, Mail, Rcpt, Data, Bdat, DataEnd, Auth, AuthResponse) is answered
+   with `answer(reply)` before anything else is read; what the client pipelined waits in the buffer. Give new
+   bytes only upon NEED_DATA, so that no more than one chunk is ever buffered; send upon NEED_DATA, StartTls
+   and CLOSED, so that the replies to a pipelined batch go out together.
 2. The machine alone decides what is in sequence and within the limits, and answers what is not by itself. The
    caller only ever sees commands that make sense.
 3. A reply with 421, whoever gives it, closes the connection after it.
@@ -15,6 +16,9 @@ of `data_to_send`. Three rules hold throughout:
 
 Upon StartTls send what there is to send, do the handshake, and call `tls_started`. Auth and AuthResponse may
 be answered with `challenge` too.
+
+A message comes by DATA or by BDAT, which makes little difference: Bdat is an event for the first chunk only,
+and answered as Data is; a refusal is kept until the chunk was read. DataEnd follows the last chunk.
 
 What is in sequence stands in `server_rules`: in REFUSALS, and what an answer leads to in NEXT. The rest of
 the machine knows no order of commands.
@@ -28,6 +32,7 @@ from gateway.smtp.commands import (
     MAX_COMMAND_LINE,
     MORE_COMMAND_LINE,
     Auth,
+    Bdat,
     CommandError,
     Data,
     Hello,
@@ -45,6 +50,7 @@ from gateway.smtp.events import (
     NEED_DATA,
     AuthResponse,
     Connected,
+    DataDropped,
     DataEnd,
     DsnWish,
     Envelope,
@@ -156,7 +162,7 @@ class SmtpServer:
                 return StartTls()
             if self._state is State.AUTH:
                 event = self._read_auth_response()
-            elif self._intake is None:
+            elif self._intake is None or not self._intake.reading:
                 event = self._read_command()
             elif self._intake.finished:  # its last octets were handed out before
                 event = self._finish_data(self._intake)
@@ -171,7 +177,7 @@ class SmtpServer:
         question = self._question
         if question is None or not self._asked:
             raise RuntimeError("there is nothing to answer")
-        yes = reply.code == 354 if isinstance(question, Data) else reply.positive
+        yes = reply.code == 354 if isinstance(question, Data | Bdat) else reply.positive
         if not yes and reply.code < 400:
             raise ValueError(f"{reply.code} is no answer to {type(question).__name__}")
         self._question = None
@@ -188,6 +194,10 @@ class SmtpServer:
                 )
             case Data() if yes:
                 self._intake = Intake(self._limits)
+            case Bdat():
+                assert self._intake is not None
+                self._intake.refusal = None if yes else reply
+                return  # until the chunk was read
             case DataEnd():
                 self._end_transaction()
             case Auth() | AuthResponse():
@@ -246,9 +256,14 @@ class SmtpServer:
             self._say(LINE_TOO_LONG)
             return None
         except CommandError as error:
-            self._say(error.reply)
+            if error.fatal:
+                self.close(error.reply)
+            else:
+                self._say(error.reply)
             return None
         refusal = REFUSALS.get((self._state, type(command)))
+        if isinstance(command, Bdat):
+            return self._begin_chunk(command, refusal)
         if refusal is not None:
             self._say(refusal)
             return None
@@ -269,20 +284,28 @@ class SmtpServer:
                 return None
             case Hello():
                 self.hello = command
+                event = self._dropped()
                 self._end_transaction()
                 self._state = State.READY
                 reply = self._hello_reply(command)
             case Rset():
+                event = self._dropped()
                 self._end_transaction()
                 self._state = State.GREETED if self.hello is None else State.READY
                 reply = OK
             case Inquiry(verb):
-                reply = INQUIRIES[verb]
+                event, reply = None, INQUIRIES[verb]
         self._say(reply)
+        self._count_idle_command()
+        return event
+
+    def _dropped(self) -> Event | None:
+        return DataDropped() if self._state is State.CHUNKS else None
+
+    def _count_idle_command(self) -> None:
         self._idle_commands += 1
         if self._idle_commands > self._limits.max_idle_commands:
             self._say(TOO_MANY_COMMANDS)
-        return None
 
     def _begin_transaction(self, command: Mail) -> Event | None:
         if self._offer.login and not self.logged_in:
@@ -329,6 +352,7 @@ class SmtpServer:
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
+            "CHUNKING",
             f"LIMITS RCPTMAX={self._limits.max_recipients}",  # RFC 9422
         ]
         if self._offer.starttls and not self.in_tls:
@@ -406,9 +430,23 @@ class SmtpServer:
 
     # --- Message data ---
 
+    def _begin_chunk(self, command: Bdat, refusal: Reply | None) -> Event | None:
+        """The octets of a chunk are read whatever becomes of it: the client has sent them already."""
+        first = self._intake is None
+        intake = self._intake or Intake(self._limits, chunked=True)
+        intake.refusal = intake.refusal or refusal
+        if not intake.begin_chunk(command.size, last=command.last):
+            assert intake.refusal is not None
+            self.close(intake.refusal)
+            return None
+        self._intake = intake
+        if not (command.size or command.last):
+            self._count_idle_command()
+        return self._ask(command) if first and refusal is None else None
+
     def _read_data(self, intake: Intake) -> Event | None:
         data = self._input.take()
-        if not data:
+        if not data and intake.waiting:
             if not self._ended:
                 return NEED_DATA
             self._closed()
@@ -422,12 +460,18 @@ class SmtpServer:
         return event
 
     def _finish_data(self, intake: Intake) -> Event | None:
-        self._intake = None
+        intake.reading = False
+        if intake.refusal is None and not intake.complete:
+            self._say(intake.chunk_reply())
+            return None
         self._idle_commands = 0
         if intake.refusal is None:
             return self._ask(DataEnd())
-        self._end_transaction()
-        self._state = State.READY
+        if self._state in (State.DATA, State.CHUNKS):
+            self._end_transaction()
+            self._state = State.READY
+        else:  # it was no one's
+            self._intake = None
         self._say(intake.refusal)
         return None
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from gateway.smtp.commands import Auth, Command, Data, Hello, Inquiry, Mail, Rcpt, Rset, StartTls
+from gateway.smtp.commands import Auth, Bdat, Command, Data, Hello, Inquiry, Mail, Rcpt, Rset, StartTls
 from gateway.smtp.events import (
     AuthResponse,
     Closed,
     Connected,
     DataChunk,
+    DataDropped,
     DataEnd,
     DataRefused,
     NeedData,
@@ -65,19 +66,21 @@ class State(Enum):
     MAIL = auto()
     RCPT = auto()  # there is a recipient
     DATA = auto()  # the client sends the message
+    CHUNKS = auto()  # the client sends the message by BDAT, and has not sent its last chunk
     CLOSED = auto()
 
 
-Question = Connected | Mail | Rcpt | Data | DataEnd | Auth | AuthResponse
-Event = Question | StartTls | DataChunk | DataRefused | NeedData | Closed
+Question = Connected | Mail | Rcpt | Data | Bdat | DataEnd | Auth | AuthResponse
+Event = Question | StartTls | DataChunk | DataRefused | DataDropped | NeedData | Closed
 
 
-# --- What is out of sequence, and what it is answered with ---
+# --- What is out of sequence, and what it is answered with (to BDAT, once its octets were read) ---
 
 HELLO_FIRST = Reply(503, "5.5.1", ("Send EHLO or HELO first",))
 MAIL_FIRST = Reply(503, "5.5.1", ("Send MAIL first",))
 NESTED = Reply(503, "5.5.1", ("A message is already begun",))
 NO_RECIPIENTS = Reply(554, "5.5.1", ("No valid recipients",))
+CHUNKS_ONLY = Reply(503, "5.5.1", ("The message goes on with BDAT, or is taken back with RSET",))
 QUIT_ONLY = Reply(503, "5.5.1", ("No service here; only QUIT is possible",))
 
 REFUSALS: Mapping[tuple[State, type[Command]], Reply] = {
@@ -85,6 +88,7 @@ REFUSALS: Mapping[tuple[State, type[Command]], Reply] = {
     (State.TURNED_AWAY, Mail): QUIT_ONLY,
     (State.TURNED_AWAY, Rcpt): QUIT_ONLY,
     (State.TURNED_AWAY, Data): QUIT_ONLY,
+    (State.TURNED_AWAY, Bdat): QUIT_ONLY,
     (State.TURNED_AWAY, Rset): QUIT_ONLY,
     (State.TURNED_AWAY, Inquiry): QUIT_ONLY,
     (State.TURNED_AWAY, StartTls): QUIT_ONLY,
@@ -92,17 +96,25 @@ REFUSALS: Mapping[tuple[State, type[Command]], Reply] = {
     (State.GREETED, Mail): HELLO_FIRST,
     (State.GREETED, Rcpt): HELLO_FIRST,
     (State.GREETED, Data): HELLO_FIRST,
+    (State.GREETED, Bdat): HELLO_FIRST,
     (State.GREETED, StartTls): HELLO_FIRST,
     (State.GREETED, Auth): HELLO_FIRST,
     (State.READY, Rcpt): MAIL_FIRST,
     (State.READY, Data): MAIL_FIRST,
+    (State.READY, Bdat): MAIL_FIRST,
     (State.MAIL, Mail): NESTED,
     (State.MAIL, Data): NO_RECIPIENTS,
+    (State.MAIL, Bdat): NO_RECIPIENTS,
     (State.MAIL, StartTls): NESTED,
     (State.MAIL, Auth): NESTED,
     (State.RCPT, Mail): NESTED,
     (State.RCPT, StartTls): NESTED,
     (State.RCPT, Auth): NESTED,
+    (State.CHUNKS, Mail): CHUNKS_ONLY,
+    (State.CHUNKS, Rcpt): CHUNKS_ONLY,
+    (State.CHUNKS, Data): CHUNKS_ONLY,
+    (State.CHUNKS, StartTls): CHUNKS_ONLY,
+    (State.CHUNKS, Auth): CHUNKS_ONLY,
 }
 
 # --- Where an answer leads: question -> (state after yes, state after no); None stays ---
@@ -112,6 +124,7 @@ NEXT: Mapping[type[Question], tuple[State, State | None]] = {
     Mail: (State.MAIL, None),
     Rcpt: (State.RCPT, None),
     Data: (State.DATA, None),
+    Bdat: (State.CHUNKS, State.CHUNKS),
     DataEnd: (State.READY, State.READY),
     Auth: (State.READY, State.READY),
     AuthResponse: (State.READY, State.READY),
@@ -142,7 +155,7 @@ INQUIRIES: Mapping[str, Reply] = {
     "NOOP": OK,
     "VRFY": Reply(252, "2.1.5", ("Can't verify; send a message and see",)),
     "EXPN": Reply(502, "5.5.1", ("EXPN is not supported",)),
-    "HELP": Reply(214, "2.0.0", ("EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP QUIT VRFY",)),
+    "HELP": Reply(214, "2.0.0", ("EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY",)),
 }
 
-SEND_DATA = Reply(354, None, ("Send the message, end with <CRLF>.<CRLF>",))  # the yes to Data
+SEND_DATA = Reply(354, None, ("Send the message, end with <CRLF>.<CRLF>",))  # the yes to Data and Bdat

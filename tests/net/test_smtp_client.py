@@ -404,11 +404,13 @@ async def test_against_the_real_server() -> None:
         async with await connect_smtp("127.0.0.1", port, SETTINGS) as connection:
             messages = [b"", b".\r\n" * 50_000, b"x\r\n"]
             for message in messages:
-                results = await connection.deliver(TWO, chunks(message[:7], message[7:]))
-                assert fates(results) == [("accepted", "dot", 250), ("refused", "rcpt", 550)]
+                for what in (TWO, replace(TWO, size=len(message))):  # by DATA, and by BDAT
+                    results = await connection.deliver(what, chunks(message[:7], message[7:]))
+                    assert fates(results) == [("accepted", "dot", 250), ("refused", "rcpt", 550)]
+            assert f"> BDAT {len(messages[-1])} LAST" in connection.transcript
             await connection.quit()
         stopping.set()
-    assert mailboxes.messages == messages
+    assert mailboxes.messages == [message for message in messages for _ in range(2)]
 
 
 async def test_nobody_listens() -> None:

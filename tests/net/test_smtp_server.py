@@ -261,6 +261,42 @@ async def test_refused_data_is_aborted_at_once() -> None:
         assert it.handler.steps.count("abort") == 1
 
 
+async def test_a_message_in_chunks() -> None:
+    async with service() as it:
+        talk = await it.talk(BEGIN, b"BDAT 3\r\none", b"BDAT 5\r\ntwo\r\nBDAT 0 LAST\r\nQUIT\r\n")
+        assert await talk.rest() == b"221 2.0.0 Bye"
+        assert [data for _, _, data in it.handler.messages] == [b"onetwo\r\n"]
+        assert b"250 2.0.0 Stored" in talk.received
+        assert it.handler.aborted == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("open_data", b"452 4.3.1"), ("write", b"452 4.3.1"), ("commit", b"452 4.3.1")]
+)
+async def test_chunks_are_refused(name: str, code: bytes) -> None:
+    async with service(on(name, lambda: Reply(452, "4.3.1", ("Disk full",)))) as it:
+        talk = await it.talk(BEGIN, b"BDAT 5 LAST\r\none\r\nQUIT\r\n")
+        await talk.rest()
+        assert code in talk.received
+        assert it.handler.messages == []
+        assert it.handler.aborted == (name == "write")
+
+
+async def test_a_message_in_chunks_that_is_taken_back() -> None:
+    async with service() as it:
+        talk = await it.talk(BEGIN, b"BDAT 5\r\none\r\n")
+        await talk.expect(b"250")
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.handler.aborted == 0
+        await talk.stream.send_all(b"RSET\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.handler.aborted == 1
+        await talk.stream.send_all(BEGIN.removeprefix(HELLO) + b"BDAT 2 LAST\r\nx\nQUIT\r\n")
+        await talk.rest()
+        assert b"550 5.6.0" in talk.received
+        assert it.handler.messages == []
+
+
 async def test_client_gone_in_the_middle() -> None:
     async with service() as it:
         for script in (b"", HELLO, BEGIN, SEND, SEND + b"x\r\n"):
@@ -320,6 +356,17 @@ async def test_data_in_drips(autojump_clock: trio.testing.MockClock) -> None:
                 await trio.sleep(10)
                 await talk.stream.send_all(b"x\r\n")  # 0.3 octets a second
         assert trio.current_time() == pytest.approx(180 / 0.7, abs=11)
+        assert it.handler.aborted == 1
+
+
+async def test_chunks_in_drips(autojump_clock: trio.testing.MockClock) -> None:
+    async with service(settings=replace(SETTINGS, min_data_rate=1.0)) as it:
+        talk = await it.talk(BEGIN)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await trio.sleep(30)
+                await talk.stream.send_all(b"BDAT 3\r\nx\r\n")  # 0.4 octets a second, with the commands
+        assert trio.current_time() == pytest.approx(180 / (1 - 11 / 30), abs=31)
         assert it.handler.aborted == 1
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gateway.smtp.addresses import parse_mailbox
 from gateway.smtp.client import AskForTls, SmtpClient
-from gateway.smtp.commands import Auth, Data, Mail, Rcpt, StartTls
+from gateway.smtp.commands import Auth, Bdat, Data, Mail, Rcpt, StartTls
 from gateway.smtp.events import (
     AuthResponse,
     Closed,
@@ -77,11 +77,13 @@ class ServerRun:
                     self._message = b""
                 case StartTls():
                     self.machine.tls_started(self.tls_mechanisms)
-                case Connected() | Mail() | Rcpt() | Data() | DataEnd() | Auth() | AuthResponse():
-                    usual = {Connected: self.machine.greeting, Data: SEND_DATA}.get(type(event), OK)
+                case Connected() | Mail() | Rcpt() | Data() | Bdat() | DataEnd() | Auth() | AuthResponse():
+                    usual = {Connected: self.machine.greeting, Data: SEND_DATA, Bdat: SEND_DATA}.get(
+                        type(event), OK
+                    )
                     if isinstance(event, DataEnd):
                         self.messages.append(self._message)
-                    if isinstance(event, Data):
+                    if isinstance(event, Data | Bdat):
                         self._message = b""
                     answer = self.decide(event)
                     if isinstance(answer, bytes):

@@ -19,6 +19,10 @@ COMMANDS = st.sampled_from(
         b"MAIL FROM:<a@x>\r\n",
         b"RCPT TO:<b@x>\r\n",
         b"DATA\r\n",
+        b"BDAT 4\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 12 last\r\n",
+        b"BDAT\r\n",
         b"RSET\r\n",
         b"NOOP\r\n",
         b"QUIT\r\n",
@@ -99,12 +103,18 @@ def test_server_with_tls_and_logins(script: list[bytes], login: bool) -> None:
 
 
 @settings(deadline=None)
-@given(st.booleans(), st.lists(REPLIES, max_size=25).map(b"".join), PLACES)
-def test_client(pipelining: bool, replies: bytes, places: list[int]) -> None:
+@given(
+    st.sampled_from([(), (b"PIPELINING",), (b"CHUNKING",), (b"PIPELINING", b"CHUNKING")]),
+    st.lists(REPLIES, max_size=25).map(b"".join),
+    PLACES,
+)
+def test_client(offered: tuple[bytes, ...], replies: bytes, places: list[int]) -> None:
     client = SmtpClient("client.example")
-    client.receive_data(b"220 mx\r\n" + (b"250-mx\r\n250 PIPELINING\r\n" if pipelining else b"250 mx\r\n"))
+    client.receive_data(
+        b"220 mx\r\n250-mx\r\n" + b"".join(b"250-%s\r\n" % word for word in offered) + b"250 x\r\n"
+    )
     client.next_event()
-    client.begin(transaction("b@x", "c@x", "d@x"))
+    client.begin(transaction("b@x", "c@x", "d@x", size=3))
     finished = []
     for piece in [*cut(replies, places), b""]:
         client.receive_data(piece)

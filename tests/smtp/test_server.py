@@ -32,7 +32,8 @@ def test_a_session() -> None:
 def test_hello() -> None:
     assert serve(HELLO).output == (
         b"220 mx.example.org ESMTP\r\n250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n"
-        b"250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 LIMITS RCPTMAX=1000\r\n"
+        b"250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n"
+        b"250 LIMITS RCPTMAX=1000\r\n"
     )
     assert serve(b"HELO client\r\n").output.endswith(b"ESMTP\r\n250 mx.example.org\r\n")
 
@@ -101,7 +102,7 @@ def test_pipelined_commands_wait_for_the_answer() -> None:
         machine.answer(reply)
     assert kinds == [Mail, Rcpt, Data]
     assert isinstance(machine.next_event(), NeedData)
-    assert machine.data_to_send().count(b"\r\n") == 11  # all replies in one go
+    assert machine.data_to_send().count(b"\r\n") == 12  # all replies in one go
     assert machine.data_to_send() == b""
 
 
