@@ -14,6 +14,7 @@
         ├── StoreUnavailable   disk full or I/O error: nothing was written; try again later (451, 503)
         ├── StoreBusy          too many writes wait: nothing was written; try again later (451, 503)
         └── Stale              the facts that a decision relied on no longer hold: decide again
+            └── KeyUsed        a call with the same Idempotency-Key was faster: answer as it was answered
 
 Two places turn these into what a peer sees: `gateway.web.api.errors` and `gateway.inbound.replies`.
 Programming errors are none of these; they are logged with their traceback and answered without detail.
@@ -132,3 +133,7 @@ class StoreBusy(StoreError):
 
 class Stale(StoreError):
     """A decision's facts (lease token, hold-rule generation, ...) no longer hold."""
+
+
+class KeyUsed(Stale):
+    """Another call with the same Idempotency-Key was faster: look what it was answered."""

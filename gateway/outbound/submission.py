@@ -1,39 +1,38 @@
 """A message that an account hands in: checked, filtered, signed, and durable when `submit` returns.
 
-One row for each recipient, one stored content for all, one commit for everything.
+One row for each recipient, one stored content for all, one commit for everything: also for a batch.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
-from gateway.errors import OverQuota, Stale, StoreBusy, SubmissionRefused
-from gateway.hooks import Hooks, Stages
+from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy, SubmissionRefused
+from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
-from gateway.model import EnvIdOrigin, Submission
+from gateway.model import Submission
 from gateway.outbound.from_ids import details, random_id, unique_sender
 from gateway.outbound.operations import HoldRules
+from gateway.outbound.prepared import Prepared, make_change
 from gateway.outbound.suppression import base_address
-from gateway.store import queue
-from gateway.store.changes import NewCopy, NewMessages, NewReceived, NewRecipient
+from gateway.store import idempotency, submissions
+from gateway.store.changes import NewMessages
 from gateway.store.content import StoredBytes
 from gateway.store.store import Store
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
-DEFAULT_MESSAGES_PER_DAY = 1000
-DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY = 200
-SENT = "Sent"  # mailbox
 DECIDE_AGAIN = 3  # times, when hold rules change between decision and commit
 
 
@@ -81,10 +80,29 @@ class QueuedRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Whom the message was queued for, in the submission's order, as the plugins left it."""
+    """Whom the message was queued for, in the submission's order, as the plugins left it.
+
+    `over_quota`: it is queued, but there was no room for the copy in Sent.
+    """
 
     recipients: tuple[QueuedRecipient, ...]
-    over_quota: bool = False  # the account's mailboxes have no room for the copy of it that was wanted
+    over_quota: bool = False
+
+
+Refusal = SubmissionRefused | PluginError
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAnswer:
+    """An answer to keep in the transaction that queues, for when the same call comes again (Idempotency-Key).
+
+    `answer` makes it of the results: quickly and without side effects, in the store's thread. None: nothing
+    was queued, and nothing is kept.
+    """
+
+    key: str
+    digest: bytes  # of the call
+    answer: Callable[[Sequence[Submitted | Refusal]], Mapping[str, Any] | None]
 
 
 class Submitter:
@@ -103,8 +121,53 @@ class Submitter:
         self._settings, self._directory, self._hooks = settings, directory, hooks
         self._store, self._holding, self._clock, self._queued = store, holding, clock, queued
 
-    async def submit(self, new: NewSubmission) -> Submitted:
-        """Make a submission durable. Nothing is queued upon SubmissionRefused, PluginError, StoreError."""
+    async def submit(self, new: NewSubmission, keep: KeepAnswer | None = None) -> Submitted:
+        """Make a submission durable. Nothing is queued upon SubmissionRefused, PluginError, StoreError
+        (KeyUsed is one)."""
+        [result] = await self._submit((new,), keep, each=False)
+        if isinstance(result, GatewayError):
+            raise result
+        return result
+
+    async def submit_each(
+        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None = None
+    ) -> tuple[Submitted | Refusal, ...]:
+        """Make those durable that can be, in one commit. Nothing is queued upon StoreError."""
+        return await self._submit(batch, keep, each=True)
+
+    async def kept_answer(self, account: str, key: str) -> idempotency.Kept | None:
+        """What an earlier call with this key was answered. Raises StoreError."""
+        return await self._store.read(lambda conn: idempotency.get(conn, account, key, self._clock.now()))
+
+    async def _submit(
+        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None, *, each: bool
+    ) -> tuple[Submitted | Refusal, ...]:
+        contents: list[StoredBytes] = []  # in doubt until it is known that they have rows
+        try:
+            prepared = [await _or_refusal(self._prepare(new, contents), each) for new in batch]
+            changes, results = await self._queue_them(prepared, keep, each=each)
+            if all(isinstance(result, Submitted) and not result.over_quota for result in results):
+                contents = []
+        finally:
+            for stored in contents:
+                await self._store.content.discard(stored)
+        for new, change, result in zip(batch, changes, results, strict=True):
+            if isinstance(change, NewMessages) and isinstance(result, Submitted):
+                log.info(
+                    "queued submission=%s session=%s account=%s messages=%s held=%d",
+                    change.submission_id,
+                    new.session or "-",
+                    new.account,
+                    tuple(recipient.id for recipient in result.recipients),
+                    sum(recipient.hold for recipient in change.recipients),
+                )
+        return results
+
+    async def _prepare(self, new: NewSubmission, contents: list[StoredBytes]) -> Prepared:
+        """All that needs no transaction: check, filter, sign, store the content (`contents` gets it too).
+
+        Raises SubmissionRefused, PluginError, StoreError.
+        """
         if self._directory.domain_disabled(new.header_from.domain):
             raise SubmissionRefused(
                 "domainDisabled", f"From: the domain {new.header_from.domain} is disabled"
@@ -114,63 +177,47 @@ class Submitter:
         submission = await stages.submission(submission=_submission(new))
         if not submission.recipients:
             raise SubmissionRefused("noRecipients", "a plugin removed every recipient")
-        data = await stages.sign(data=submission.data, submission=submission)
-        contents = [await self._store.content.put(data)]
-        try:
-            if new.sent_copy is not None:
-                contents.append(await self._store.content.put(new.sent_copy))
-            change, ids = await self._queue_it(stages, submission, new, account, contents)
-            over_quota = new.sent_copy is not None and change.sent_copy is None
-            if over_quota:
-                await self._store.content.discard(contents[1])
-        except BaseException:
-            for stored in contents:
-                await self._store.content.discard(stored)
-            raise
-        log.info(
-            "queued submission=%s session=%s account=%s messages=%s held=%d",
-            submission.id,
-            new.session or "-",
-            new.account,
-            ids,
-            sum(recipient.hold for recipient in change.recipients),
-        )
-        return Submitted(
-            tuple(
-                QueuedRecipient(recipient.address, message_id, recipient.from_id)
-                for recipient, message_id in zip(change.recipients, ids, strict=True)
-            ),
-            over_quota,
-        )
-
-    async def _queue_it(
-        self,
-        stages: Stages,
-        submission: Submission,
-        new: NewSubmission,
-        account: AccountSettings,
-        contents: Sequence[StoredBytes],
-    ) -> tuple[NewMessages, tuple[int, ...]]:
-        """Decide what to hold, and write it all, unless the hold rules changed in between.
-
-        A copy for the mailbox Sent that there is no room for is left out; the message goes out nevertheless.
-        """
-        bases = [await base_address(stages, recipient) for recipient in submission.recipients]
         from_ids = self._from_ids(submission, account)
+        bases = [await base_address(stages, recipient) for recipient in submission.recipients]
+        content = await self._store.content.put(
+            await stages.sign(data=submission.data, submission=submission)
+        )
+        contents.append(content)
+        sent_copy = None
+        if new.sent_copy is not None:
+            sent_copy = await self._store.content.put(new.sent_copy)
+            contents.append(sent_copy)
+        return Prepared(new, account, stages, submission, content, sent_copy, from_ids, bases)
+
+    async def _queue_them(
+        self, prepared: Sequence[Prepared | Refusal], keep: KeepAnswer | None, *, each: bool
+    ) -> tuple[Sequence[NewMessages | Refusal], tuple[Submitted | Refusal, ...]]:
+        """Decide what to hold, and write it all, unless the hold rules changed in between."""
         for _ in range(DECIDE_AGAIN):
             rules, generation = await self._holding.snapshot()
-            held = [
-                bool(await stages.hold(submission=submission, recipient=recipient, rules=rules))
-                for recipient in submission.recipients
+            changes = [
+                await _or_refusal(make_change(one, rules, generation), each)
+                if isinstance(one, Prepared)
+                else one
+                for one in prepared
             ]
-            change = self._change(submission, new, account, contents, from_ids, bases, held, generation)
-            write = partial(queue.add, new=change, now=self._clock.now())
+            wanted = [change for change in changes if isinstance(change, NewMessages)]
+            if not wanted:
+                return changes, _results(changes, ())
+            write = partial(
+                submissions.add_all,
+                batch=wanted,
+                now=self._clock.now(),
+                each=each,
+                keep=None if keep is None else _kept(keep, wanted[0].account, changes),
+            )
             try:
                 # Before the write and not after it: so the claim that follows joins its transaction.
                 self._queued()
-                return change, await self._store.write(write, size=sum(stored.size for stored in contents))
-            except OverQuota:
-                contents = contents[:1]
+                size = sum(change.size for change in wanted)
+                return changes, _results(changes, await self._store.write(write, size=size))
+            except KeyUsed:
+                raise
             except Stale:
                 await self._holding.refresh()
         raise StoreBusy("hold rules keep changing; try again")
@@ -202,80 +249,43 @@ class Submitter:
         except AddressError as exc:
             raise SubmissionRefused("user", f"no unique address can be made of {sender}: {exc}") from None
 
-    def _change(
-        self,
-        submission: Submission,
-        new: NewSubmission,
-        account: AccountSettings,
-        contents: Sequence[StoredBytes],
-        from_ids: Sequence[tuple[str, Address | None]],
-        bases: Sequence[str],
-        held: Sequence[bool],
-        generation: int,
-    ) -> NewMessages:
-        """The rows to write, and the facts that must still hold then."""
-        reports = new.reports
-        return NewMessages(
-            account=submission.account,
-            submission_id=submission.id,
-            sender=submission.reverse_path,
-            message_id=submission.message_id,
-            message_id_secret=new.made_message_id
-            and submission.message_id == new.message_id
-            and len(submission.recipients) == 1,
-            subject=submission.subject,
-            has_8bit=submission.has_8bit,
-            smtputf8=submission.smtputf8,
-            require_tls=submission.require_tls,
-            not_before=submission.not_before,
-            future_release=reports.future_release,
-            dsn_ret=reports.ret,
-            extra=submission.extra,
-            content=contents[0],
-            recipients=tuple(
-                NewRecipient(
-                    address=r,
-                    base_address=base,
-                    hold=hold,
-                    destination=r.domain,
-                    from_id=from_id,
-                    sender=sender,
-                    env_id=env_id,
-                    env_id_origin=origin,
-                    dsn_notify=reports.recipients.get(r, ("", ""))[0],
-                    dsn_orcpt=reports.recipients.get(r, ("", ""))[1],
-                )
-                for r, (from_id, sender), (env_id, origin), base, hold in zip(
-                    submission.recipients,
-                    from_ids,
-                    _env_ids(reports.env_id, submission.recipients, from_ids),
-                    bases,
-                    held,
-                    strict=True,
-                )
-            ),
-            hold_generation=generation,
-            max_messages=_limit(account.max_messages_per_day, DEFAULT_MESSAGES_PER_DAY),
-            max_first_time=_limit(
-                account.max_first_time_recipients_per_day, DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY
-            ),
-            sent_copy=_sent(submission, contents[1], account) if len(contents) > 1 else None,
-        )
+
+async def _or_refusal(work: Awaitable[T], each: bool) -> T | Refusal:
+    """What comes of the work for one of a batch; with `each`, its refusal is of that one only."""
+    try:
+        return await work
+    except (SubmissionRefused, PluginError) as refusal:
+        if not each:
+            raise
+        return refusal
 
 
-def _env_ids(
-    given: str, recipients: Sequence[Address], from_ids: Sequence[tuple[str, Address | None]]
-) -> Iterator[tuple[str, EnvIdOrigin]]:
-    """For each recipient its envelope's ENVID: what the submitter gave, or else one for each transaction."""
-    sharing = Counter(r.domain for r, (from_id, _) in zip(recipients, from_ids, strict=True) if not from_id)
-    shared = {domain: random_id() for domain, count in sharing.items() if count > 1}
-    for recipient, (from_id, _) in zip(recipients, from_ids, strict=True):
-        if given:
-            yield given, "submitter"
-        elif from_id or recipient.domain not in shared:
-            yield random_id(), "recipient"
-        else:
-            yield shared[recipient.domain], "transaction"
+def _results(
+    changes: Sequence[NewMessages | Refusal], written: submissions.Results
+) -> tuple[Submitted | Refusal, ...]:
+    """What became of each: refused before the store was asked, or as the store has it."""
+    left = iter(written)
+    return tuple(
+        _submitted(change, next(left)) if isinstance(change, NewMessages) else change for change in changes
+    )
+
+
+def _submitted(change: NewMessages, added: submissions.Added | SubmissionRefused) -> Submitted | Refusal:
+    if isinstance(added, SubmissionRefused):
+        return added
+    return Submitted(
+        tuple(
+            QueuedRecipient(recipient.address, message_id, recipient.from_id)
+            for recipient, message_id in zip(change.recipients, added.ids, strict=True)
+        ),
+        added.over_quota,
+    )
+
+
+def _kept(keep: KeepAnswer, account: str, changes: Sequence[NewMessages | Refusal]) -> submissions.Keep:
+    return submissions.Keep(
+        account, keep.key, keep.digest, lambda written: keep.answer(_results(changes, written))
+    )
 
 
 def _same(one: Address, other: Address) -> bool:
@@ -301,27 +311,3 @@ def _submission(new: NewSubmission) -> Submission:
         not_before=new.future_release,
         extra=new.extra,
     )
-
-
-def _sent(submission: Submission, copy: StoredBytes, account: AccountSettings) -> NewReceived:
-    """The copy for the account's Sent mailbox. Nobody is told of it."""
-    return NewReceived(
-        content=copy,
-        copies=(
-            NewCopy(
-                account=submission.account,
-                mailbox=SENT,
-                flags=("\\seen",),
-                mail_from=str(submission.reverse_path),
-                msg_from=str(submission.header_from),
-                message_id=submission.message_id,
-                subject=submission.subject,
-                quota=account.quota,
-            ),
-        ),
-    )
-
-
-def _limit(setting: int, default: int) -> int | None:
-    """In settings 0 is the default and -1 no limit; in the store None is no limit."""
-    return None if setting < 0 else setting or default

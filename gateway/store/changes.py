@@ -147,6 +147,11 @@ class NewMessages:
     max_first_time: int | None = None
     sent_copy: NewReceived | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return self.content.size + (0 if self.sent_copy is None else self.sent_copy.content.size)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.errors import Stale
+from gateway.errors import KeyUsed
 from gateway.store.tables import idempotency
 
 KEPT = timedelta(hours=24)
@@ -33,7 +33,7 @@ def get(conn: sa.Connection, account: str, key: str, now: datetime) -> Kept | No
 
 
 def put(conn: sa.Connection, account: str, key: str, kept: Kept, now: datetime) -> None:
-    """In the transaction that queues the messages. Raises Stale if the key was used meanwhile: look again."""
+    """In the transaction that queues the messages. Raises KeyUsed if it was used meanwhile."""
     conn.execute(
         sa.delete(idempotency).where(
             idempotency.c.account == account,
@@ -53,4 +53,4 @@ def put(conn: sa.Connection, account: str, key: str, kept: Kept, now: datetime) 
             },
         )
     except sa.exc.IntegrityError as exc:
-        raise Stale(f"Idempotency-Key {key!a} was used by another request meanwhile") from exc
+        raise KeyUsed(f"Idempotency-Key {key!a} was used by another request meanwhile") from exc

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from gateway.errors import SubmissionRefused
 from gateway.mail.address import Address
 from gateway.model import Suppression
-from gateway.store import holds, limits, received, suppressions
+from gateway.store import holds, limits, suppressions
 from gateway.store.changes import STEP, Claim, Claimed, Claims, ContentRef, NewMessages
 from gateway.store.content import insert_content
 from gateway.store.due import Due
@@ -62,8 +62,6 @@ def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]
     except sa.exc.IntegrityError as exc:
         # Another machine's transaction took the FromID after the check.
         raise SubmissionRefused("user", "a FromID of this submission is in use already") from exc
-    if new.sent_copy is not None:
-        received.add(conn, new.sent_copy, now)
     return tuple(ids)
 
 

@@ -16,7 +16,8 @@ from gateway.errors import GatewayError
 from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import ErrorAnswer, HttpError, error_answer, protocol_error
-from gateway.web.api.jsontypes import Response, parse_request
+from gateway.web.api.idempotency import Keys, check_key
+from gateway.web.api.jsontypes import Request, Response, parse_request
 from gateway.web.api.methods import METHODS, Method
 from gateway.web.api.services import BadCredentialsError, Login, Services
 from gateway.web.http1 import ASGIApp
@@ -45,6 +46,7 @@ class WebApp:
         self._services, self._methods, self._base = services, methods, web.base_path
         self._max_message_size = services.settings.queue.max_message_size
         self._budget = BodyBudget(web.memory_for_bodies)
+        self._keys = Keys()
         self._pages: ASGIApp = make_pages(methods, web.base_path, example_login)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -74,9 +76,9 @@ class WebApp:
                 if form.files and not method.takes_files:
                     raise protocol_error(f"form: {name} takes no files")
                 request = await parse_request(method.request, form.request, self._services.offload)
-                call = Call(login=login, services=self._services, files=form.files)
+                call = Call(login=login, services=self._services, files=form.files, size=form.size)
                 del form  # of a large request, half the memory
-                answer = await method.handler(call, request)
+                answer = await self._run(call, method, request, headers.get(b"idempotency-key"))
                 body = b"" if isinstance(answer, Stream) else to_json(answer)
             except ClientGoneError:
                 return
@@ -88,6 +90,16 @@ class WebApp:
             await _send_stream(send, answer)
         else:
             await _send(send, 200, [_JSON], body)
+
+    async def _run(
+        self, call: Call, method: Method, request: Request, key: bytes | None
+    ) -> Response | Stream:
+        if key is None or not method.keeps_answer or method.response is None:
+            return await method.handler(call, request)
+        checked = check_key(key.decode("latin-1"))
+        return await self._keys.once(
+            call, checked, request, method.response, lambda keyed: method.handler(keyed, request)
+        )
 
     async def _admit(self, scope: Message, headers: Headers, name: str) -> tuple[Login, Method]:
         """Who calls, and what. Raises the errors that precede every method."""

@@ -20,7 +20,7 @@ from gateway.config.sets import plugin_sets
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.net.listeners import UNIX_PATH_MAX
-from gateway.outbound import submission
+from gateway.outbound import prepared
 from gateway.outbound.transports import make_transports, read_transports, tables_of
 from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
@@ -275,6 +275,6 @@ def test_conf_has_what_the_first_start_writes() -> None:
 
 def test_numbers_in_the_text() -> None:
     """What is said beside the defaults."""
-    assert f"0 is {submission.DEFAULT_MESSAGES_PER_DAY}, -1 no limit" in PAGE
-    assert f"0 is {submission.DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY}, -1 no limit" in PAGE
+    assert f"0 is {prepared.DEFAULT_MESSAGES_PER_DAY}, -1 no limit" in PAGE
+    assert f"0 is {prepared.DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY}, -1 no limit" in PAGE
     assert f"fewer than {UNIX_PATH_MAX + 1} bytes" in PAGE

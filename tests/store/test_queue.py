@@ -11,7 +11,18 @@ import sqlalchemy as sa
 from gateway.errors import Stale, SubmissionRefused
 from gateway.mail.address import Address
 from gateway.model import Event
-from gateway.store import actions, cleanup, events, holds, listing, queue, received, settle, tables
+from gateway.store import (
+    actions,
+    cleanup,
+    events,
+    holds,
+    listing,
+    queue,
+    received,
+    settle,
+    submissions,
+    tables,
+)
 from gateway.store.changes import Claim, Ending, EventDraft, NewCopy, NewReceived, Report, Retire, Suppress
 from gateway.store.content import StoredBytes, release_content
 from gateway.store.listing import Filter
@@ -138,7 +149,9 @@ def test_a_decision_on_older_hold_rules_is_stale(conn: sa.Connection) -> None:
 
 def test_a_sent_copy_comes_with_the_submission(conn: sa.Connection) -> None:
     copy = NewReceived(content=StoredBytes(3, data=b"bcc"), copies=(NewCopy(account="shop", mailbox="Sent"),))
-    add(conn, sent_copy=copy)
+    [added] = submissions.add_all(conn, [submission(sent_copy=copy)], NOW, each=False)
+    assert isinstance(added, submissions.Added)
+    assert not added.over_quota
     (sent,) = messages_in(conn, "shop", "Sent")
     found = received.get(conn, "shop", sent.id)
     assert found is not None

@@ -15,15 +15,15 @@ import trio
 
 from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailuresError
 from gateway.config.settings import AccountSettings, DomainSettings, Settings
-from gateway.errors import NotVisible, SubmissionRefused
+from gateway.errors import KeyUsed, NotVisible, SubmissionRefused
 from gateway.mail.address import Address
 from gateway.mail.flags import changed
 from gateway.model import ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
-from gateway.outbound.submission import NewSubmission, QueuedRecipient, Submitted
+from gateway.outbound.submission import KeepAnswer, NewSubmission, QueuedRecipient, Refusal, Submitted
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
-from gateway.web.api.services import Services
+from gateway.web.api.services import KeptAnswer, Services
 from gateway.web.app import WebApp
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)
@@ -59,16 +59,43 @@ class FakeAccounts:
 
 
 class FakeSubmitter:
+    """Refuses what is sent to localpart "refused"; has no room for sent copies when `full`."""
+
     def __init__(self) -> None:
         self.submitted: list[NewSubmission] = []
         self.error: Exception | None = None
+        self.full = False
+        self.kept: dict[tuple[str, str], KeptAnswer] = {}
 
-    async def submit(self, new: NewSubmission) -> Submitted:
+    async def submit(self, new: NewSubmission, keep: KeepAnswer | None = None) -> Submitted:
+        [result] = await self.submit_each([new], keep)
+        if not isinstance(result, Submitted):
+            raise result
+        return result
+
+    async def submit_each(
+        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None = None
+    ) -> tuple[Submitted | Refusal, ...]:
         if self.error is not None:
             raise self.error
+        results = tuple(map(self._submit, batch))
+        answer = None if keep is None else keep.answer(results)
+        if keep is not None and answer is not None:
+            if (batch[0].account, keep.key) in self.kept:
+                raise KeyUsed
+            self.kept[batch[0].account, keep.key] = KeptAnswer(keep.digest, json.loads(json.dumps(answer)))
+        return results
+
+    async def kept_answer(self, account: str, key: str) -> KeptAnswer | None:
+        return self.kept.get((account, key))
+
+    def _submit(self, new: NewSubmission) -> Submitted | Refusal:
+        if any(recipient.localpart == "refused" for recipient in new.recipients):
+            return SubmissionRefused("messageLimitReached", "too many")
         self.submitted.append(new)
         return Submitted(
-            tuple(QueuedRecipient(r, 100 + i, f"fromid{i}") for i, r in enumerate(new.recipients))
+            tuple(QueuedRecipient(r, 100 + i, f"fromid{i}") for i, r in enumerate(new.recipients)),
+            over_quota=self.full and new.sent_copy is not None,
         )
 
 
@@ -352,11 +379,15 @@ class ApiClient:
         return await self.text(method, json.dumps(request), form, **kwargs)
 
     async def send(
-        self, form: str = "json", files: Iterable[tuple[str, bytes]] = (), **fields: Any
+        self,
+        form: str = "json",
+        files: Iterable[tuple[str, bytes]] = (),
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
     ) -> Answer:
         """A Send that is right but for `fields`."""
         request = {"To": [{"Address": "bob@example.com"}], "Subject": "Hi", "Text": "Hello\n"} | fields
-        return await self.call("Send", request, form, files=files)
+        return await self.call("Send", request, form, files=files, headers=headers)
 
 
 def encode(form: str, request: bytes, files: Iterable[tuple[str, bytes]] = ()) -> tuple[str, bytes]:

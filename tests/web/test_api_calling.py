@@ -199,10 +199,10 @@ async def test_memory_for_bodies_is_shared(make_api: Callable[..., Any]) -> None
     async def first() -> None:
         submit = api.submitter.submit
 
-        async def slow(new: Any) -> Any:
+        async def slow(new: Any, keep: Any) -> Any:
             reading.set()
             await go_on.wait()
-            return await submit(new)
+            return await submit(new, keep)
 
         api.submitter.submit = slow
         answers.append(await api.raw("Send", "application/json", body))
@@ -392,7 +392,7 @@ async def test_internal_errors_carry_no_internals(api: Any, caplog: pytest.LogCa
 
 
 async def test_cancellation_passes(api: Any) -> None:
-    async def hang(_: object) -> None:
+    async def hang(*_: object) -> None:
         await trio.sleep_forever()
 
     api.submitter.submit = hang

@@ -176,7 +176,7 @@ async def test_require_tls_false_adds_the_header(api: Any) -> None:
 
 
 async def test_recipients_changed_by_a_plugin_are_not_named_wrongly(api: Any) -> None:
-    async def submit(new: object) -> Submitted:
+    async def submit(*_: object) -> Submitted:
         return Submitted(
             (
                 QueuedRecipient(Address.parse("C@d.example"), 7, "f"),
@@ -190,6 +190,20 @@ async def test_recipients_changed_by_a_plugin_are_not_named_wrongly(api: Any) ->
         {"Address": "C@D.example", "QueueMsgID": 7, "FromID": "f"},
         {"Address": "archive@e.example", "QueueMsgID": 8, "FromID": ""},
     ]
+
+
+async def test_the_same_address_written_twice_is_answered_as_it_was_written(api: Any) -> None:
+    answer = await api.send(To=[{"Address": "a@B.example"}, {"Address": "a@b.example"}])
+    assert [s["Address"] for s in answer.json["Submissions"]] == ["a@B.example", "a@b.example"]
+
+
+async def test_no_room_for_the_sent_copy(api: Any) -> None:
+    api.submitter.full = True
+    assert (await api.send()).status == 200
+    code, message = (await api.send(SaveSent=True, MessageID="<one@b.example>")).error
+    assert code == "sentOverQuota"
+    assert "<one@b.example> was queued nevertheless" in message
+    assert len(api.submitter.submitted) == 2
 
 
 async def test_user_agent_is_the_clients_if_given(api: Any) -> None:

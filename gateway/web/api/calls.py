@@ -27,6 +27,14 @@ class UploadedFile:
         return f"{self.part}[{self.index}]"
 
 
+@dataclass(frozen=True, slots=True)
+class CallKey:
+    """An Idempotency-Key, and the digest of the call that came with it."""
+
+    key: str
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of a method: who calls, and what came beside the request object."""
@@ -34,6 +42,8 @@ class Call:
     login: Login
     services: Services
     files: tuple[UploadedFile, ...] = ()
+    size: int = 0  # bytes of the request object and the files
+    key: CallKey | None = None  # for methods that keep their answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

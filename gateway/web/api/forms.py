@@ -27,6 +27,11 @@ class Form:
     request: bytes
     files: tuple[UploadedFile, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.request) + sum(len(file.data) for file in self.files)
+
 
 class FormReader(Protocol):
     def feed(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ when that fails are the keys matched regardless of case (exact ones preferred) a
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,10 +123,25 @@ String = Annotated[str, _NullIsZero("")]
 Bool = Annotated[bool, _NullIsZero(False)]
 Int64 = Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX), _NullIsZero(0)]
 ListOf = Annotated[tuple[T, ...], FailFast(), _NullIsZero(())]
-StringMap = Annotated[dict[str, String], _NullIsZero({})]
+# Written in one order: a request's JSON is the same for requests that are (Idempotency-Key).
+StringMap = Annotated[
+    dict[str, String],
+    PlainSerializer(lambda given: dict(sorted(given.items())), return_type=dict[str, str], when_used="json"),
+    _NullIsZero({}),
+]
+# Large, and written as its digest, for the same purpose.
+FileData = Annotated[
+    String,
+    PlainSerializer(
+        lambda text: hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        return_type=str,
+        when_used="json",
+    ),
+]
 TimeOrNull = Annotated[
     datetime | None,
     _TimeText(),
+    PlainSerializer(lambda value: value and format_time(value), when_used="json"),
     WithJsonSchema(
         {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}, mode="validation"
     ),

@@ -33,6 +33,7 @@ class Method:
     example_request: Mapping[str, Any]  # as JSON, so that it shows what people would write
     example_response: Response | str
     takes_files: bool = False  # in parts of a multipart request
+    keeps_answer: bool = False  # for a call that is repeated with its Idempotency-Key
 
 
 _EXAMPLE_MESSAGE = models.ParsedMessage(
@@ -80,6 +81,7 @@ _BUILT_IN = (
         response=models.SendResult,
         handler=send.send,
         takes_files=True,
+        keeps_answer=True,
         example_request={
             "To": [{"Name": "Ada", "Address": "ada@example.com"}],
             "Subject": "Your order 1001",
@@ -90,6 +92,36 @@ _BUILT_IN = (
         example_response=models.SendResult(
             MessageID="<b3JkZXIgMTAwMQ@localhost>",
             Submissions=[models.Submission(Address="ada@example.com", QueueMsgID=10, FromID="q2ZkXw3vT8")],
+        ),
+    ),
+    Method(
+        name="SendBatch",
+        summary="Send up to 500 messages in one call and one commit. Each is queued or refused by itself.",
+        scope="send",
+        request=models.SendBatchRequest,
+        response=models.SendBatchResult,
+        handler=send.send_batch,
+        keeps_answer=True,
+        example_request={
+            "Messages": [
+                {
+                    "To": [{"Name": "Ada", "Address": "ada@example.com"}],
+                    "Subject": "Your order 1001",
+                    "Text": "Hi Ada,\n\nyour order is on its way.\n",
+                },
+                {"To": [{"Name": "Bob", "Address": "bob"}], "Subject": "Your order 1002", "Text": "Hi Bob\n"},
+            ]
+        },
+        example_response=models.SendBatchResult(
+            Results=[
+                models.SendResult(
+                    MessageID="<b3JkZXIgMTAwMQ@localhost>",
+                    Submissions=[
+                        models.Submission(Address="ada@example.com", QueueMsgID=10, FromID="q2ZkXw3vT8")
+                    ],
+                ),
+                models.Refused(Code="badAddress", Message="To[0].Address: no @ in address"),
+            ]
         ),
     ),
     Method(

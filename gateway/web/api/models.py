@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from gateway.errors import ApiCode
 from gateway.web.api.jsontypes import (
     Bool,
+    FileData,
     Int64,
     ListOf,
     Request,
@@ -30,7 +32,7 @@ class File(Request):
     Name: String = ""
     ContentType: String = ""
     ContentID: String = ""
-    Data: String = Field("", json_schema_extra={"contentEncoding": "base64"})
+    Data: FileData = Field("", json_schema_extra={"contentEncoding": "base64"})
 
 
 class SendRequest(Request):
@@ -66,6 +68,21 @@ class Submission(Response):
 class SendResult(Response):
     MessageID: str
     Submissions: list[Submission]
+
+
+class Refused(Response):
+    """Why one message of a batch was not sent, as an error's answer has it."""
+
+    Code: ApiCode
+    Message: str
+
+
+class SendBatchRequest(Request):
+    Messages: ListOf[SendRequest] = ()
+
+
+class SendBatchResult(Response):
+    Results: list[SendResult | Refused]
 
 
 # --- Suppression ---------------------------------------------------------------------------------

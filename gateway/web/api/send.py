@@ -1,4 +1,4 @@
-"""The method Send: from the request to a composed message, handed to the submitter.
+"""The methods Send and SendBatch: from the request to composed messages, handed to the submitter.
 
 The rules are checked in the order of cost; what one of them says names the field as the client wrote it.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import trio
 
@@ -26,12 +28,15 @@ from gateway.mail.compose import (
     new_message_id,
 )
 from gateway.mail.fields import FieldError, check_text
+from gateway.offload import OffloadError
 from gateway.web.api import models
 from gateway.web.api.calls import Call, FilePart
-from gateway.web.api.errors import BadRequest, protocol_error
-from gateway.web.api.services import NewSubmission
+from gateway.web.api.errors import MAX_MESSAGE, BadRequest, error_answer, protocol_error
+from gateway.web.api.services import KeepAnswer, NewSubmission, Refusal, Submitted
 
 MAX_RECIPIENTS = 1000
+MAX_BATCH = 500  # messages
+MAX_BATCH_RECIPIENTS = 5000  # of all messages: they are one transaction, which others wait for
 MAX_FUTURE_RELEASE = timedelta(days=60)
 MAX_FILES = 1000
 MAX_EXTRA = 64 * 1024  # characters; every webhook of every recipient repeats them
@@ -44,8 +49,97 @@ _LINE_ENDS = str.maketrans("", "", "\r\n")
 _FILE_FIELD = re.compile(r"(AlternativeFiles|InlineFiles|AttachedFiles)\[(\d+)\](.*)")
 
 
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A message that is composed, and what its answer needs."""
+
+    new: NewSubmission
+    as_given: Sequence[str]  # the addresses of its recipients
+
+    def answer(self, result: Submitted | Refusal) -> models.SendResult | models.Refused:
+        if not isinstance(result, Submitted):
+            return _refused(result)
+        if result.over_quota:
+            return models.Refused(
+                Code="sentOverQuota",
+                Message="SaveSent: your mailboxes are full, so no copy is in Sent;"
+                f" the message {self.new.message_id} was queued nevertheless: do not send it again",
+            )
+        addresses = [recipient.address for recipient in result.recipients]
+        shown: Iterable[str] = self.as_given
+        if tuple(addresses) != self.new.recipients:  # a plugin's doing
+            as_given = dict(zip(self.new.recipients, self.as_given, strict=True))
+            shown = [as_given.get(address) or str(address) for address in addresses]
+        return models.SendResult(
+            MessageID=self.new.message_id,
+            Submissions=[
+                models.Submission(Address=text, QueueMsgID=recipient.id, FromID=recipient.from_id)
+                for text, recipient in zip(shown, result.recipients, strict=True)
+            ],
+        )
+
+
 async def send(call: Call, request: models.SendRequest) -> models.SendResult:
-    """Raises SubmissionRefused, BadRequest, FieldError, PluginError, StoreError."""
+    """Raises SubmissionRefused, BadRequest, FieldError, OffloadError, PluginError, StoreError."""
+    sending = await _compose_all(call, request)
+
+    def kept(results: Sequence[Submitted | Refusal]) -> Mapping[str, Any]:
+        return sending.answer(results[0]).model_dump(mode="json")
+
+    answer = sending.answer(await call.services.submitter.submit(sending.new, _keep(call, kept)))
+    if isinstance(answer, models.Refused):
+        raise BadRequest(answer.Code, answer.Message)
+    return answer
+
+
+async def send_batch(call: Call, request: models.SendBatchRequest) -> models.SendBatchResult:
+    """Raises SubmissionRefused for the batch as a whole, StoreError."""
+    _check_batch(request)
+    composed: list[_Sending | models.Refused] = []
+    for message in request.Messages:
+        await trio.lowlevel.checkpoint()
+        try:
+            composed.append(await _compose_all(call, message))
+        except (BadRequest, SubmissionRefused, FieldError, OffloadError) as exc:
+            composed.append(_refused(exc))
+
+    def answer(results: Sequence[Submitted | Refusal]) -> models.SendBatchResult:
+        left = iter(results)
+        return models.SendBatchResult(
+            Results=[one.answer(next(left)) if isinstance(one, _Sending) else one for one in composed]
+        )
+
+    def kept(results: Sequence[Submitted | Refusal]) -> Mapping[str, Any] | None:
+        queued = any(isinstance(result, Submitted) for result in results)
+        return answer(results).model_dump(mode="json") if queued else None
+
+    batch = [one.new for one in composed if isinstance(one, _Sending)]
+    return answer(await call.services.submitter.submit_each(batch, _keep(call, kept)))
+
+
+def _check_batch(request: models.SendBatchRequest) -> None:
+    if len(request.Messages) > MAX_BATCH:
+        raise SubmissionRefused("user", f"Messages: {len(request.Messages)} messages; at most {MAX_BATCH}")
+    recipients = sum(len(m.To) + len(m.CC) + len(m.BCC) for m in request.Messages)
+    if recipients > MAX_BATCH_RECIPIENTS:
+        raise SubmissionRefused(
+            "user", f"Messages: {recipients} recipients in all; at most {MAX_BATCH_RECIPIENTS}"
+        )
+
+
+def _keep(
+    call: Call, answer: Callable[[Sequence[Submitted | Refusal]], Mapping[str, Any] | None]
+) -> KeepAnswer | None:
+    return None if call.key is None else KeepAnswer(call.key.key, call.key.digest, answer)
+
+
+def _refused(exc: Exception) -> models.Refused:
+    told = error_answer(exc, "Send")
+    return models.Refused(Code=told.code, Message=told.message[:MAX_MESSAGE])
+
+
+async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
+    """The message of a request. Raises SubmissionRefused, BadRequest, FieldError, OffloadError."""
     services, now = call.services, call.services.clock.now()
     _check_limits(call, request)
     from_ = _from(call, request)
@@ -86,7 +180,7 @@ async def send(call: Call, request: models.SendRequest) -> models.SendResult:
             "messageTooLarge", f"the message has {len(composed.data)} bytes; at most {limit} are allowed"
         )
     recipients = tuple(mailbox.address for mailbox in (*to, *cc, *bcc))
-    submitted = await services.submitter.submit(
+    return _Sending(
         NewSubmission(
             account=call.login.account,
             login=call.login.address,
@@ -103,29 +197,8 @@ async def send(call: Call, request: models.SendRequest) -> models.SendResult:
             future_release=future_release,
             extra=request.Extra,
             sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
-        )
-    )
-    if submitted.over_quota:
-        raise BadRequest(
-            "sentOverQuota",
-            "SaveSent: your mailboxes are full, so no copy is in Sent; the message was queued nevertheless:"
-            " do not send it again",
-        )
-    as_given = {
-        mailbox.address: entry.Address
-        for mailbox, entry in zip((*to, *cc, *bcc), (*request.To, *request.CC, *request.BCC), strict=True)
-    }
-    return models.SendResult(
-        MessageID=composed.message_id,
-        Submissions=[
-            models.Submission(
-                # A plugin may have added recipients of its own.
-                Address=as_given.get(recipient.address) or str(recipient.address),
-                QueueMsgID=recipient.id,
-                FromID=recipient.from_id,
-            )
-            for recipient in submitted.recipients
-        ],
+        ),
+        [entry.Address for entry in (*request.To, *request.CC, *request.BCC)],
     )
 
 

@@ -12,7 +12,8 @@ from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.model import Content, ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
-from gateway.outbound.submission import NewSubmission, Submitted
+from gateway.outbound.submission import KeepAnswer, NewSubmission, Refusal, Submitted
+from gateway.store.idempotency import Kept as KeptAnswer
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
 
@@ -35,8 +36,16 @@ class Directory(Protocol):
 
 
 class Submitter(Protocol):
-    async def submit(self, new: NewSubmission) -> Submitted:
+    async def submit(self, new: NewSubmission, keep: KeepAnswer | None = None) -> Submitted:
         """Raises SubmissionRefused, PluginError, StoreError: then nothing is queued."""
+
+    async def submit_each(
+        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None = None
+    ) -> tuple[Submitted | Refusal, ...]:
+        """Raises StoreError: then nothing is queued."""
+
+    async def kept_answer(self, account: str, key: str) -> KeptAnswer | None:
+        """Raises StoreError."""
 
 
 class Messages(Protocol):
@@ -121,6 +130,7 @@ class Services:
 
 
 __all__ = [
-    "Accounts", "BadCredentialsError", "Clock", "Directory", "Login", "Messages", "NewSubmission", "Offload",
-    "Services", "Submitted", "Submitter", "Suppressions", "TooManyFailuresError",
+    "Accounts", "BadCredentialsError", "Clock", "Directory", "KeepAnswer", "KeptAnswer", "Login", "Messages",
+    "NewSubmission", "Offload", "Refusal", "Services", "Submitted", "Submitter", "Suppressions",
+    "TooManyFailuresError",
 ]  # fmt: skip

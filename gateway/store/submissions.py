@@ -1,0 +1,85 @@
+"""Submissions on their way into the queue: a batch of them in one transaction, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.errors import OverQuota, SubmissionRefused
+from gateway.store import idempotency, queue, received
+from gateway.store.changes import NewMessages
+from gateway.store.statements import Statement
+
+# Plain SQL, as in the writer.
+_SAVEPOINT, _RELEASE, _ROLLBACK = (
+    Statement(sa.text(sql))
+    for sql in ("SAVEPOINT submission", "RELEASE SAVEPOINT submission", "ROLLBACK TO SAVEPOINT submission")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A submission that is queued. `over_quota`: but its copy was not kept, for want of room."""
+
+    ids: tuple[int, ...]  # of its messages, in the order of the recipients
+    over_quota: bool = False
+
+
+Results = tuple[Added | SubmissionRefused, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep what the call is answered, for when it comes again. `answer` makes that of the results: quickly,
+    without side effects, for it may be asked twice. None: nothing was queued, so nothing is kept."""
+
+    account: str
+    key: str
+    digest: bytes
+    answer: Callable[[Results], Mapping[str, Any] | None]
+
+
+def add_all(
+    conn: sa.Connection,
+    batch: Sequence[NewMessages],
+    now: datetime,
+    *,
+    each: bool,
+    keep: Keep | None = None,
+) -> Results:
+    """Queues the submissions; with `each`, those that can be, by themselves, otherwise all or none.
+
+    Raises Stale (hold rules changed), KeyUsed, and without `each` SubmissionRefused.
+    """
+    add = _add_by_itself if each else _add
+    results = tuple(add(conn, new, now) for new in batch)
+    answer = None if keep is None else keep.answer(results)
+    if keep is not None and answer is not None:
+        idempotency.put(conn, keep.account, keep.key, idempotency.Kept(keep.digest, answer), now)
+    return results
+
+
+def _add_by_itself(conn: sa.Connection, new: NewMessages, now: datetime) -> Added | SubmissionRefused:
+    _SAVEPOINT.run(conn)
+    try:
+        added = _add(conn, new, now)
+    except SubmissionRefused as refused:
+        _ROLLBACK.run(conn)
+        _RELEASE.run(conn)
+        return refused
+    _RELEASE.run(conn)
+    return added
+
+
+def _add(conn: sa.Connection, new: NewMessages, now: datetime) -> Added:
+    ids = queue.add(conn, new, now)
+    if new.sent_copy is not None:
+        try:
+            received.add(conn, new.sent_copy, now)
+        except OverQuota:  # raised before anything of the copy was written
+            return Added(ids, over_quota=True)
+    return Added(ids)
