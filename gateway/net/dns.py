@@ -125,6 +125,9 @@ _TXT = _Kind(dns.rdatatype.TXT, lambda rdata: b"".join(rdata.strings))
 _TLSA = _Kind(dns.rdatatype.TLSA, lambda rdata: Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert))
 
 
+_Key = tuple[str, dns.rdatatype.RdataType]  # a name in lower case, and the type
+
+
 class Resolver:
     """Looks things up. For all tasks; equal questions at the same time are asked once.
 
@@ -181,18 +184,18 @@ class Resolver:
         return await self._ask(name, _CNAME)
 
     async def _ask(self, name: str, kind: _Kind[T], prefix: str = "") -> Reply[T]:
-        try:
-            asked = dns.name.from_text(prefix + ascii_name(name), dns.name.root)
-        except (dns.exception.DNSException, UnicodeError):
-            return NoRecords(nxdomain=True)  # nothing can have that name
-        key = (asked.canonicalize().to_text(), kind.name)
+        key = (prefix + name.lower(), kind.rdtype)
         known = self._cache.get(key)
         if known is not None:
             await trio.lowlevel.checkpoint()
             return known
+        try:
+            asked = dns.name.from_text(prefix + ascii_name(name), dns.name.root)
+        except (dns.exception.DNSException, UnicodeError):
+            return NoRecords(nxdomain=True)  # nothing can have that name
         return await self._together.run(key, partial(self._query, asked, kind, key))
 
-    async def _query(self, name: dns.name.Name, kind: _Kind[T], key: tuple[str, str]) -> Reply[T]:
+    async def _query(self, name: dns.name.Name, kind: _Kind[T], key: _Key) -> Reply[T]:
         reply: Reply[T]
         question = f"{name.to_text(omit_final_dot=True)} {kind.name}"
         try:
@@ -239,9 +242,9 @@ class _Cache:
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._size = 0
-        self._entries: OrderedDict[tuple[str, str], tuple[Reply[Any], float, int]] = OrderedDict()
+        self._entries: OrderedDict[_Key, tuple[Reply[Any], float, int]] = OrderedDict()
 
-    def get(self, key: tuple[str, str]) -> Reply[Any] | None:
+    def get(self, key: _Key) -> Reply[Any] | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -252,7 +255,7 @@ class _Cache:
         self._entries.move_to_end(key)
         return reply
 
-    def put(self, key: tuple[str, str], reply: Reply[Any], ttl: float) -> None:
+    def put(self, key: _Key, reply: Reply[Any], ttl: float) -> None:
         if key in self._entries:
             self._remove(key)
         if ttl <= 0:
@@ -265,7 +268,7 @@ class _Cache:
         while self._size > self._max_size:
             self._remove(next(iter(self._entries)))
 
-    def _remove(self, key: tuple[str, str]) -> None:
+    def _remove(self, key: _Key) -> None:
         self._size -= self._entries.pop(key)[2]
 
 

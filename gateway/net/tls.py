@@ -12,6 +12,7 @@ Three rules hold throughout:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Self
 
@@ -131,6 +132,8 @@ class TlsStream(trio.abc.Stream):
         self._tls = connection
         self._sending = trio.Lock()
         self._outgoing = bytearray()  # records that OpenSSL has made
+        self._version = ""
+        self._hungry = False  # it has decrypted all that came: asking for more costs time
         self._cut = False  # in the middle of a record
         self._closed = False
         self._failure: Exception | None = None  # of receiving, for the next call
@@ -163,7 +166,9 @@ class TlsStream(trio.abc.Stream):
     @property
     def version(self) -> str:
         """Such as "TLSv1.3"."""
-        return self._tls.get_protocol_version_name()
+        if not self._version:
+            self._version = self._tls.get_protocol_version_name()
+        return self._version
 
     @property
     def cipher(self) -> str:
@@ -216,12 +221,12 @@ class TlsStream(trio.abc.Stream):
         max_bytes = max_bytes or _BLOCK
         waited = False
         while True:
-            data = self._decrypted(max_bytes)
-            await self._flush()  # an answer to a change of keys, or an alert
+            data = None if self._hungry else self._decrypted(max_bytes)
             if data is not None:
                 if not waited:
                     await trio.lowlevel.checkpoint()
                 return data
+            await self._flush()  # an answer to a change of keys
             await self._feed()
             waited = True
 
@@ -275,7 +280,7 @@ class TlsStream(trio.abc.Stream):
                 pieces.append(piece)
                 room -= len(piece)
         except SSL.WantReadError:
-            pass
+            self._hungry = True
         except SSL.ZeroReturnError:
             if not pieces:
                 return b""
@@ -287,17 +292,17 @@ class TlsStream(trio.abc.Stream):
 
     async def _feed(self) -> None:
         data = await self.transport_stream.receive_some(_BLOCK)
+        self._hungry = False
         if data:
             self._tls.bio_write(data)
         else:
             self._tls.bio_shutdown()  # from now on OpenSSL meets the end where it reads on
 
     async def _flush(self) -> None:
-        try:
-            while True:
-                self._outgoing += self._tls.bio_read(_BLOCK)
-        except SSL.WantReadError:
-            pass
+        with suppress(SSL.WantReadError):
+            while len(block := self._tls.bio_read(_BLOCK)) == _BLOCK:
+                self._outgoing += block
+            self._outgoing += block
         if not self._outgoing:
             return
         async with self._sending:
