@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import OrderedDict
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Never
 
@@ -29,6 +30,7 @@ from gateway.net.mta_sts import (
     parse_record,
 )
 from gateway.net.tls_results import TlsFault
+from gateway.recent import Recent
 from gateway.store import mta_sts as stored
 from gateway.store.changes import STEP
 from gateway.store.mta_sts import StoredPolicy
@@ -41,11 +43,26 @@ FETCH_TIME = 60.0  # seconds (section 3.3)
 PATH = "/.well-known/mta-sts.txt"
 RETRY_AFTER = 300.0  # seconds without another fetch when one failed (section 3.3)
 MAX_FAILURES = 1000  # domains of which that is remembered
+MAX_RECENT = 10_000  # domains of which it is remembered for a minute what the store has
 EVERY = 3600.0  # seconds between two looks at what is to be refreshed
 REFRESH_AFTER = timedelta(hours=12)
 UNUSED_AFTER = timedelta(days=30)  # then a policy is not refreshed any more
 MAX_REFRESHED = 200  # in one look
 USED = timedelta(days=1)  # how exactly it is kept when a policy was last used
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the store has of a domain. Without a `policy`, nothing that this version understands."""
+
+    row: StoredPolicy | None = None
+    policy: Policy | None = None
+
+    def at(self, now: datetime) -> _Kept:
+        return _NOTHING if self.row is not None and self.row.expires <= now else self
+
+
+_NOTHING = _Kept()
 
 
 class MtaStsPolicies:
@@ -68,18 +85,19 @@ class MtaStsPolicies:
         self._context = context or ssl.create_default_context()
         self._port = port
         self._fetching = Together[Policy | TlsFault]()
+        self._recent = Recent[_Kept](clock.monotonic, MAX_RECENT)
         self._failed: OrderedDict[str, tuple[float, str, TlsFault]] = OrderedDict()
 
     async def find(self, domain: str) -> StsAnswer | DnsTrouble:
         """The policy of a recipient domain. DnsTrouble: it is not known whether there is one."""
         if domain.startswith("["):
             return StsAnswer()
-        kept = await self._store.read(partial(stored.get, domain=domain, now=self._clock.now()))
-        policy = None if kept is None else _parsed(kept)
+        kept = await self._kept(domain)
+        policy = kept.policy
         record_id = await self._record(domain)
-        if kept is not None and policy is not None:
-            await self._note_use(kept)
-            if not isinstance(record_id, str) or record_id == kept.record_id:
+        if kept.row is not None and policy is not None:
+            await self._note_use(kept.row)
+            if not isinstance(record_id, str) or record_id == kept.row.record_id:
                 return StsAnswer(policy)
         if isinstance(record_id, DnsTrouble):
             return record_id
@@ -116,6 +134,15 @@ class MtaStsPolicies:
             record_id = await self._record(kept.domain)
             if isinstance(record_id, str):  # else the policy stays until it expires
                 await self._fetch(kept.domain, record_id, used=kept)
+
+    async def _kept(self, domain: str) -> _Kept:
+        now = self._clock.now()
+        kept = self._recent.get(domain)
+        if kept is None:
+            row = await self._store.read(partial(stored.get, domain=domain, now=now))
+            kept = _NOTHING if row is None else _Kept(row, _parsed(row))
+            self._recent.keep(domain, kept)
+        return kept.at(now)
 
     async def _record(self, domain: str) -> str | DnsTrouble | None:
         """The ID that the TXT record has."""
@@ -155,6 +182,8 @@ class MtaStsPolicies:
             await self._store.write(partial(stored.put, new=new), size=len(new.text))
         except StoreError as exc:
             log.warning("MTA-STS policy of %s: not kept: %s", domain, exc)
+        else:
+            self._recent.keep(domain, _Kept(new, found))
         return found
 
     async def _download(self, domain: str) -> Policy | TlsFault:
@@ -188,6 +217,8 @@ class MtaStsPolicies:
             await self._store.write(partial(stored.mark_used, domain=kept.domain, now=now))
         except StoreError as exc:
             log.warning("MTA-STS policy of %s: its use is not recorded: %s", kept.domain, exc)
+        else:
+            self._recent.forget(kept.domain)
 
 
 def _parsed(kept: StoredPolicy) -> Policy | None:

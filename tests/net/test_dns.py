@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 import trio
 import trio.testing
+from dns.rdatatype import RdataType
 from dns.resolver import BaseResolver
 
 from gateway.config.settings import DnsSettings
@@ -213,18 +214,18 @@ async def test_kept_for_as_long_as_the_owner_allows(
 async def test_the_cache_has_a_size() -> None:
     cache = dns._Cache(5000)
     for number in range(100):
-        cache.put((f"{number}.example", "A"), Answer(("192.0.2.1",)), 60)
-        cache.get(("0.example", "A"))  # in use, and so kept
-    assert cache.get(("0.example", "A")) is not None
-    assert cache.get(("1.example", "A")) is None
-    assert cache.get(("99.example", "A")) is not None
+        cache.put((f"{number}.example", RdataType.A), Answer(("192.0.2.1",)), 60)
+        cache.get(("0.example", RdataType.A))  # in use, and so kept
+    assert cache.get(("0.example", RdataType.A)) is not None
+    assert cache.get(("1.example", RdataType.A)) is None
+    assert cache.get(("99.example", RdataType.A)) is not None
     assert cache._size <= 5000
-    cache.put(("huge.example", "TXT"), Answer((b"x" * 6000,)), 60)
+    cache.put(("huge.example", RdataType.TXT), Answer((b"x" * 6000,)), 60)
     assert cache._size == 0
-    cache.put(("a.example", "A"), NoRecords(), 60)
-    cache.put(("a.example", "A"), NoRecords(), 0)  # replaced by what may not be kept
+    cache.put(("a.example", RdataType.A), NoRecords(), 60)
+    cache.put(("a.example", RdataType.A), NoRecords(), 0)  # replaced by what may not be kept
     assert cache._size == 0
-    assert cache.get(("a.example", "A")) is None
+    assert cache.get(("a.example", RdataType.A)) is None
 
 
 async def test_equal_questions_are_asked_once(server: DnsServer) -> None:

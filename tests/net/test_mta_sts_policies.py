@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+import sqlalchemy as sa
 import trio
 import trio.testing
 
@@ -29,6 +31,8 @@ OTHER = TEXT.replace(b"enforce", b"testing")
 TXT = "_mta-sts.example.org", "TXT"
 HOST = "mta-sts.example.org"
 DAY = 86400
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -276,6 +280,32 @@ async def test_a_new_record_brings_a_new_policy(world: World) -> None:
     assert policy(await world.find()) == parse_policy(OTHER)
     assert policy(await world.find()) == parse_policy(OTHER)
     assert len(world.requests) == 2
+
+
+async def test_what_the_store_has_is_remembered_for_a_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = world.store.read
+
+    async def counted(work: Callable[[sa.Connection], T]) -> T:
+        reads.append(work)
+        return await read(work)
+
+    monkeypatch.setattr(world.store, "read", counted)
+    world.page = TEXT.replace(b"86400", b"90")
+    policies = world.policies()
+    await policies.find("example.org")
+    world.dns.fail(*TXT, "SERVFAIL")
+    world.clock.advance(40)
+    assert policy(await policies.find("example.org")) == parse_policy(world.page)
+    assert len(reads) == 1
+    world.clock.advance(40)
+    assert policy(await policies.find("example.org")) == parse_policy(world.page)
+    assert len(reads) == 2
+    world.clock.advance(10)  # it has expired
+    assert isinstance(await policies.find("example.org"), DnsTrouble)
+    assert len(reads) == 2
 
 
 @pytest.mark.parametrize("trouble", ["no record", "SERVFAIL", "two records"])

@@ -19,7 +19,6 @@ from gateway.inbound.verify.dkim import check_dkim
 from gateway.inbound.verify.dmarc import Author, Policy, decide, find_policy, read_author
 from gateway.inbound.verify.iprev import check_iprev
 from gateway.inbound.verify.lookups import Lookups
-from gateway.inbound.verify.recent import Recent
 from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import (
@@ -39,6 +38,7 @@ from gateway.mail.dkim_signature import (
 from gateway.mail.headers import MAX_SECTION
 from gateway.mail.public_suffix import suffix_list
 from gateway.offload import Offload
+from gateway.recent import Recent
 
 IPREV_LIMIT = 20.0  # seconds
 

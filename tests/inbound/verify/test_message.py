@@ -14,13 +14,13 @@ from trio.testing import MockClock
 from gateway.clock import Clock, ManualClock
 from gateway.inbound.verify.iprev import MAX_NAMES, check_iprev
 from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
-from gateway.inbound.verify.recent import MOST, Recent
 from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import AuthResults
 from gateway.mail.dkim_body import BodyHash
 from gateway.net.dns import NoRecords, Reply
 from gateway.offload import Offload
+from gateway.recent import Recent
 from gateway_dkim.signature import Signer, dns_record
 from tests.inbound.verify.zones import Zones
 
@@ -168,10 +168,10 @@ async def test_trouble_is_not_remembered() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    recent: Recent[int] = Recent(lambda: 0.0)
-    for number in range(MOST + 2):
+    recent: Recent[int] = Recent(lambda: 0.0, most=10)
+    for number in range(12):
         recent.keep(number, number)
-    assert [recent.get(number) for number in (0, 1, 2, MOST + 1)] == [None, None, 2, MOST + 1]
+    assert [recent.get(number) for number in (0, 1, 2, 11)] == [None, None, 2, 11]
 
 
 async def test_no_check_takes_longer_than_twenty_seconds(autojump_clock: MockClock) -> None:

@@ -1,4 +1,5 @@
-"""What was found of a client a moment ago: of a connection that brings many messages it is asked once."""
+"""What was found a moment ago: of a client that brings many messages, of a domain that gets many, it is asked
+once."""
 
 from __future__ import annotations
 
@@ -9,14 +10,13 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 KEEP = 60.0  # seconds: less than what DNS lets others keep, and enough for a connection's messages
-MOST = 1000  # clients
 
 
 class Recent(Generic[T]):
-    """Results by key, for a minute. `now` answers seconds of a clock that does not go back."""
+    """The last `most` results by key, for a minute. `now`: seconds of a clock that does not go back."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float], most: int = 1000) -> None:
+        self._now, self._most = now, most
         self._found: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()  # the oldest first
 
     def get(self, key: Hashable) -> T | None:
@@ -25,8 +25,11 @@ class Recent(Generic[T]):
             return None
         return entry[1]
 
-    def keep(self, key: Hashable, result: T) -> None:
+    def forget(self, key: Hashable) -> None:
         self._found.pop(key, None)
+
+    def keep(self, key: Hashable, result: T) -> None:
+        self.forget(key)
         self._found[key] = (self._now() + KEEP, result)
-        while len(self._found) > MOST:
+        while len(self._found) > self._most:
             self._found.popitem(last=False)
