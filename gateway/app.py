@@ -68,6 +68,7 @@ from gateway.outbound.smtp_submission import SmtpSubmission
 from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
 from gateway.outbound.transports import make_transports, read_transports, serve_transport, tables_of
+from gateway.outbound.unsubscribe import Unsubscriber
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
@@ -190,6 +191,7 @@ async def serving(
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(settings, store)
         suppressions = SuppressionLists(hooks, store, clock)
+        unsubscriber = Unsubscriber(settings, hooks, store, clock, tell_of_events)
         web = WebApp(
             Services(
                 settings=settings,
@@ -199,6 +201,7 @@ async def serving(
                 messages=mailboxes,
                 suppressions=suppressions,
                 templates=templates.Templates(store, clock, hooks.template_engines, template_workers),
+                unsubscriber=unsubscriber,
                 clock=clock,
                 offload=offload,
             ),

@@ -327,6 +327,7 @@ class Suppression:
     manual: bool  # a person's, not a failure's
     reason: str
     expires: datetime | None  # None: never
+    list_name: str = ""  # the mailing list that it holds for; "" for all that the account sends
 
 
 @dataclass(frozen=True, slots=True)

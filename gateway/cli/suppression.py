@@ -33,6 +33,10 @@ account_option = click.option(
 file_option = click.option("--file", "path", help="CSV file with a column address, or - for standard input.")
 skip_option = click.option("--skip-wrong", is_flag=True, help="Leave out lines that are wrong.")
 
+list_option = click.option(
+    "--list", "list_name", default="", help="Mailing list.", show_default="all that the account sends"
+)
+
 
 @click.group()
 def suppression() -> None:
@@ -65,13 +69,14 @@ def list_(directory: Path, account: str, maximum: int, cursor: str, as_json: boo
         click.echo("no addresses")
         return
     print_table(
-        ("BASE ADDRESS", "ADDED", "BY", "EXPIRES", "ADDRESS", "REASON"),
+        ("BASE ADDRESS", "ADDED", "BY", "EXPIRES", "LIST", "ADDRESS", "REASON"),
         [
             (
                 e["BaseAddress"],
                 relative(e["Created"]),
                 _by(e),
                 relative(e["Expires"]),
+                e["List"] or "all",
                 e["OriginalAddress"],
                 e["Reason"][:80],
             )
@@ -86,15 +91,18 @@ def list_(directory: Path, account: str, maximum: int, cursor: str, as_json: boo
 @click.argument("address")
 @dir_option
 @account_option
+@list_option
 @click.option("--reason", default="", help="Why, for people.")
 @click.option("--expires-in", type=duration, help="How long: 12h, 30d.", show_default="until it is removed")
-def add(address: str, directory: Path, account: str, reason: str, expires_in: timedelta | None) -> None:
+def add(
+    address: str, directory: Path, account: str, list_name: str, reason: str, expires_in: timedelta | None
+) -> None:
     """Add an address: nothing is sent to it, nor to others with the same base address.
 
     \b
     Example: gateway suppression add ada@example.org --reason "asked for it" --expires-in 90d
     """
-    request: dict[str, Any] = {"Account": account, "Address": address, "Reason": reason}
+    request: dict[str, Any] = {"Account": account, "Address": address, "List": list_name, "Reason": reason}
     if expires_in is not None:
         request["Seconds"] = expires_in.total_seconds()
     entry = ask(directory, "suppression/add", request)["Suppression"]
@@ -107,8 +115,11 @@ def add(address: str, directory: Path, account: str, reason: str, expires_in: ti
 @file_option
 @dir_option
 @account_option
+@list_option
 @skip_option
-def remove(address: str | None, path: str | None, directory: Path, account: str, skip_wrong: bool) -> None:
+def remove(
+    address: str | None, path: str | None, directory: Path, account: str, list_name: str, skip_wrong: bool
+) -> None:
     """Remove an address, or all of a CSV file: from the next attempt on, mail is sent to it again.
 
     \b
@@ -116,11 +127,13 @@ def remove(address: str | None, path: str | None, directory: Path, account: str,
     """
     _one_of(address, path)
     if path is None:
-        ask(directory, "suppression/remove", {"Account": account, "Address": address})
+        ask(directory, "suppression/remove", {"Account": account, "Address": address, "List": list_name})
         click.echo(f"{printable(address or '')} removed")
         return
     removed, total = 0, 0
-    for asked, answer in _in_steps(directory, account, path, "remove-many", skip_wrong=skip_wrong):
+    for asked, answer in _in_steps(
+        directory, account, path, "remove-many", list_name=list_name, skip_wrong=skip_wrong
+    ):
         removed, total = removed + answer["Removed"], total + len(asked)
     click.echo(f"{removed} removed, {total - removed} not on the list")
 
@@ -130,10 +143,17 @@ def remove(address: str | None, path: str | None, directory: Path, account: str,
 @file_option
 @dir_option
 @account_option
+@list_option
 @skip_option
 @json_option
 def lookup(
-    address: str | None, path: str | None, directory: Path, account: str, skip_wrong: bool, as_json: bool
+    address: str | None,
+    path: str | None,
+    directory: Path,
+    account: str,
+    list_name: str,
+    skip_wrong: bool,
+    as_json: bool,
 ) -> None:
     """Say whether an address is suppressed, and why. Of a CSV file's addresses, print those that are, as CSV.
 
@@ -143,12 +163,14 @@ def lookup(
     _one_of(address, path)
     if path is not None:
         writer = csv_files.write_header(sys.stdout, "asked", *csv_files.COLUMNS)
-        for asked, answer in _in_steps(directory, account, path, "lookup-many", skip_wrong=skip_wrong):
+        for asked, answer in _in_steps(
+            directory, account, path, "lookup-many", list_name=list_name, skip_wrong=skip_wrong
+        ):
             for one, entry in zip(asked, answer["Suppressions"], strict=True):
                 if entry is not None:
                     writer.writerow([one["Address"], *csv_files.cells(entry, plain=sys.stdout.isatty())])
         return
-    answer = ask(directory, "suppression/lookup", {"Account": account, "Address": address})
+    answer = ask(directory, "suppression/lookup", {"Account": account, "Address": address, "List": list_name})
     entry = answer["Suppression"]
     if as_json:
         click.echo(json.dumps(answer))
@@ -160,6 +182,7 @@ def lookup(
             "Address": entry["OriginalAddress"],
             "Added": f"{entry['Created']} ({relative(entry['Created'])}), {_by(entry)}",
             "Expires": relative(entry["Expires"]) if entry["Expires"] else "never",
+            "List": entry["List"] or "all",
             "Reason": entry["Reason"] or "-",
         }
         click.echo(f"{printable(address or '')} is suppressed")
@@ -179,8 +202,8 @@ def import_(
 ) -> None:
     """Add the addresses of a CSV file, or of standard input (-).
 
-    Its first line names the columns. One is address (or email); reason, manual (true or false), created and
-    expires may be there too, others are ignored: it reads what export writes. A file of addresses only, one
+    Its first line names the columns. One is address (or email); reason, manual (true or false), created,
+    expires and list may be there too, others are ignored: it reads what export writes. A file of addresses only, one
     in each line, needs no first line. What is on the list already stays as it is. All lines are checked
     first: if one is wrong, nothing is added.
 
@@ -238,6 +261,7 @@ def _in_steps(
     command: str,
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     *,
+    list_name: str = "",
     skip_wrong: bool,
 ) -> Iterator[tuple[list[dict[str, Any]], Any]]:
     """What was asked, and what was answered, a few hundred lines at a time. Without `complete` only the
@@ -249,7 +273,7 @@ def _in_steps(
             if complete is not None:
                 request: dict[str, Any] = {"Entries": [complete(entry) for entry in entries]}
             else:
-                request = {"Addresses": [entry["Address"] for entry in entries]}
+                request = {"Addresses": [entry["Address"] for entry in entries], "List": list_name}
             yield entries, gateway(f"suppression/{command}", {"Account": account, **request})
 
 

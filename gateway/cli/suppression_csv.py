@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import sys
 import tempfile
@@ -20,13 +21,14 @@ import click
 from gateway.cli.common import CommandError, printable
 from gateway.mail.address import Address, AddressError
 
-COLUMNS = ("address", "base_address", "manual", "reason", "created", "expires")
+COLUMNS = ("address", "base_address", "manual", "reason", "created", "expires", "list")
 ADDRESS_COLUMNS = ("address", "email", "email_address", "emailaddress", "recipient")  # in this order
 MAX_REASON = 2000  # characters
 MAX_LISTED = 10  # wrong lines that are named
 STEP = 500  # entries that the gateway is asked about at a time
 SHOWN_EVERY = 10_000  # entries, where no terminal is looked at
 
+_LIST = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _MANUAL = {"": True, "true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -131,6 +133,7 @@ def cells(entry: dict[str, Any], *, plain: bool) -> list[str]:
         entry["Reason"],
         entry["Created"],
         entry["Expires"] or "",
+        entry["List"],
     ]
     return [printable(value) for value in values] if plain else values
 
@@ -166,7 +169,10 @@ def _entry(row: list[str], columns: dict[str, int]) -> dict[str, Any]:
     reason = values.get("reason", "")
     if len(reason) > MAX_REASON or "\0" in reason:
         raise WrongLine(f"the reason has {len(reason)} characters, or a NUL; {MAX_REASON} are the most")
-    entry: dict[str, Any] = {"Address": str(address), "Reason": reason, "Manual": manual}
+    list_name = values.get("list", "")
+    if not _LIST.fullmatch(list_name):
+        raise WrongLine(f"list is {list_name!r}; at most 100 letters, digits, dots, dashes and underscores")
+    entry: dict[str, Any] = {"Address": str(address), "Reason": reason, "Manual": manual, "List": list_name}
     for name in ("created", "expires"):
         if values.get(name):
             entry[name.capitalize()] = _time(name, values[name])

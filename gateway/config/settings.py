@@ -159,6 +159,17 @@ def http_url(value: str) -> str:
     return value
 
 
+def _base_url(value: str) -> str:
+    if not value:
+        return value
+    parts = urlsplit(http_url(value))
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError(f"{value!a} must begin with https:// (RFC 8058); put a proxy with TLS before it")
+    if parts.query or parts.fragment or parts.username is not None or not value.isascii():
+        raise ValueError(f"{value!a} must be ASCII, without a user, ? and #")
+    return value.rstrip("/") + "/"
+
+
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -183,6 +194,7 @@ Secrets = Annotated[
 FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")]
 Positive = Annotated[int, Field(gt=0)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 
 
@@ -253,6 +265,8 @@ class WebSettings(Section):
 
     listen: Listens = ()
     base_path: Annotated[str, Field(pattern=r"^/([^\s?#]*/)?$")] = "/webapi/v0/"
+    # Where people reach all of it, for links in mail: "https://mail.example.org/". Empty: there are no links.
+    base_url: BaseUrl = ""
     max_connections: Positive = 1000
     memory_for_bodies: Positive = 256 * 1024 * 1024  # bytes, for all request bodies at a time
     request_timeout: Seconds = 60.0  # for a request's head, and between two pieces of its body

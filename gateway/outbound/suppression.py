@@ -32,7 +32,8 @@ def not_sent(entry: Suppression | None) -> Outcome:
     if entry is None:
         return Outcome.permanent("the recipient is suppressed")
     why = f": {entry.reason}" if entry.reason else ""
-    return Outcome.permanent(f"{entry.base_address} is on the account's suppression list{why}")
+    which = f" for {entry.list_name}" if entry.list_name else ""
+    return Outcome.permanent(f"{entry.base_address} is on the account's suppression list{which}{why}")
 
 
 async def after_failure(
@@ -73,6 +74,7 @@ class NewEntry:
     reason: str = ""
     expires: datetime | None = None  # None: never
     created: datetime | None = None  # None: now
+    list_name: str = ""  # the mailing list that it holds for; "" for all that the account sends
 
 
 class SuppressionLists:
@@ -90,17 +92,19 @@ class SuppressionLists:
             lambda conn: suppressions.page(conn, account, now, cursor=cursor, maximum=maximum)
         )
 
-    async def lookup(self, account: str, address: Address) -> Suppression | None:
-        """The entry that keeps the account from sending to an address."""
-        [found] = await self.lookup_many(account, [address])
+    async def lookup(self, account: str, address: Address, list_name: str = "") -> Suppression | None:
+        """The entry that keeps the account from sending mail of a list to an address."""
+        [found] = await self.lookup_many(account, [address], list_name)
         return found
 
-    async def lookup_many(self, account: str, addresses: Sequence[Address]) -> list[Suppression | None]:
+    async def lookup_many(
+        self, account: str, addresses: Sequence[Address], list_name: str = ""
+    ) -> list[Suppression | None]:
         """The entry of each; at most `changes.STEP` at a time."""
         bases, now = await self._bases(account, addresses), self._clock.now()
         return await self._store.read(
             lambda conn: [
-                suppressions.lookup(conn, account, base, address, now)
+                suppressions.lookup(conn, account, base, address, now, list_name)
                 for base, address in zip(bases, addresses, strict=True)
             ]
         )
@@ -113,9 +117,10 @@ class SuppressionLists:
         manual: bool,
         reason: str,
         expires: datetime | None = None,
+        list_name: str = "",
     ) -> bool:
-        """False if it is on the list already; that entry stays as it is."""
-        entry = NewEntry(address=address, manual=manual, reason=reason, expires=expires)
+        """False if there is an entry for that list, or for all, already; it stays as it is."""
+        entry = NewEntry(address=address, manual=manual, reason=reason, expires=expires, list_name=list_name)
         return await self.add_many(account, [entry]) == 1
 
     async def add_many(self, account: str, entries: Sequence[NewEntry]) -> int:
@@ -125,7 +130,7 @@ class SuppressionLists:
 
         def add(conn: sa.Connection) -> int:
             return sum(
-                suppressions.lookup(conn, account, base, entry.address, now) is None
+                suppressions.lookup(conn, account, base, entry.address, now, entry.list_name) is None
                 and suppressions.add(
                     conn,
                     now,
@@ -136,22 +141,23 @@ class SuppressionLists:
                     reason=entry.reason,
                     expires=entry.expires,
                     created=entry.created,
+                    list_name=entry.list_name,
                 )
                 for base, entry in zip(bases, entries, strict=True)
             )
 
         return await self._store.write(add)
 
-    async def remove(self, account: str, address: Address) -> bool:
-        """False if it is not on the list."""
-        return await self.remove_many(account, [address]) == 1
+    async def remove(self, account: str, address: Address, list_name: str = "") -> bool:
+        """False if there is no entry for exactly that list, or for all."""
+        return await self.remove_many(account, [address], list_name) == 1
 
-    async def remove_many(self, account: str, addresses: Sequence[Address]) -> int:
+    async def remove_many(self, account: str, addresses: Sequence[Address], list_name: str = "") -> int:
         """How many were on the list; at most `changes.STEP` at a time."""
         bases, now = await self._bases(account, addresses), self._clock.now()
         return await self._store.write(
             lambda conn: sum(
-                suppressions.remove(conn, account, base, address, now)
+                suppressions.remove(conn, account, base, address, now, list_name)
                 for base, address in zip(bases, addresses, strict=True)
             )
         )

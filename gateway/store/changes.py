@@ -140,6 +140,7 @@ class NewMessages:
     future_release: str = ""
     dsn_ret: str = ""
     is_report: str = ""
+    list_name: str = ""  # of a mailing list; "" for none
     max_attempts: int = 0
     extra: Mapping[str, str] = field(default_factory=dict)
     # Over 24 hours, counted for each recipient; None is no limit.
@@ -225,7 +226,7 @@ class EventDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppress:
-    """Put the message's recipient on its account's suppression list, for all lists.
+    """Put the message's recipient on its account's suppression list.
 
     Relies on `history`, if it is not None: the IDs that `settle.latest_retired` answered.
     """
@@ -235,6 +236,7 @@ class Suppress:
     reason: str
     expires: datetime | None = None
     history: tuple[int, ...] | None = None
+    list_name: str = ""  # for this mailing list alone; "" for all that the account sends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,7 @@ def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str
         "next_attempt": now if new.not_before is None else max(now, new.not_before),
         "lease_token": 0,
         "retired_as": "",
+        "list_name": new.list_name,
     }
     return [
         common

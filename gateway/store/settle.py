@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,6 +28,22 @@ from gateway.store.rows import new_attempt
 from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, attempt, message
 
+
+class _Message(NamedTuple):
+    """What an event says of a message."""
+
+    id: int
+    account: str
+    recipient_localpart: str
+    recipient_domain: str
+    from_id: str
+    message_id: str
+    subject: str
+    extra: Mapping[str, str]
+    attempts: int
+
+
+_GONE = _Message(0, "", "", "", "", "", "", {}, 0)
 HISTORY = 10  # earlier messages to an address that a decision to suppress it may rest on
 
 _c = message.c
@@ -153,6 +169,33 @@ def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
     return _announce(conn, row, change.event, change.notice, suppressing, files, now)
 
 
+def unsubscribe(
+    conn: sa.Connection, account: str, recipient: Address, message_id: str, change: Report, now: datetime
+) -> Settled:
+    """As `report`, for the newest message with that Message-ID to the recipient.
+
+    If it is kept no more, the suppression is added and the event told all the same, with QueueMsgID 0.
+    """
+    row_id = conn.scalar(
+        sa.select(sa.func.max(_c.id)).where(
+            _c.message_id == message_id,
+            _c.account == account,
+            _c.recipient_domain == recipient.domain,
+            _c.recipient_localpart == recipient.localpart,
+        )
+    )
+    if row_id is not None:
+        return report(conn, replace(change, message_id=row_id), now)
+    gone = _GONE._replace(
+        account=account,
+        recipient_localpart=recipient.localpart,
+        recipient_domain=recipient.domain,
+        message_id=message_id,
+    )
+    suppressing = _suppress(conn, gone, change.suppress, now)
+    return _announce(conn, gone, change.event, None, suppressing, [], now)
+
+
 def latest_retired(
     conn: sa.Connection, account: str, recipient: Address, *, excluding: int
 ) -> tuple[Earlier, ...]:
@@ -222,7 +265,7 @@ def retire(conn: sa.Connection, row: AnyRow, how: Retire, now: datetime) -> list
 
 
 def announce(
-    conn: sa.Connection, row: AnyRow, draft: EventDraft, suppressing: bool, now: datetime
+    conn: sa.Connection, row: AnyRow | _Message, draft: EventDraft, suppressing: bool, now: datetime
 ) -> tuple[int, tuple[int, ...]]:
     """Writes the event and its calls; their IDs."""
     event_id = events.insert(
@@ -276,7 +319,7 @@ def _finish_attempt(conn: sa.Connection, change: Settlement, state: str) -> None
     )
 
 
-def _suppress(conn: sa.Connection, row: AnyRow, entry: Suppress | None, now: datetime) -> bool:
+def _suppress(conn: sa.Connection, row: AnyRow | _Message, entry: Suppress | None, now: datetime) -> bool:
     """Whether this put the address on the list."""
     if entry is None:
         return False
@@ -294,12 +337,13 @@ def _suppress(conn: sa.Connection, row: AnyRow, entry: Suppress | None, now: dat
         manual=False,
         reason=entry.reason,
         expires=entry.expires,
+        list_name=entry.list_name,
     )
 
 
 def _announce(
     conn: sa.Connection,
-    row: AnyRow,
+    row: AnyRow | _Message,
     draft: EventDraft | None,
     notice: NewReceived | None,
     suppressing: bool,

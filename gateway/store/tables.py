@@ -167,6 +167,8 @@ class MessageRow(SQLModel, table=True):
     success: bool | None = None
     last_activity: datetime | None = _time(null=True)
     keep_until: datetime | None = _time(null=True)
+    # The mailing list that it belongs to: its recipient may be suppressed for that alone. Empty: none.
+    list_name: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 class AttemptRow(SQLModel, table=True):

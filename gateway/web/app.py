@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.accounts import parse_basic, parse_bearer
 from gateway.errors import GatewayError
+from gateway.outbound.unsubscribe import PATH as UNSUBSCRIBE
 from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import ErrorAnswer, HttpError, error_answer, protocol_error
@@ -47,12 +48,12 @@ class WebApp:
         self._max_message_size = services.settings.queue.max_message_size
         self._budget = BodyBudget(web.memory_for_bodies)
         self._keys = Keys()
-        self._pages: ASGIApp = make_pages(methods, web.base_path, example_login)
+        self._pages: ASGIApp = make_pages(methods, web.base_path, services.unsubscriber, example_login)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
-        elif not scope["path"].startswith(self._base) or scope["method"] == "GET":
+        elif self._is_of_pages(scope["path"]) or scope["method"] == "GET":
             if is_host(dict(scope["headers"]).get(b"host", b"")):
                 await self._pages(scope, receive, send)
             else:
@@ -63,6 +64,10 @@ class WebApp:
         else:
             refusal = HttpError(405, "use POST to call, GET for a page about it", {"Allow": "GET, POST"})
             await _send_error(send, error_answer(refusal, ""), close=True)
+
+    def _is_of_pages(self, path: str) -> bool:
+        # With the base path "/", too.
+        return not path.startswith(self._base) or path.startswith(f"/{UNSUBSCRIBE}")
 
     async def _post(self, scope: Message, receive: Receive, send: Send) -> None:
         headers: Headers = dict(scope["headers"])

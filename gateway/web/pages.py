@@ -15,6 +15,8 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from gateway.accounts import parse_basic
 from gateway.web.api.methods import Method
+from gateway.web.api.services import Unsubscriber
+from gateway.web.unsubscribe import add_unsubscribe_page
 
 # No inline script or style, nothing from elsewhere, in no frame.
 CONTENT_SECURITY_POLICY = (
@@ -23,11 +25,15 @@ CONTENT_SECURITY_POLICY = (
 )
 DEFAULT_LOGIN = "you@example.org"
 MAX_LOGIN = 320  # characters
+MAX_FORM = 64 * 1024  # bytes of what is posted to a page
 
 
-def make_pages(methods: Mapping[str, Method], base_path: str, example_login: str = "") -> Quart:
+def make_pages(
+    methods: Mapping[str, Method], base_path: str, unsubscriber: Unsubscriber, example_login: str = ""
+) -> Quart:
     """The Quart application for the pages; `base_path` is the API's, with a slash at both ends."""
     app = QuartTrio(__name__, static_url_path="/static")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_FORM
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
 
     @app.after_request
@@ -71,6 +77,7 @@ def make_pages(methods: Mapping[str, Method], base_path: str, example_login: str
 
     app.add_url_rule(base_path, "methods", method_list)
     app.add_url_rule(f"{base_path}<name>", "method", method_page)
+    add_unsubscribe_page(app, unsubscriber)
     if base_path != "/":
         app.add_url_rule("/", "home", home)
     parent = base_path.rstrip("/").rpartition("/")[0] + "/"

@@ -68,15 +68,30 @@ def test_each_account_has_its_own(conn: sa.Connection) -> None:
 
 
 def test_an_entry_of_one_list_holds_for_that_list_only(conn: sa.Connection) -> None:
-    put(conn)
-    conn.execute(sa.update(tables.suppression).values(list_name="news"))
-    add(conn, recipient(base_address="jo@example.net"))
-    assert claim(conn)[0].suppression is None
-    assert suppressions.lookup(conn, "shop", "jo@example.net", JO, NOW) is None
-    assert bases(conn) == ([], "")
+    assert put(conn, list_name="news")
+    for name in ("", "offers", "news"):
+        add(conn, recipient(base_address="jo@example.net"), list_name=name, message_id=f"<{name}@x>")
+    found = {c.message.message_id: c.suppression and c.suppression.list_name for c in claim(conn)}
+    assert found == {"<@x>": None, "<offers@x>": None, "<news@x>": "news"}
+
+    def looked_up(name: str = "") -> str | None:
+        entry = suppressions.lookup(conn, "shop", "jo@example.net", JO, NOW, name)
+        return None if entry is None else entry.list_name
+
+    assert (looked_up(), looked_up("offers"), looked_up("news")) == (None, None, "news")
     assert put(conn)
+    assert not put(conn, list_name="news")
+    assert (looked_up(), looked_up("offers"), looked_up("news")) == ("", "", "")
+    assert bases(conn) == (["jo@example.net"] * 2, "")
+    assert bases(conn, maximum=1) == (["jo@example.net"], ":jo@example.net")
+    rest, _ = suppressions.page(conn, "shop", NOW, cursor=":jo@example.net")
+    assert [entry.list_name for entry in rest] == ["news"]
+    assert suppressions.page(conn, "shop", NOW, cursor="news:jo@example.net") == ((), "")
     assert suppressions.remove(conn, "shop", "jo@example.net", JO, NOW)
-    assert count(conn, tables.suppression) == 1
+    assert not suppressions.remove(conn, "shop", "jo@example.net", JO, NOW, "offers")
+    assert looked_up("news") == "news"
+    assert suppressions.remove(conn, "shop", "jo@example.net", JO, NOW, "news")
+    assert count(conn, tables.suppression) == 0
 
 
 def test_an_end(conn: sa.Connection) -> None:
@@ -162,7 +177,7 @@ def test_lookups_go_by_indexes(conn: sa.Connection) -> None:
         "claim": lambda: claim(conn),
         "lookup": lambda: suppressions.lookup(conn, "shop", "jo@example.net", JO, NOW),
         "remove": lambda: suppressions.remove(conn, "shop", "u1@example.net", JO, NOW),
-        "page": lambda: suppressions.page(conn, "shop", NOW, cursor="u5@example.net"),
+        "page": lambda: suppressions.page(conn, "shop", NOW, cursor=":u5@example.net"),
         "clean-up": lambda: cleanup.suppressions(conn, NOW),
     }
     for name, work in works.items():

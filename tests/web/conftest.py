@@ -21,6 +21,7 @@ from gateway.mail.flags import changed
 from gateway.model import ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
 from gateway.outbound.submission import KeepAnswer, NewSubmission, QueuedRecipient, Refusal, Submitted
+from gateway.outbound.unsubscribe import BadLinkError, Link
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
 from gateway.web.api.services import KeptAnswer, Services
@@ -177,13 +178,16 @@ class FakeSuppressions:
         found = tuple(self.entries[account, base] for base in shown)
         return found, shown[-1] if len(mine) > len(shown) else ""
 
-    async def lookup(self, account: str, address: Address) -> Suppression | None:
-        return self.entries.get((account, str(address)))
+    async def lookup(self, account: str, address: Address, list_name: str = "") -> Suppression | None:
+        base = str(address)
+        return self.entries.get((account, base)) or self.entries.get((account, f"{base} {list_name}"))
 
-    async def add(self, account: str, address: Address, *, manual: bool, reason: str) -> bool:
-        if (account, str(address)) in self.entries:
+    async def add(
+        self, account: str, address: Address, *, manual: bool, reason: str, list_name: str = ""
+    ) -> bool:
+        if await self.lookup(account, address, list_name) is not None:
             return False
-        self.entries[account, str(address)] = Suppression(
+        self.entries[account, f"{address} {list_name}".rstrip()] = Suppression(
             id=len(self.entries) + 1,
             created=NOW,
             account=account,
@@ -192,11 +196,12 @@ class FakeSuppressions:
             manual=manual,
             reason=reason,
             expires=None,
+            list_name=list_name,
         )
         return True
 
-    async def remove(self, account: str, address: Address) -> bool:
-        return self.entries.pop((account, str(address)), None) is not None
+    async def remove(self, account: str, address: Address, list_name: str = "") -> bool:
+        return self.entries.pop((account, f"{address} {list_name}".rstrip()), None) is not None
 
 
 class FakeTemplates:
@@ -238,6 +243,29 @@ class FakeTemplates:
             )
             for given in variables
         ]
+
+
+class FakeUnsubscriber:
+    """A token is the recipient's address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = settings.web.base_url
+        self.asked: list[Link] = []
+        self.error: Exception | None = None
+
+    async def url(self, link: Link) -> str:
+        return f"{self._base}unsubscribe/{link.list_name}-{link.recipient}" if self._base else ""
+
+    async def read(self, token: str) -> Link:
+        list_name, dash, recipient = token.partition("-")
+        if not dash:
+            raise BadLinkError("this link is not valid")
+        return Link("ann", list_name, Address.parse(recipient), "<m@example.org>")
+
+    async def unsubscribe(self, link: Link) -> None:
+        if self.error is not None:
+            raise self.error
+        self.asked.append(link)
 
 
 class FixedClock:
@@ -285,6 +313,7 @@ class ApiClient:
     messages: FakeMessages
     suppressions: FakeSuppressions
     templates: FakeTemplates
+    unsubscriber: FakeUnsubscriber
     offload: HereOffload
     settings: Settings
     login: str = "ann@example.org"
@@ -421,12 +450,13 @@ def make_client(**sections: Any) -> ApiClient:
         },
         **sections,
     )
-    accounts, submitter, messages, suppressions, templates, offload = (
+    accounts, submitter, messages, suppressions, templates, unsubscriber, offload = (
         FakeAccounts(settings),
         FakeSubmitter(),
         FakeMessages(),
         FakeSuppressions(),
         FakeTemplates(),
+        FakeUnsubscriber(settings),
         HereOffload(),
     )
     services = Services(
@@ -437,11 +467,20 @@ def make_client(**sections: Any) -> ApiClient:
         messages=messages,
         suppressions=suppressions,
         templates=templates,
+        unsubscriber=unsubscriber,
         clock=FixedClock(),
         offload=offload,
     )
     return ApiClient(
-        WebApp(services), accounts, submitter, messages, suppressions, templates, offload, settings
+        WebApp(services),
+        accounts,
+        submitter,
+        messages,
+        suppressions,
+        templates,
+        unsubscriber,
+        offload,
+        settings,
     )
 
 

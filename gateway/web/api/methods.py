@@ -142,6 +142,7 @@ _BUILT_IN = (
                     OriginalAddress="ada+orders@example.com",
                     Manual=False,
                     Reason="failure reported by the queue: 550 5.1.1",
+                    List="",
                 )
             ]
         ),

@@ -106,6 +106,7 @@ class Suppression(Response):
     OriginalAddress: str
     Manual: bool
     Reason: str
+    List: str
 
 
 class SuppressionListResult(Response):
@@ -116,10 +117,12 @@ class SuppressionAddRequest(Request):
     EmailAddress: String = ""
     Manual: Bool = False
     Reason: String = ""
+    List: String = ""
 
 
 class SuppressionRequest(Request):
     EmailAddress: String = ""
+    List: String = ""
 
 
 class SuppressionPresentResult(Response):

@@ -13,6 +13,7 @@ from gateway.mail.address import Address
 from gateway.model import Content, ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
 from gateway.outbound.submission import KeepAnswer, NewSubmission, Refusal, Submitted
+from gateway.outbound.unsubscribe import Link
 from gateway.store.idempotency import Kept as KeptAnswer
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
@@ -83,13 +84,15 @@ class Suppressions(Protocol):
     async def page(self, account: str, cursor: str, maximum: int) -> tuple[tuple[Suppression, ...], str]:
         """Entries by base address, and the cursor of the next page, empty at the end."""
 
-    async def lookup(self, account: str, address: Address) -> Suppression | None:
-        """The entry that keeps the account from sending to an address."""
+    async def lookup(self, account: str, address: Address, list_name: str = "") -> Suppression | None:
+        """The entry that keeps the account from sending mail of a list to an address."""
 
-    async def add(self, account: str, address: Address, *, manual: bool, reason: str) -> bool:
+    async def add(
+        self, account: str, address: Address, *, manual: bool, reason: str, list_name: str = ""
+    ) -> bool:
         """False if it is on the list already."""
 
-    async def remove(self, account: str, address: Address) -> bool:
+    async def remove(self, account: str, address: Address, list_name: str = "") -> bool:
         """False if it is not on the list."""
 
 
@@ -111,6 +114,18 @@ class Templates(Protocol):
         """What the template gives with each of `variables`. Raises SubmissionRefused, PluginError."""
 
 
+class Unsubscriber(Protocol):
+    """Links with which a recipient unsubscribes. All methods raise StoreError."""
+
+    async def url(self, link: Link) -> str:
+        """ "" if the gateway has no `web.base_url`."""
+
+    async def read(self, token: str) -> Link:
+        """Raises BadLinkError."""
+
+    async def unsubscribe(self, link: Link) -> None: ...
+
+
 class Clock(Protocol):
     def now(self) -> datetime:
         """Aware, in UTC."""
@@ -125,6 +140,7 @@ class Services:
     messages: Messages
     suppressions: Suppressions
     templates: Templates
+    unsubscriber: Unsubscriber
     clock: Clock
     offload: Offload
 

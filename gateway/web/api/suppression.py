@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable
 
 from pydantic_core import to_json
@@ -14,6 +15,7 @@ from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import BadRequest
 
 _PAGE = 1000  # entries read at a time
+_LIST = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _JSON = "application/json; charset=utf-8"
 
 
@@ -37,7 +39,11 @@ async def suppression_add(call: Call, request: models.SuppressionAddRequest) -> 
     if len(request.Reason) > MAX_REASON or "\0" in request.Reason:
         raise BadRequest("user", f"Reason: must have at most {MAX_REASON} characters, and no NUL")
     added = await call.services.suppressions.add(
-        call.login.account, address, manual=request.Manual, reason=request.Reason
+        call.login.account,
+        address,
+        manual=request.Manual,
+        reason=request.Reason,
+        list_name=check_list(request.List),
     )
     if not added:
         raise BadRequest("duplicate", f"EmailAddress: {address} is on the suppression list already")
@@ -47,7 +53,7 @@ async def suppression_add(call: Call, request: models.SuppressionAddRequest) -> 
 async def suppression_remove(call: Call, request: models.SuppressionRequest) -> models.EmptyResult:
     """Raises BadRequest (badAddress, notFound), StoreError."""
     address = _address(request.EmailAddress)
-    if not await call.services.suppressions.remove(call.login.account, address):
+    if not await call.services.suppressions.remove(call.login.account, address, check_list(request.List)):
         raise BadRequest("notFound", f"EmailAddress: {address} is not on the suppression list")
     return models.EmptyResult()
 
@@ -57,7 +63,7 @@ async def suppression_present(
 ) -> models.SuppressionPresentResult:
     """Raises BadRequest (badAddress), StoreError."""
     address = _address(request.EmailAddress)
-    entry = await call.services.suppressions.lookup(call.login.account, address)
+    entry = await call.services.suppressions.lookup(call.login.account, address, check_list(request.List))
     return models.SuppressionPresentResult(Present=entry is not None)
 
 
@@ -70,7 +76,17 @@ def _suppression(entry: Suppression) -> models.Suppression:
         OriginalAddress=entry.original_address,
         Manual=entry.manual,
         Reason=entry.reason,
+        List=entry.list_name,
     )
+
+
+def check_list(name: str) -> str:
+    """The name of a mailing list, or "". Raises BadRequest."""
+    if name and not _LIST.fullmatch(name):
+        raise BadRequest(
+            "user", "List: must be 1 to 100 of the characters A-Z, a-z, 0-9, dot, dash and underscore"
+        )
+    return name
 
 
 async def _chunks(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -29,6 +29,10 @@ Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 LONGEST = 10 * 365 * 86400.0  # seconds that an entry with an end may hold
 
 
+# Of a mailing list; "" stands for all that the account sends.
+ListName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,100}$")]
+
+
 class OfAccount(Request):
     Account: str = ""  # may be left out where there is only one
 
@@ -40,6 +44,7 @@ class ListRequest(OfAccount):
 
 class AddressRequest(OfAccount):
     Address: str
+    List: ListName = ""
 
 
 class AddRequest(AddressRequest):
@@ -53,6 +58,7 @@ class Entry(Request):
     Manual: bool = True
     Created: Time | None = None  # None: now
     Expires: Time | None = None  # None: never
+    List: ListName = ""
 
 
 class ImportRequest(OfAccount):
@@ -61,6 +67,7 @@ class ImportRequest(OfAccount):
 
 class ManyRequest(OfAccount):
     Addresses: list[str] = Field(max_length=STEP)
+    List: ListName = ""
 
 
 class SuppressionCommands:
@@ -88,8 +95,10 @@ class SuppressionCommands:
         expires = None
         if request.Seconds is not None:
             expires = self._clock.now() + timedelta(seconds=request.Seconds)
-        added = await self._lists.add(account, address, manual=True, reason=request.Reason, expires=expires)
-        entry = await self._lists.lookup(account, address)
+        added = await self._lists.add(
+            account, address, manual=True, reason=request.Reason, expires=expires, list_name=request.List
+        )
+        entry = await self._lists.lookup(account, address, request.List)
         if not added and entry is not None:
             raise CommandFailed(
                 f"{address} is on the suppression list of account {account} already, as {entry.base_address}"
@@ -98,12 +107,13 @@ class SuppressionCommands:
 
     async def _remove(self, request: AddressRequest) -> Mapping[str, Any]:
         account, address = self._account(request), Address.parse(request.Address)
-        if not await self._lists.remove(account, address):
+        if not await self._lists.remove(account, address, request.List):
             raise CommandFailed(f"{address} is not on the suppression list of account {account}")
         return {}
 
     async def _lookup(self, request: AddressRequest) -> Mapping[str, Any]:
-        entry = await self._lists.lookup(self._account(request), Address.parse(request.Address))
+        address = Address.parse(request.Address)
+        entry = await self._lists.lookup(self._account(request), address, request.List)
         return {"Suppression": entry and _entry(entry)}
 
     async def _import(self, request: ImportRequest) -> Mapping[str, Any]:
@@ -116,6 +126,7 @@ class SuppressionCommands:
                 reason=entry.Reason,
                 created=entry.Created,
                 expires=entry.Expires,
+                list_name=entry.List,
             )
             for entry in request.Entries
             if entry.Expires is None or entry.Expires > now
@@ -125,11 +136,11 @@ class SuppressionCommands:
 
     async def _remove_many(self, request: ManyRequest) -> Mapping[str, Any]:
         addresses = [Address.parse(text) for text in request.Addresses]
-        return {"Removed": await self._lists.remove_many(self._account(request), addresses)}
+        return {"Removed": await self._lists.remove_many(self._account(request), addresses, request.List)}
 
     async def _lookup_many(self, request: ManyRequest) -> Mapping[str, Any]:
         addresses = [Address.parse(text) for text in request.Addresses]
-        found = await self._lists.lookup_many(self._account(request), addresses)
+        found = await self._lists.lookup_many(self._account(request), addresses, request.List)
         return {"Suppressions": [entry and _entry(entry) for entry in found]}
 
     def _account(self, request: OfAccount) -> str:
@@ -154,4 +165,5 @@ def _entry(entry: Suppression) -> dict[str, Any]:
         "Manual": entry.manual,
         "Reason": entry.reason,
         "Expires": entry.expires,
+        "List": entry.list_name,
     }

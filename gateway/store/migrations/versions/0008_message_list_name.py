@@ -1,0 +1,11 @@
+"""The mailing list of a message."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    op.add_column("message", sa.Column("list_name", sa.String(), server_default="", nullable=False))
