@@ -149,6 +149,7 @@ def first_start(
             **{section: _listen(ip, port) for section, port in ports.items()},
             ip=_own(ip),
             smtp_port=ports["smtp"],
+            web_url=_web_url(ip, ports["web"]),
             webhook_out=_toml(out or RECEIVER),
             webhook_in=_toml(into or RECEIVER),
         )
@@ -180,6 +181,14 @@ def _own(ip: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - nothing is bound here
 
 
+def _web_url(ip: str, port: int) -> str:
+    """Where this machine's browsers reach the pages; "" at a public address, where only HTTPS would do."""
+    own = _own(ip)
+    if ip_address(own).is_global:
+        return ""
+    return f"http://{'localhost' if own in ('127.0.0.1', '::1') else _listen(own, 0)[:-2]}:{port}/"
+
+
 def _toml(text: str) -> str:
     """ASCII as it stands in a basic string of TOML."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
@@ -206,6 +215,7 @@ def _override(raw: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
             if listen or section in ("smtp", "web"):
                 raw.setdefault(section, {})["listen"] = [_listen(ip, ports[section])]
         transport.update(host=_own(ip), port=ports["smtp"])
+        raw["web"]["base_url"] = _web_url(ip, ports["web"])
     account = raw.get("accounts", {}).get(ACCOUNT, {})
     for option in ("webhook_out", "webhook_in"):
         if chosen[option]:

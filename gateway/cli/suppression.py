@@ -203,9 +203,9 @@ def import_(
     """Add the addresses of a CSV file, or of standard input (-).
 
     Its first line names the columns. One is address (or email); reason, manual (true or false), created,
-    expires and list may be there too, others are ignored: it reads what export writes. A file of addresses only, one
-    in each line, needs no first line. What is on the list already stays as it is. All lines are checked
-    first: if one is wrong, nothing is added.
+    expires and list may be there too, others are ignored: it reads what export writes. A file of addresses
+    only, one in each line, needs no first line. What is on the list already stays as it is. All lines are
+    checked first: if one is wrong, nothing is added.
 
     \b
     Example: gateway suppression import bounced.csv --reason "from the old system"

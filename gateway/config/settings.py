@@ -159,11 +159,19 @@ def http_url(value: str) -> str:
     return value
 
 
+def _is_near(host: str) -> bool:
+    """Whether it is this machine, or an address that the internet does not reach."""
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost"
+
+
 def _base_url(value: str) -> str:
     if not value:
         return value
     parts = urlsplit(http_url(value))
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if parts.scheme != "https" and not _is_near(parts.hostname or ""):
         raise ValueError(f"{value!a} must begin with https:// (RFC 8058); put a proxy with TLS before it")
     if parts.query or parts.fragment or parts.username is not None or not value.isascii():
         raise ValueError(f"{value!a} must be ASCII, without a user, ? and #")

@@ -20,16 +20,16 @@ async def test_add_list_lookup_and_remove(tmp_path: Path) -> None:
         await gateway.send("user550@example.org")
         await webhooks.event("failed", Suppressing=True)
         header, *lines = (await ok(gateway, "suppression", "list")).splitlines()
-        assert header.split() == ["BASE", "ADDRESS", "ADDED", "BY", "EXPIRES", "ADDRESS", "REASON"]
+        assert header.split() == ["BASE", "ADDRESS", "ADDED", "BY", "EXPIRES", "LIST", "ADDRESS", "REASON"]
         assert lines[0].startswith("ada@example.org ")
-        assert lines[0].split()[-5:] == ["-", "Ada+x@example.org", "asked", "for", "it"]
+        assert lines[0].split()[-6:] == ["-", "all", "Ada+x@example.org", "asked", "for", "it"]
         assert " automatically " in lines[1]
         assert lines[1].endswith(" failure reported by the queue: 550 5.0.0")
 
         found = await ok(gateway, "suppression", "lookup", "a.d.a@EXAMPLE.org")
         assert found.startswith("a.d.a@EXAMPLE.org is suppressed\nBase address:  ada@example.org\n")
         assert "manually" in found
-        assert "Expires:       never\nReason:        asked for it\n" in found
+        assert "Expires:       never\nList:          all\nReason:        asked for it\n" in found
         assert await refused(gateway, "suppression", "add", "ada@example.org") == (
             "ada@example.org is on the suppression list of account mox already, as ada@example.org"
         )
@@ -42,6 +42,18 @@ async def test_add_list_lookup_and_remove(tmp_path: Path) -> None:
         assert await refused(gateway, "suppression", "remove", "ada@example.org") == (
             "ada@example.org is not on the suppression list of account mox"
         )
+
+
+async def test_one_list(tmp_path: Path) -> None:
+    async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
+        news = ("ada@example.org", "--list", "news")
+        await ok(gateway, "suppression", "add", *news)
+        assert await ok(gateway, "suppression", "lookup", news[0]) == "ada@example.org is not suppressed\n"
+        assert "\nList:          news\n" in await ok(gateway, "suppression", "lookup", *news)
+        assert (await ok(gateway, "suppression", "list")).splitlines()[1].split()[-3:-1] == ["-", "news"]
+        assert "not on the suppression list" in await refused(gateway, "suppression", "remove", news[0])
+        await ok(gateway, "suppression", "remove", *news)
+        assert "List" in await refused(gateway, "suppression", "add", news[0], "--list", "a b")
 
 
 async def test_json_and_pages(tmp_path: Path) -> None:

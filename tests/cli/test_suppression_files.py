@@ -47,7 +47,7 @@ async def test_what_is_exported_can_be_imported(tmp_path: Path) -> None:
         text = file.read_text("utf-8")
         assert text == await ok(gateway, "suppression", "export", *mine)
         one, two, three = rows(text)
-        assert list(one) == ["address", "base_address", "manual", "reason", "created", "expires"]
+        assert list(one) == ["address", "base_address", "manual", "reason", "created", "expires", "list"]
         assert (one["address"], one["base_address"]) == ("Ada+x@example.org", "ada@example.org")
         assert (one["manual"], one["reason"], one["expires"]) == ("true", 'she said "no",\ntwice', "")
         assert (two["address"], two["base_address"]) == ("büro@bücher.example", "büro@bücher.example")

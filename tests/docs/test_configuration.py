@@ -267,6 +267,7 @@ def test_conf_has_what_the_first_start_writes() -> None:
         web="127.0.0.1:1080",
         ip="127.0.0.1",
         smtp_port=1025,
+        web_url="http://localhost:1080/",
         webhook_out="http://localhost:9090/",
         webhook_in="http://localhost:9090/",
     )

@@ -23,6 +23,7 @@ async def test_a_list(api: Any, form: str) -> None:
                 "OriginalAddress": "You@example.com",
                 "Manual": True,
                 "Reason": "asked for it",
+                "List": "",
             }
         ]
     }
@@ -31,6 +32,22 @@ async def test_a_list(api: Any, form: str) -> None:
     assert (await api.call("SuppressionRemove", {"EmailAddress": "You@example.com"}, form)).json == {}
     present = await api.call("SuppressionPresent", {"EmailAddress": "You@example.com"}, form)
     assert present.json == {"Present": False}
+
+
+async def test_an_entry_for_one_list(api: Any) -> None:
+    you = {"EmailAddress": "you@example.com"}
+    news = you | {"List": "news"}
+    assert (await api.call("SuppressionAdd", news)).json == {}
+    assert (await api.call("SuppressionAdd", news)).error[0] == "duplicate"
+    [entry] = (await api.call("SuppressionList", {})).json["Suppressions"]
+    assert entry["List"] == "news"
+    assert (await api.call("SuppressionPresent", you)).json == {"Present": False}
+    assert (await api.call("SuppressionPresent", news)).json == {"Present": True}
+    assert (await api.call("SuppressionRemove", you)).error[0] == "notFound"
+    assert (await api.call("SuppressionRemove", news)).json == {}
+    for method in ("SuppressionAdd", "SuppressionPresent", "SuppressionRemove"):
+        for name in ("a b", "x" * 101, "é"):
+            assert (await api.call(method, you | {"List": name})).error[0] == "user"
 
 
 async def test_the_list_of_another_account(api: Any) -> None:
