@@ -1,0 +1,1 @@
+"""django-anymail for the mail gateway: `backend.EmailBackend` sends, `urls` takes the webhooks."""
