@@ -28,7 +28,7 @@ class BodyHash:
             return
         cut = piece.rfind(b"\n") + 1
         if cut:
-            self._add(relaxed_lines(bytes(self._line) + piece[:cut]))
+            self._add(_relaxed_lines(bytes(self._line) + piece[:cut]))
             self._line = bytearray(piece[cut:])
         else:
             self._line += piece
@@ -36,7 +36,7 @@ class BodyHash:
     def digest(self) -> bytes:
         """After the last piece, once."""
         if self._line:
-            self._add(relaxed_lines(bytes(self._line) + b"\r\n"))
+            self._add(_relaxed_lines(bytes(self._line) + b"\r\n"))
         if not (self._empty and self._relaxed):
             self._hash.update(b"\r\n")
         return self._hash.digest()
@@ -53,7 +53,7 @@ class BodyHash:
         self._ends += len(data) - len(content)
 
 
-def relaxed_lines(lines: bytes) -> bytes:
+def _relaxed_lines(lines: bytes) -> bytes:
     """Whole lines: space in one, none at their ends."""
     if b"  " in lines or b"\t" in lines:
         lines = _SPACES.sub(b" ", lines)

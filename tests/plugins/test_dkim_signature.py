@@ -86,7 +86,6 @@ def signed(key: PrivateKey, message: bytes = MESSAGE) -> bytes:
     [
         MESSAGE,
         b"From: a@b.org\r\n\r\n",
-        b"From: a@b.org\r\n",
         b"From: a@b.org\r\n\r\nno line end",
         b"From: a@b.org\r\n\r\n\r\n\r\n",
         b"From: a@b.org\r\n\r\n \t\r\n\t x\t\ty \r\n",
