@@ -1,8 +1,9 @@
-"""Simulated failures for development, by the localpart of an address.
+"""Simulated failures and reports for development, by the localpart of an address.
 
 Recipient localparts that end in `temperror` (451), `permerror` (550), three digits from 400 to 599 (that
 code) or `timeout` (no answer for an hour) fail: at RCPT TO when the localpart starts with `rcptto`, at
-MAIL FROM for a sender that starts with `mailfrom`, else after the message's data.
+MAIL FROM for a sender that starts with `mailfrom`, else after the message's data. What ends in `bounce` or
+`complain` is taken, and a bounce or a complaint sent to MAIL FROM.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import re
 
 import trio
 
-from gateway import Accept, Address, Reception, Reject, hookimpl
+from gateway import Accept, Address, Reception, Reject, TransportType, hookimpl
+from gateway.net.network import Network
+from gateway_localserve.answering import Answers, LocalserveTransport
+from gateway_localserve.reports import wanted_reports
+from gateway_smtp.settings import SmtpTransportSettings
 
 HOUR = 3600.0  # seconds
 
@@ -25,6 +30,16 @@ def failure(localpart: str) -> str | None:
 
 
 class Localserve:
+    def __init__(self) -> None:
+        self._answers = Answers()
+
+    @hookimpl
+    def transports(self) -> dict[str, TransportType]:
+        def make(name: str, settings: SmtpTransportSettings, network: Network) -> LocalserveTransport:
+            return LocalserveTransport(name, settings, network, self._answers)
+
+        return {"localserve": TransportType(SmtpTransportSettings, make)}
+
     @hookimpl(limit=HOUR + 60)
     async def receive_policy(self, reception: Reception) -> Accept | Reject | None:
         if reception.step == "mail":
@@ -44,6 +59,11 @@ class Localserve:
                 rejected = await _simulate(recipient)
                 if rejected is not None:
                     return rejected
+        wanted = wanted_reports(reception)
+        if wanted and not self._answers.put(wanted):
+            return Reject(
+                451, "4.3.0", 'nobody sends simulated reports now; a transport of type "localserve" does'
+            )
         return None
 
 

@@ -250,7 +250,7 @@ def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
         ("[smtp]\n", "[smtp]\nmax_recipients = 0\n", "smtp.max_recipients: Input should be greater than 0"),
         ('unknown_recipients = "mox"', 'unknown_recipients = "max"', "there is no account 'max'"),
         ('transport = "localserve"', 'transport = "nowhere"', "there is no [transports.nowhere]; add it"),
-        ('type = "smtp"', 'type = "smpt"', "did you mean 'smtp'?"),
+        ('type = "localserve"', 'type = "localsevre"', "did you mean 'localserve'?"),
         ('tls = "none"', 'tls = "maybe"', "transports.localserve: tls: Input should be 'starttls'"),
         ('sets = ["default", "localserve"]', 'sets = ["defualt"]', "'defualt'"),
         ('plugins = ["localserve"]', 'plugins = ["localsevre"]', "'localsevre'"),
