@@ -1,7 +1,7 @@
 """A plugin-based mail gateway. The names here are the ones that a plugin imports; see gateway.hookspecs."""
 
 from gateway.errors import GatewayError, PluginError, TemplateError
-from gateway.hookspecs import ConfigPath, hookimpl
+from gateway.hookspecs.marks import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
 from gateway.mail.auth_results import (
     AuthResults,

@@ -15,7 +15,8 @@ from datetime import datetime
 
 import trio
 
-from gateway.hookcalls import Call, Calls, around, first, fold, tell
+from gateway.hookcalls import Call, Calls
+from gateway.hookverbs import around, first, fold, tell
 from gateway.mail.address import Address
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.hookspecs import hookimpl
+from gateway.hookspecs.marks import hookimpl
 from gateway.model import Delivery, Outcome, Result, TransportType
 from gateway.net.network import Network
 

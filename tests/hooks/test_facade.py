@@ -32,7 +32,8 @@ from gateway import (
 )
 from gateway.errors import RejectedByPlugin
 from gateway.hooks import GatewayStages, Stages
-from gateway.hookspecs import SPECS, HookSpecs, Scope, Verb
+from gateway.hookspecs import SPECS, HookSpecs
+from gateway.hookspecs.marks import Scope, Verb
 from tests.hooks.helpers import (
     NOW,
     a_delivery,

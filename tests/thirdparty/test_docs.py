@@ -37,7 +37,8 @@ from gateway import (
 from gateway.config.settings import Settings
 from gateway.errors import RejectedByPlugin
 from gateway.hooks import Hooks, Stages
-from gateway.hookspecs import SPECS, HookSpecs, OnError, Verb
+from gateway.hookspecs import SPECS, HookSpecs
+from gateway.hookspecs.marks import OnError, Verb
 from gateway.mail.structure import Summary
 from gateway.plugins import load_plugins
 from tests.hooks.helpers import (
