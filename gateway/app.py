@@ -89,6 +89,7 @@ from gateway.webhooks.client import WebhookClient
 from gateway.webhooks.examples import check_formats
 from gateway.webhooks.operations import CallOperations
 from gateway.webhooks.sender import WebhookSender
+from gateway.webhooks.urls import WebhookUrls
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class Gateway:
     holding: HoldRules
     operations: QueueOperations
     calls: CallOperations
+    webhook_urls: WebhookUrls
     suppressions: SuppressionLists
     smtp_addresses: tuple[Listen, ...]
     submission_addresses: tuple[Listen, ...]
@@ -187,6 +189,7 @@ async def serving(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
         )
         caller = Caller(settings, hooks, client)
+        urls = WebhookUrls(settings, store, clock, caller)
         sender = WebhookSender(owner, settings, caller, store, clock, called, offload)
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(settings, store)
@@ -202,6 +205,7 @@ async def serving(
                 suppressions=suppressions,
                 templates=templates.Templates(store, clock, hooks.template_engines, template_workers),
                 unsubscriber=unsubscriber,
+                webhooks=calls,
                 clock=clock,
                 offload=offload,
             ),
@@ -218,6 +222,7 @@ async def serving(
             holding=holding,
             operations=operations,
             calls=calls,
+            webhook_urls=urls,
             suppressions=suppressions,
             smtp_addresses=bound(smtp_listeners),
             submission_addresses=bound(submission_listeners),
@@ -227,7 +232,7 @@ async def serving(
         control = ControlApp(
             QueueCommands(store, clock, operations),
             HoldRuleCommands(settings, holding),
-            WebhookCommands(store, clock, calls),
+            WebhookCommands(store, clock, calls, urls),
             SuppressionCommands(settings, suppressions, clock),
             AccountCommands(settings, authenticator, clock),
         )

@@ -74,6 +74,11 @@ class Receiver:
     async def incoming(self, count: int = 1) -> list[dict[str, Any]]:
         return await self.wait_for(lambda p: "Event" not in p, count)
 
+    def clear(self) -> None:
+        """Forget what came so far."""
+        for kept in (self.got, self.headers, self.bodies):
+            kept.clear()
+
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
         while True:

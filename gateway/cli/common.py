@@ -127,6 +127,19 @@ def time_bound(text: str) -> dict[str, str]:
     return {side: (datetime.now(UTC) + offset).isoformat()}
 
 
+def moment(text: str) -> str:
+    """An option's value: an RFC 3339 time, or a duration into the past. Raises click.BadParameter."""
+    if text[:1].isdigit() and "T" in text:
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            time = datetime.min
+        if time.tzinfo is None:
+            raise click.BadParameter(f"{text!r} is no time; write one such as 2026-01-31T08:00:00Z")
+        return time.isoformat()
+    return (datetime.now(UTC) - duration(text)).isoformat()
+
+
 MESSAGE_ID = click.IntRange(1, 2**63 - 1)
 
 

@@ -10,15 +10,18 @@ from typing import Any
 import click
 
 from gateway.cli.common import (
+    EVENTS,
     MESSAGE_ID,
     CommandError,
     act,
     ask,
     call_filter_options,
+    count,
     dir_option,
     duration,
     given,
     json_option,
+    moment,
     options,
     page_options,
     page_request,
@@ -180,3 +183,125 @@ def schedule(directory: Path, everything: bool, in_: timedelta, **conditions: An
     Example: gateway webhook schedule --account mox
     """
     _act(directory, "schedule", everything, conditions, Seconds=in_.total_seconds())
+
+
+@webhook.command()
+@dir_option
+@options(
+    click.option("--id", "IDs", type=MESSAGE_ID, multiple=True, help="ID; may be given again."),
+    click.option("--account", "Account", default="", help="Account name."),
+    click.option("--url", "URL", default="", help="URL that was called."),
+    click.option("--event", "Event", type=click.Choice(EVENTS), help="Event that the call tells of."),
+    click.option("--after", type=moment, help="Queued after a time: 2026-01-31T08:00:00Z, or 2h ago."),
+    click.option("--before", type=moment, help="Queued before a time."),
+    click.option("--failed", "Failed", is_flag=True, default=None, help="Only those that no receiver took."),
+    click.option("--all", "everything", is_flag=True, help="Every call that is kept."),
+)
+def replay(
+    directory: Path, everything: bool, after: str | None, before: str | None, **conditions: Any
+) -> None:
+    """Make webhook calls again that are over, with the same IDs and payloads.
+
+    \b
+    Example: gateway webhook replay --account mox --after 2h --failed
+    """
+    times = given({"After": after, "Before": before}) or None
+    wanted = given({**conditions, "Submitted": times})
+    if not wanted and not everything:
+        raise CommandError(
+            "choose calls (--id, --account, --after, ...), or --all for every call that is kept"
+        )
+    affected = ask(directory, "webhook/replay", {"Filter": wanted})["Affected"]
+    click.echo(count(affected, "call"))
+
+
+# --- URLs -----------------------------------------------------------------------------------------
+
+
+@webhook.command()
+@dir_option
+@click.option("--account", default="", help="Account name.")
+@json_option
+def urls(directory: Path, account: str, as_json: bool) -> None:
+    """List the URLs that webhooks go to, and how they fare.
+
+    \b
+    Example: gateway webhook urls --account mox
+    """
+    answer = ask(directory, "webhook/urls", {"Account": account})
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    if not answer["URLs"]:
+        click.echo("no URLs")
+        return
+    print_table(
+        ("ACCOUNT", "URL", "EVENTS", "FORMAT", "SIGNED", "STATE"),
+        [
+            (
+                url["Account"],
+                url["URL"][:100],
+                _events(url["Events"]),
+                url["Format"],
+                "yes" if url["Signed"] else "no",
+                _state(url),
+            )
+            for url in answer["URLs"]
+        ],
+    )
+
+
+def _events(events: list[str]) -> str:
+    missing = set(EVENTS) - set(events)
+    return "all" if not missing else "all outgoing" if missing == {"incoming"} else ",".join(events)
+
+
+def _state(url: dict[str, Any]) -> str:
+    if url["Disabled"]:
+        return f"disabled {relative(url['Disabled'])}: {url['Error']}"
+    if url["FailingSince"]:
+        return f"fails since {relative(url['FailingSince'])}: {url['Error']}"
+    return "works"
+
+
+@webhook.command()
+@click.argument("url")
+@dir_option
+@click.option("--account", required=True, help="Account name.")
+def enable(url: str, directory: Path, account: str) -> None:
+    """Have a URL called again that is disabled, from the next event on.
+
+    \b
+    Example: gateway webhook enable --account mox http://localhost:9090/
+    """
+    answer = ask(directory, "webhook/enable", {"Account": account, "URL": url})
+    click.echo("enabled" if answer["Enabled"] else "it was not disabled")
+
+
+@webhook.command()
+@click.argument("url", default="")
+@dir_option
+@click.option("--account", required=True, help="Account name.")
+@click.option("--event", type=click.Choice(EVENTS), help="Event to tell of; by default the URL's first.")
+@json_option
+def test(url: str, directory: Path, account: str, event: str | None, as_json: bool) -> None:
+    """Call a URL of an account, by default its first, with an example; show what it answers.
+
+    \b
+    Example: gateway webhook test --account mox --event failed
+    """
+    request = {"Account": account, "URL": url, "Event": event or ""}
+    answer = ask(directory, "webhook/test", request)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        result = f"status {answer['Code']}" if answer["Code"] else "no answer"
+        url = printable(answer["URL"])
+        click.echo(f"{answer['Event']} to {url}: {result}, {answer['Duration']:.3f} s")
+        if answer["Error"]:
+            click.echo(f"  {printable(answer['Error'])}")
+        print_text(answer["Response"])
+        if answer["Payload"] is not None:
+            print_excerpt(f"payload, {printable(answer['Payload']['ContentType'])}", answer["Payload"])
+    if not answer["Success"]:
+        raise SystemExit(1)

@@ -298,6 +298,8 @@ class WebhookSettings(Section):
 
     max_calls: Positive = 10  # at a time
     max_calls_per_url: Positive = 1
+    # Beyond these, those that have taken over 2 s already: most of them wait for a receiver in vain.
+    max_slow_calls: Positive = 100
     timeout: Seconds = 60.0
     # Networks that may be called although they are not public: an account chooses its URLs itself.
     allow_networks: Networks = ()
@@ -418,25 +420,32 @@ class AccountSettings(Section):
     keep_retired_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
     keep_webhooks_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
 
+    def all_webhook_targets(self) -> Iterator[tuple[WebhookTarget, tuple[str, ...]]]:
+        """Each URL with the events that go there."""
+        outgoing = get_args(EventName)
+        if self.webhook_outgoing is not None:
+            yield self.webhook_outgoing, self.webhook_outgoing.events or outgoing
+        if self.webhook_incoming is not None:
+            yield self.webhook_incoming, (INCOMING,)
+        for target in self.webhooks:
+            yield target, target.events or (*outgoing, INCOMING)
+
     def webhook_targets(self, event: str) -> tuple[WebhookTarget, ...]:
         """Where calls for an event go, each with a call of its own: an outgoing one's name, or "incoming"."""
-        ours = self.webhook_incoming if event == INCOMING else self.webhook_outgoing
-        takes = [target for target in self.webhooks if not target.events or event in target.events]
-        if ours is not None and (event == INCOMING or not ours.events or event in ours.events):
-            return (ours, *takes)
-        return tuple(takes)
+        return tuple(target for target, events in self.all_webhook_targets() if event in events)
 
     @model_validator(mode="after")
     def _one_call_for_each_url(self) -> AccountSettings:
         """Two calls for one event to one URL would supersede each other."""
-        for event in (*get_args(EventName), INCOMING):
-            urls = [target.url for target in self.webhook_targets(event)]
-            for url in urls:
-                if urls.count(url) > 1:
+        seen = set()
+        for target, events in self.all_webhook_targets():
+            for event in events:
+                if (target.url, event) in seen:
                     raise ValueError(
-                        f"{url} would be called twice for {event!r}: give one of its tables other events, or"
-                        " take it out"
+                        f"{target.url} would be called twice for {event!r}: give one of its tables other"
+                        " events, or take it out"
                     )
+                seen.add((target.url, event))
         return self
 
 

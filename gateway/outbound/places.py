@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
-from gateway.config.settings import QueueSettings
-
 SLOW_AFTER = 2.0  # seconds: nearly every delivery takes less
 REMEMBERED = 10_000  # destinations that kept us waiting
 
@@ -30,21 +28,24 @@ class Place:
 class Places:
     """The places, and who has them. Times are seconds of one clock."""
 
-    def __init__(self, settings: QueueSettings) -> None:
-        self._settings = settings
+    def __init__(self, *, most: int, most_of_one: int, most_slow: int) -> None:
+        self._most, self._most_of_one, self._most_slow = most, most_of_one, most_slow
         self._taken: dict[Place, None] = {}  # the oldest first
         self._by_destination: Counter[str] = Counter()
         self._slow: OrderedDict[str, None] = OrderedDict()  # destinations that kept us waiting in vain
 
+    def __len__(self) -> int:
+        """How many attempts are under way."""
+        return len(self._taken)
+
     def room(self, now: float) -> int:
         """How many attempts may begin."""
-        slow = min(self._count_slow(now), self._settings.max_slow_deliveries)
-        return max(0, self._settings.max_deliveries - (len(self._taken) - slow))
+        slow = min(self._count_slow(now), self._most_slow)
+        return max(0, self._most - (len(self._taken) - slow))
 
     def busy(self) -> dict[str, int]:
         """For each destination how many of its places are not to be had."""
-        most = self._settings.max_deliveries_per_destination
-        kept_free = dict.fromkeys(self._slow, most - 1)
+        kept_free = dict.fromkeys(self._slow, self._most_of_one - 1)
         for name, count in self._by_destination.items():
             kept_free[name] = kept_free.get(name, 0) + count
         return kept_free

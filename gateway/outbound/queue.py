@@ -38,7 +38,11 @@ class QueueScheduler:
     ) -> None:
         self._owner, self._settings, self._attempts = owner, settings, attempts
         self._store, self._clock, self._queued = store, clock, queued
-        self._places = Places(settings)
+        self._places = Places(
+            most=settings.max_deliveries,
+            most_of_one=settings.max_deliveries_per_destination,
+            most_slow=settings.max_slow_deliveries,
+        )
         self._position = ""  # where the search for destinations with room goes on
         self._crowded = False  # something that is due waits for a place
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from gateway.store.changes import STEP, Call, Step
 from gateway.store.pages import State, found_in_state, next_window, read_page
+from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, webhook_attempt, webhook_call
 from gateway.store.webhook_calls import call_from_row, retire, wake_next
 
@@ -34,6 +35,7 @@ class CallFilter:
     next_attempt_before: datetime | None = None
     next_attempt_after: datetime | None = None
     state: State | None = None  # None: both
+    success: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,56 @@ def schedule(conn: sa.Connection, wanted: CallFilter, at: datetime, position: st
     return Step(len(ids), following)
 
 
+def replay(
+    conn: sa.Connection,
+    wanted: CallFilter,
+    authorization: Callable[[str, str, str], str | None],
+    now: datetime,
+    position: str = "",
+) -> Step:
+    """Queues calls again that are over, with their IDs and payloads; their attempts begin anew.
+
+    Those that were superseded are left out unless they are named by ID. `authorization(account, event, url)`
+    is the header's value as it is configured now; None keeps the call's own.
+    """
+    along = replace(wanted, ids=None, url="", event_name="", success=None)  # what the index has
+    within = _conditions(along)
+    window, following = next_window(
+        conn, webhook_call, _c.submitted, wanted.ids, within, position, STEP, "retired"
+    )
+    if not window:
+        return Step(0, None)
+    also = [] if wanted.ids is not None else [_c.superseded_by == 0]
+    rows = conn.execute(
+        sa.select(_c.id, _c.account, _c.event_name, _c.url, _c.authorization)
+        .where(_c.id.in_(window), found_in_state(webhook_call, "retired"))
+        .where(*_conditions(wanted, ids=False), *also)
+        .with_for_update()
+    ).all()
+    again = []
+    for row in rows:
+        current = authorization(row.account, row.event_name, row.url)
+        again.append({"row": row.id, "due": now, "auth": row.authorization if current is None else current})
+    _REPLAY.run_each(conn, again)
+    return Step(len(again), following)
+
+
+_REPLAY = Statement(
+    sa.update(webhook_call)
+    .where(_c.id == sa.bindparam("row"))
+    .values(
+        state="queued",
+        attempts=0,
+        next_attempt=sa.bindparam("due"),
+        authorization=sa.bindparam("auth"),
+        success=None,
+        superseded_by=0,
+        error="",
+        keep_until=None,
+    )
+)
+
+
 def _walk(conn: sa.Connection, wanted: CallFilter, position: str) -> tuple[Sequence[AnyRow], str | None]:
     if wanted.state == "retired":
         return [], None
@@ -144,6 +196,8 @@ def _conditions(wanted: CallFilter, *, ids: bool = True) -> list[sa.ColumnElemen
     ):
         if text:
             found.append(column == text)
+    if wanted.success is not None:
+        found.append(_c.success.is_(wanted.success))
     for column, before, after in (
         (_c.submitted, wanted.submitted_before, wanted.submitted_after),
         (_c.next_attempt, wanted.next_attempt_before, wanted.next_attempt_after),

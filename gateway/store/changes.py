@@ -360,11 +360,16 @@ class CallClaims:
     more: bool
 
 
+# Of a URL: it took the call, it did not, it wants no more; "": the call never reached it.
+Health = Literal["good", "bad", "gone", ""]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallResult:
     """The result of a claimed call. Relies on the lease: with another token only the history grows."""
 
     call_id: int
+    account: str
     token: int
     start: datetime
     duration: float  # seconds
@@ -377,3 +382,4 @@ class CallResult:
     response: str = ""  # at most 512 bytes of it
     next_attempt: datetime | None = None  # None: the call is over
     keep_until: datetime | None = None  # once over; None: removed at once
+    health: Health = ""  # what it says of the URL

@@ -66,8 +66,9 @@ def next_window(
     conditions: Sequence[sa.ColumnElement[bool]],
     position: str,
     limit: int,
+    state: State = "queued",
 ) -> tuple[list[int], str | None]:
-    """IDs of the next `limit` queued rows after `position`, and the position after them, None at the end.
+    """IDs of the next `limit` rows in a state after `position`, and the position after them, None at the end.
 
     With `ids`, the next of these, whatever their state.
     """
@@ -78,7 +79,7 @@ def next_window(
     else:
         rows = conn.execute(
             sa.select(table.c.id, column)
-            .where(in_state(table, "queued"), beyond(column, table.c.id, after, True), *conditions)
+            .where(in_state(table, state), beyond(column, table.c.id, after, True), *conditions)
             .order_by(column, table.c.id)
             .limit(limit)
         ).all()

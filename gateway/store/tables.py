@@ -270,6 +270,18 @@ class WebhookAttemptRow(SQLModel, table=True):
     response: str = ""  # at most 512 bytes of it
 
 
+class WebhookUrlRow(SQLModel, table=True):
+    """A URL of an account that failed when it was last called. See store.webhook_urls.UrlState."""
+
+    __tablename__ = "webhook_url"
+    url: str = Field(primary_key=True)
+    account: str = Field(primary_key=True)
+    failing_since: datetime = _time()
+    last_failure: datetime = _time()
+    error: str
+    disabled: datetime | None = _time(null=True)
+
+
 class HoldRuleRow(SQLModel, table=True):
     """See model.HoldRule. `applied` turns true when the messages already queued have been held as well."""
 
@@ -480,6 +492,7 @@ attempt = table(AttemptRow)
 event = table(EventRow)
 webhook_call = table(WebhookCallRow)
 webhook_attempt = table(WebhookAttemptRow)
+webhook_url = table(WebhookUrlRow)
 hold_rule = table(HoldRuleRow)
 suppression = table(SuppressionRow)
 mailbox = table(MailboxRow)

@@ -8,11 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from gateway.store import webhook_urls
 from gateway.store.changes import STEP, Call, CallClaims, CallDraft, CallResult, ClaimCalls
 from gateway.store.due import Due
 from gateway.store.pages import found_in_state, in_state
 from gateway.store.statements import Statement
 from gateway.store.tables import CALL_READY, AnyRow, webhook_attempt, webhook_call
+from gateway.store.webhook_urls import UrlState
 
 INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of a call that a crash cut off
 _BLOCKED_PAUSE = timedelta(seconds=1)
@@ -124,23 +126,31 @@ def next_due(conn: sa.Connection) -> datetime | None:
 
 
 def claim(
-    conn: sa.Connection, wanted: ClaimCalls, fallback: Callable[[int, datetime], datetime]
+    conn: sa.Connection,
+    wanted: ClaimCalls,
+    fallback: Callable[[int, datetime], datetime],
+    keep_until: Callable[[str], datetime | None],
 ) -> CallClaims:
-    """Takes leases on calls that are due. `fallback` as for `queue.claim`.
+    """Takes leases on calls that are due. `fallback` as for `queue.claim`; `keep_until(account)`: how long a
+    call is kept that is over, None if not at all.
 
     A call whose message has an older one that still waits for the same URL (superseding is off) waits until
-    that one is over: events of a message come in order.
+    that one is over: events of a message come in order. Those to a URL that is disabled are over, as failed.
     """
     now = wanted.now
     picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, wanted.busy, wanted.position)
     if not picked.ids:
         return CallClaims((), picked.position, picked.more)
     found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids})}
+    off = webhook_urls.disabled(conn, {row.url for row in found.values()})
+    retired = [_retire_waiting(conn, state, keep_until, now) for state in off.values()]
     calls: list[Call] = []
     leases: list[dict[str, Any]] = []
     blocked: list[dict[str, Any]] = []
     expires = now + timedelta(seconds=wanted.lease_seconds)
     for row in (found[row_id] for row_id in picked.ids if row_id in found):
+        if (row.account, row.url) in off:
+            continue
         if row.queue_msg_id:
             earlier = _BLOCKER.first(conn, {"message": row.queue_msg_id, "to": row.url, "new": row.id})
             if earlier is not None:
@@ -171,7 +181,24 @@ def claim(
         )
     _POSTPONE.run_each(conn, blocked)
     _LEASE.run_each(conn, leases)
-    return CallClaims(tuple(calls), picked.position, picked.more or bool(blocked))
+    return CallClaims(tuple(calls), picked.position, picked.more or bool(blocked) or any(retired))
+
+
+def _retire_waiting(
+    conn: sa.Connection, url: UrlState, keep_until: Callable[[str], datetime | None], now: datetime
+) -> int:
+    """Ends what waits for a disabled URL, at most 500 calls; how many."""
+    waiting = conn.scalars(
+        sa.select(_c.id)
+        .where(sa.text(CALL_READY), _c.url == url.url, _c.account == url.account)
+        .order_by(_c.next_attempt, _c.id)
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    ).all()
+    keep, error = keep_until(url.account), f"the URL is disabled: {url.error}"
+    for call_id in waiting:
+        retire(conn, call_id, keep, now, success=False, error=error)
+    return len(waiting)
 
 
 # --- Results --------------------------------------------------------------------------------------

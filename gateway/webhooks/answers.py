@@ -1,7 +1,7 @@
 """Reads the answers that a receiver sends on one connection (RFC 9112). No I/O.
 
-httptools (llhttp, the parser of Node.js) does the reading. Of a header section nothing is kept, as nothing in
-it is wanted: so a receiver cannot make it cost memory.
+httptools (llhttp, the parser of Node.js) does the reading. Of a header section only Retry-After is kept: so a
+receiver cannot make it cost memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import httptools
 
 MAX_EXCERPT = 512  # bytes of an answer that are kept
+MAX_RETRY_AFTER = 100  # characters
 
 _SWITCHING = 101
 
@@ -24,6 +25,7 @@ class Received:
     excerpt: bytearray = field(default_factory=bytearray)  # the start of its body
     complete: bool = False  # with all of its body
     reusable: bool = False  # complete, and the connection can be used again
+    retry_after: str = ""  # its field of that name
 
 
 class NotHttp(Exception):
@@ -63,6 +65,10 @@ class AnswerReader:
         if self._received.complete:
             # Were the connection used again, this would be taken for the answer to the next request.
             raise NotHttp("there is more than one answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self._received.retry_after = value[:MAX_RETRY_AFTER].decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -44,6 +44,7 @@ class Answer:
     error: str  # for people; "" on success
     response: str  # from the start of the body: at most 512 bytes of it
     duration: float  # seconds
+    retry_after: str = ""  # the receiver's field of that name
     sent: bool = True  # or it was tried: the failure is the URL's or the receiver's
 
 
@@ -102,6 +103,7 @@ class WebhookClient:
             error=_describe(code) if code else clean(error),
             response=_CONTROL.sub("�", received.excerpt.decode("utf-8", "replace")),
             duration=trio.current_time() - start,
+            retry_after=received.retry_after,
         )
 
     async def _exchange(

@@ -136,7 +136,7 @@ class Connections:
             self._idle.popleft().close()
 
     async def connect(self, origin: Origin) -> Connection:
-        """Connect to the first address of the host that is allowed and answers. Raises Failed."""
+        """Connect to the first address of the host that answers, if all are allowed. Raises Failed."""
         stream = await self._connect_to_any(origin.host, origin.port)
         return Connection(origin, await self._start_tls(stream, origin.host) if origin.tls else stream)
 
@@ -146,10 +146,12 @@ class Connections:
         except (OSError, UnicodeError) as exc:
             raise Failed(f"the host name {host} cannot be resolved: {_reason(exc)}") from None
         targets = {str(address[0]): (family, address) for family, _, _, _, address in found}
-        good = [t for name, t in targets.items() if allowed(ip_address(name), self._networks)]
-        if not good:
-            where = ", ".join([*targets][:5])
+        # One bad address among good ones is reason enough: nobody who means well has such a name.
+        bad = [name for name in targets if not allowed(ip_address(name), self._networks)]
+        if bad:
+            where = ", ".join(bad[:5])
             raise Failed(f"{host} is at {where}: not a public address, and not in an allowed network")
+        good = [*targets.values()]
         for family, address in good[:-1]:
             try:
                 with trio.fail_after(_CONNECT_TIME):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import cast
 
-from gateway.config.settings import INCOMING, MOX, AccountSettings, Settings, WebhookTarget
+from gateway.config.settings import INCOMING, MOX, AccountSettings, Settings
 from gateway.errors import ConfigError
 from gateway.hooks import Hooks
 from gateway.mail.fields import format_date
@@ -77,8 +76,8 @@ async def check_formats(settings: Settings, hooks: Hooks, now: datetime) -> None
     for account, configured in settings.accounts.items():
         stages = hooks.for_account(account)
         asked = stages.plugins("format_webhook")
-        for where, target, event in _chosen(account, configured):
-            if (stages, target.format, event) in seen:
+        for target, (event, *_) in configured.all_webhook_targets():
+            if target.format == MOX or (stages, target.format, event) in seen:
                 continue
             seen.add((stages, target.format, event))
             before = [hooks.calls[plugin, "format_webhook"].failures for plugin in asked]
@@ -87,17 +86,6 @@ async def check_formats(settings: Settings, hooks: Hooks, now: datetime) -> None
             failed = before != [hooks.calls[plugin, "format_webhook"].failures for plugin in asked]
             if answer is None and not failed:
                 raise ConfigError(
-                    f"{where}.format: no plugin writes {target.format!r}; asked were {', '.join(asked)}"
+                    f"accounts.{account}: webhooks to {target.url} have the format {target.format!r},"
+                    f" which no plugin of its set writes; asked were {', '.join(asked)}"
                 )
-
-
-def _chosen(account: str, settings: AccountSettings) -> Iterator[tuple[str, WebhookTarget, str]]:
-    """The URLs with a format that somebody chose, where each is configured, and an event that goes there."""
-    for where, target, usual in (
-        ("webhook_outgoing", settings.webhook_outgoing, "failed"),
-        ("webhook_incoming", settings.webhook_incoming, INCOMING),
-        *((f"webhooks[{number}]", target, "failed") for number, target in enumerate(settings.webhooks)),
-    ):
-        if target is not None and target.format != MOX:
-            event = usual if usual == INCOMING or not target.events else target.events[0]
-            yield f"accounts.{account}.{where}", target, event

@@ -1,4 +1,4 @@
-"""What operators do to webhook calls: cancel and reschedule, by filter."""
+"""What is done to webhook calls by filter: cancel, reschedule, replay."""
 
 from __future__ import annotations
 
@@ -46,3 +46,23 @@ class CallOperations:
             lambda conn, position: call_listing.schedule(conn, wanted, at, position),
             self._queued,
         )
+
+    async def replay(self, wanted: CallFilter) -> int:
+        """Make calls again that are over, as far as they are kept, with the same IDs and payloads.
+
+        Those that were superseded only if they are named by ID.
+        """
+        now = self._clock.now()
+        return await run_steps(
+            self._store,
+            lambda conn, position: call_listing.replay(conn, wanted, self._authorization, now, position),
+            self._queued,
+        )
+
+    def _authorization(self, account: str, event: str, url: str) -> str | None:
+        """As it is configured now: what was wrong with it may be why a call is made again."""
+        settings = self._settings.accounts.get(account)
+        for target in settings.webhook_targets(event) if settings else ():
+            if target.url == url:
+                return target.authorization
+        return None

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
 import trio
 
 from gateway.clock import Clock
@@ -25,49 +22,24 @@ from gateway.errors import StoreError
 from gateway.events import parse_incoming
 from gateway.model import Event, IncomingEvent, WebhookBody
 from gateway.offload import Offload, OffloadError
-from gateway.store import events, received, webhook_calls
-from gateway.store.changes import Call, CallResult, ClaimCalls, Received
-from gateway.store.events import IncomingReference
+from gateway.outbound.places import Place, Places
+from gateway.outbound.settle import keep_webhooks_until
+from gateway.store.changes import CallResult, ClaimCalls, Health
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 from gateway.webhooks import schedule
 from gateway.webhooks.calling import Caller, NoPayload, unsent
+from gateway.webhooks.client import Answer
+from gateway.webhooks.notice import disabled_notice
+from gateway.webhooks.turn import Due, Policy, Turn, take_turn
 
 log = logging.getLogger(__name__)
 
-POLL = 5.0  # seconds: the longest that a missed hint, or another process's event, waits
 STORE_AGAIN_AFTER = 1.0  # seconds
 FORMAT_TIME = 60.0  # seconds that a lease has beyond the call's own, for plugins and the store
 RECORD_WITHIN = 0.005  # seconds for a result, when no call waits for its place
+GONE = 410  # HTTP: the receiver wants no more of them
 RECORD_TIME = 5.0  # seconds for the last results, once everything else was cancelled
-
-
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """A claimed call and what it is about: None if the call has its payload, or if that has been removed.
-
-    `received` is the message of an incoming event, whose calls end with it even if they have their payload.
-    """
-
-    call: Call
-    event: Event | IncomingReference | None = None
-    received: Received | None = None
-
-    @property
-    def removed(self) -> bool:
-        if isinstance(self.event, IncomingReference):
-            return self.received is None
-        return self.event is None and not self.call.payload
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """What one transaction came to."""
-
-    due: tuple[_Due, ...]
-    position: str
-    wait: float  # seconds until there may be more
-    crowded: bool = False  # what is due waits for a place
 
 
 class WebhookSender:
@@ -90,7 +62,13 @@ class WebhookSender:
         self._caller, self._store = caller, store
         self._clock, self._queued, self._offload = clock, queued, offload
         self._lease = settings.webhooks.timeout + FORMAT_TIME
-        self._busy: Counter[str] = Counter()  # URL -> calls under way
+        self._places = Places(
+            most=settings.webhooks.max_calls,
+            most_of_one=settings.webhooks.max_calls_per_url,
+            most_slow=settings.webhooks.max_slow_calls,
+        )
+        self._paused: dict[str, datetime] = {}  # URL -> until when its receiver wants no calls
+        self._policy = Policy(self._keep_until, partial(disabled_notice, settings))
         self._results: list[CallResult] = []  # of calls that ended, not yet recorded
         self._position = ""
         self._crowded = False
@@ -116,9 +94,9 @@ class WebhookSender:
                         await trio.sleep(STORE_AGAIN_AFTER)
                         continue
                     for due in turn.due:
-                        self._busy[due.call.url] += 1
-                        nursery.start_soon(self._run, due)
-                    if stopping.is_set() and not self._busy and not self._results:
+                        place = self._places.take(due.call.url, trio.current_time())
+                        nursery.start_soon(self._run, due, place)
+                    if stopping.is_set() and not self._places and not self._results:
                         break
                     if turn.wait:
                         await self._queued.wait(turn.wait)
@@ -132,10 +110,10 @@ class WebhookSender:
 
     # --- The store
 
-    async def _turn(self, may_claim: bool) -> _Turn:
+    async def _turn(self, may_claim: bool) -> Turn:
         """Record the calls that ended, and claim what there is room for. Raises StoreError."""
         self._crowded = True  # until we know better: a call that ends meanwhile leaves a place
-        room = self._limits.max_calls - self._busy.total() if may_claim else 0
+        room = self._places.room(trio.current_time()) if may_claim else 0
         results, self._results = self._results, []
         now = self._clock.now()
         wanted = ClaimCalls(
@@ -144,17 +122,33 @@ class WebhookSender:
             lease_seconds=self._lease,
             room=room,
             per_url=self._limits.max_calls_per_url,
-            busy=dict(self._busy),
+            busy=self._busy(now),
             position=self._position,
         )
         try:
-            turn = await self._store.write(partial(_apply, results=results, wanted=wanted))
+            turn = await self._store.write(
+                partial(take_turn, results=results, wanted=wanted, policy=self._policy)
+            )
         except BaseException:
             # Nothing was written, whatever the reason.
             self._results = results + self._results
             raise
         self._position, self._crowded = turn.position, turn.crowded
+        for state in turn.disabled:
+            log.warning(
+                "webhooks of account=%s to %s are disabled: %s", state.account, state.url, state.error
+            )
+        if turn.crowded:  # a call that takes long makes room without ending
+            return replace(turn, wait=min(turn.wait, self._places.until_room(trio.current_time())))
         return turn
+
+    def _busy(self, now: datetime) -> dict[str, int]:
+        """For each URL how many of its places are not to be had."""
+        self._paused = {url: until for url, until in self._paused.items() if until > now}
+        return self._places.busy() | dict.fromkeys(self._paused, self._limits.max_calls_per_url)
+
+    def _keep_until(self, account: str, now: datetime) -> datetime | None:
+        return keep_webhooks_until(self._settings.accounts.get(account), now)
 
     async def _record_rest(self) -> None:
         """What receivers have taken must not be sent again only because we were told to end."""
@@ -168,15 +162,14 @@ class WebhookSender:
 
     # --- A call
 
-    async def _run(self, due: _Due) -> None:
-        call = due.call
+    async def _run(self, due: Due, place: Place) -> None:
+        success = False
         try:
             result = await self._call(due)
+            success = result.success is not False
             self._results.append(result)  # to the list as it is now: each turn takes it and leaves another
         finally:
-            self._busy[call.url] -= 1
-            if not self._busy[call.url]:
-                del self._busy[call.url]
+            self._places.leave(place, trio.current_time(), delivered=success)
             # Nobody waits for the result itself; a turn only for it would be in the next event's way.
             (self._queued if self._crowded else self._ended).set()
 
@@ -187,7 +180,7 @@ class WebhookSender:
             if self._results:
                 self._queued.set()
 
-    async def _call(self, due: _Due) -> CallResult:
+    async def _call(self, due: Due) -> CallResult:
         """Format if it is the first time, send, and say what came of it."""
         call = due.call
         start, started = self._clock.now(), trio.current_time()
@@ -214,13 +207,13 @@ class WebhookSender:
                 log.exception("webhook call %d failed by a fault of ours", call.id)
                 answer = unsent("a fault of the gateway; its log says more")
         now, duration = self._clock.now(), trio.current_time() - started
-        again = (
-            None
-            if answer.success or over or body is None
-            else schedule.next_attempt(call.attempts, now, schedule.random_spread())
-        )
-        account = self._settings.accounts.get(call.account)
-        keep = timedelta(days=account.keep_webhooks_days if account else 0)
+        gone = answer.code == GONE
+        again = None
+        if not (answer.success or over or gone or body is None):
+            wait = schedule.wanted_wait(answer.retry_after, now)
+            again = schedule.next_attempt(call.attempts, now, schedule.random_spread(), wait)
+            if pause := schedule.pause(answer.code, wait):
+                self._paused[call.url] = now + timedelta(seconds=pause)
         log.log(
             logging.DEBUG if answer.success else logging.INFO,
             "webhook call=%d account=%s event=%s message=%d host=%s attempt=%d code=%d duration=%.3f%s",
@@ -238,6 +231,7 @@ class WebhookSender:
         )
         return CallResult(
             call_id=call.id,
+            account=call.account,
             token=call.token,
             start=start,
             duration=duration,
@@ -249,10 +243,11 @@ class WebhookSender:
             error=answer.error,
             response=answer.response,
             next_attempt=again,
-            keep_until=now + keep if keep and again is None else None,
+            keep_until=self._keep_until(call.account, now) if again is None else None,
+            health=_health(answer),
         )
 
-    async def _event(self, due: _Due) -> Event | IncomingEvent:
+    async def _event(self, due: Due) -> Event | IncomingEvent:
         event = due.event
         if isinstance(event, Event):
             return event
@@ -264,34 +259,8 @@ class WebhookSender:
             raise NoPayload(f"the message cannot be read: {exc}") from None
 
 
-# --- In the transaction --------------------------------------------------------------------------
-
-
-def _apply(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCalls) -> _Turn:
-    for result in results:
-        webhook_calls.finish(conn, result, wanted.now)
-    if wanted.room <= 0:
-        return _Turn((), wanted.position, POLL, crowded=True)
-    claims = webhook_calls.claim(conn, wanted, _fallback)
-    calls = tuple(_due(conn, call) for call in claims.calls)
-    if claims.more:
-        return _Turn(calls, claims.position, 0.0)
-    due = webhook_calls.next_due(conn)
-    seconds = (due - wanted.now).total_seconds() if due is not None else POLL
-    crowded = seconds <= 0  # due already, yet not claimed: its URL is busy
-    return _Turn(calls, claims.position, POLL if crowded else min(seconds, POLL), crowded)
-
-
-def _due(conn: sa.Connection, call: Call) -> _Due:
-    """Reads here what the call is about, as the rows are at hand; a read of its own would cost more."""
-    if call.payload and call.event_name != "incoming":
-        return _Due(call)
-    event = events.get(conn, call.event_id)
-    if isinstance(event, IncomingReference):
-        return _Due(call, event, received.get(conn, event.account, event.received_id))
-    return _Due(call, event)
-
-
-def _fallback(attempts: int, now: datetime) -> datetime:
-    """When a call is due again that is cut off, or whose result is never written."""
-    return schedule.next_attempt(attempts, now, 0.0) or now + timedelta(seconds=schedule.INTERVALS[-1])
+def _health(answer: Answer) -> Health:
+    """What the answer says of the URL."""
+    if not answer.sent:
+        return ""
+    return "good" if answer.success else "gone" if answer.code == GONE else "bad"

@@ -11,7 +11,7 @@ import trio
 from click.testing import CliRunner
 
 from gateway.cli.main import main
-from tests.cli.asking import ESCAPES, ok, refused
+from tests.cli.asking import ESCAPES, ok, refused, run
 from tests.running import Running, receiving, running
 from tests.webhooks.receivers import listening, read_request
 
@@ -206,3 +206,121 @@ async def calling(gateway: Running) -> list[bool]:
 def test_wrong_usage(arguments: list[str], says: str) -> None:
     result = CliRunner().invoke(main, ["webhook", *arguments])
     assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
+# --- Replay, URLs, test calls ---------------------------------------------------------------------
+
+
+async def test_replay(failing: Running) -> None:
+    """What a receiver lost is sent again: same IDs, same bytes, attempts from 1."""
+    assert "choose calls" in await refused(failing, "webhook", "replay")
+    assert await ok(failing, "webhook", "replay", "--all") == "0 calls\n"  # nothing is over yet
+    failing.webhooks.status = 200
+    await ok(failing, "webhook", "schedule", "--all")
+    await failing.until(lambda: listed(failing, "--retired", "--sort", "submitted"), [1, 2])
+    got = failing.webhooks
+    first = {h["x-mox-webhook-id"]: body for h, body in zip(got.headers, got.bodies, strict=True)}
+    got.clear()
+    for choice, again in (
+        (("--id", 1), [1]),
+        (("--after", "1h", "--failed"), []),
+        (("--before", "1h"), []),
+        (("--after", "2020-01-31T08:00:00Z", "--before", "0s", "--url", got.url), [1, 2]),
+        (("--account", "other"), []),
+        (("--all", "--event", "incoming"), [int(i) for i, body in first.items() if b'"Event"' not in body]),
+    ):
+        assert await ok(failing, "webhook", "replay", *choice) == (
+            f"{len(again)} call{'' if len(again) == 1 else 's'}\n"
+        ), choice
+        await got.wait_for(lambda p: True, len(again))
+        replayed = {h["x-mox-webhook-id"]: body for h, body in zip(got.headers, got.bodies, strict=True)}
+        assert replayed == {str(i): first[str(i)] for i in again}
+        assert {h["x-mox-webhook-attempt"] for h in got.headers} <= {"1"}
+        await failing.until(lambda: listed(failing, "--retired", "--sort", "submitted"), [1, 2])
+        got.clear()
+    assert await recorded(failing) == []
+    assert len((await shown(failing, 1))["Attempts"]) >= 4
+
+
+async def test_a_replay_with_what_is_configured_now(failing: Running) -> None:
+    """A wrong Authorization may be why nobody took it."""
+    await ok(failing, "webhook", "cancel", "--all")
+    [call_id] = await listed(failing, "--retired", "--event", "delivered")
+    account = failing.gateway.settings.accounts["mox"]
+    assert account.webhook_outgoing is not None
+    target = account.webhook_outgoing.model_copy(update={"authorization": "Bearer better"})
+    object.__setattr__(account, "webhook_outgoing", target)
+    failing.webhooks.status = 200
+    failing.webhooks.clear()
+    assert await ok(failing, "webhook", "replay", "--all", "--event", "delivered", "--failed") == "1 call\n"
+    await failing.webhooks.event("delivered")
+    assert failing.webhooks.headers[0]["authorization"] == "Bearer better"
+    await failing.until(lambda: listed(failing, "--retired", "--event", "delivered"), [call_id])
+    assert "success" in await ok(failing, "webhook", "list", "--retired", "--event", "delivered")
+
+
+async def test_superseded_calls_are_replayed_only_by_id(failing: Running) -> None:
+    await failing.send("vtemperror@example.org")
+    await failing.webhooks.event("delayed")
+    await ok(failing, "queue", "fail", "--all")
+    [delayed] = await listed(failing, "--retired", "--event", "delayed")
+    assert await ok(failing, "webhook", "replay", "--all") == "0 calls\n"
+    assert await ok(failing, "webhook", "replay", "--id", delayed) == "1 call\n"
+
+
+async def test_urls_and_enable(failing: Running) -> None:
+    url = failing.webhooks.url
+    lines = (await ok(failing, "webhook", "urls")).splitlines()
+    assert lines[0].split() == ["ACCOUNT", "URL", "EVENTS", "FORMAT", "SIGNED", "STATE"]
+    assert len(lines) == 3
+    assert all("fails since" in line and url in line for line in lines[1:])
+    assert "all outgoing" in lines[1]
+    assert "incoming" in lines[2]
+    failing.webhooks.status = 410
+    await ok(failing, "webhook", "schedule", "--all")
+    await failing.until(lambda: _disabled(failing), [True, True])
+    assert ": its receiver wants no more (HTTP status 410)" in await ok(failing, "webhook", "urls")
+    found = await failing.call("MessageList", {"MailboxName": "Inbox", "Subject": "are disabled"})
+    assert len(found["Messages"]) == 1
+    assert await ok(failing, "webhook", "enable", "--account", "mox", url) == "enabled\n"
+    assert await ok(failing, "webhook", "enable", "--account", "mox", url) == "it was not disabled\n"
+    assert await _disabled(failing) == [False, False]
+    failing.webhooks.status = 200
+    assert await ok(failing, "webhook", "replay", "--account", "mox", "--failed") == "2 calls\n"
+    await failing.until(lambda: listed(failing, "--retired", "--sort", "submitted"), [1, 2])
+    assert "works" in await ok(failing, "webhook", "urls", "--account", "mox")
+    assert await refused(failing, "webhook", "urls", "--account", "moy") == "there is no account 'moy'"
+
+
+async def _disabled(gateway: Running) -> list[bool]:
+    answer = json.loads(await ok(gateway, "webhook", "urls", "--json"))
+    return [url["Disabled"] is not None for url in answer["URLs"]]
+
+
+async def test_test_calls(failing: Running) -> None:
+    failing.webhooks.status = 200
+    failing.webhooks.clear()
+    text = await ok(failing, "webhook", "test", "--account", "mox")
+    assert text.startswith(f"delivered to {failing.webhooks.url}: status 200, ")
+    assert '"Event":"delivered"' in text
+    [headers], [payload] = failing.webhooks.headers, failing.webhooks.got
+    assert (headers["x-mox-webhook-id"], headers["authorization"]) == ("0", "Bearer secret")
+    assert (payload["Event"], payload["QueueMsgID"]) == ("delivered", 0)
+    await ok(failing, "webhook", "test", "--account", "mox", "--event", "incoming")
+    assert failing.webhooks.got[-1]["Subject"] == "A test of your webhook"
+    answer = json.loads(
+        await ok(failing, "webhook", "test", "--account", "mox", "--event", "failed", "--json")
+    )
+    assert (answer["Event"], answer["Code"], answer["Success"]) == ("failed", 200, True)
+    assert json.loads(answer["Payload"]["Text"])["SMTPCode"] == 550
+    assert "there is no account 'moy'" in await refused(failing, "webhook", "test", "--account", "moy")
+    assert "does not have the URL http://x.example/" in await refused(
+        failing, "webhook", "test", "--account", "mox", "http://x.example/"
+    )
+
+
+async def test_a_test_call_that_fails_shows_why(failing: Running) -> None:
+    answered = await run(failing, "webhook", "test", "--account", "mox")
+    assert answered.exit_code == 1
+    assert "status 503" in answered.stdout
+    assert "HTTP status 503" in answered.stdout

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.config.settings import QueueSettings
 from gateway.outbound.places import REMEMBERED, SLOW_AFTER, Places
 
 
 def places(**limits: int) -> Places:
-    return Places(QueueSettings(**({"max_deliveries": 3, "max_deliveries_per_destination": 2} | limits)))
+    return Places(**({"most": 3, "most_of_one": 2, "most_slow": 1000} | limits))
 
 
 def test_each_attempt_takes_a_place_and_leaves_it() -> None:
@@ -21,7 +20,7 @@ def test_each_attempt_takes_a_place_and_leaves_it() -> None:
 
 
 def test_what_takes_long_gives_up_its_place_but_not_its_share() -> None:
-    now = places(max_slow_deliveries=2)
+    now = places(most_slow=2)
     now.take("a", 0), now.take("a", 0.5), now.take("b", 1)
     assert now.room(1) == 0
     assert now.until_room(1) == SLOW_AFTER - 1
@@ -33,7 +32,7 @@ def test_what_takes_long_gives_up_its_place_but_not_its_share() -> None:
 
 
 def test_who_kept_us_waiting_in_vain_has_one_place_until_it_fares_better() -> None:
-    now = places(max_deliveries_per_destination=5)
+    now = places(most_of_one=5)
     now.leave(now.take("a", 0), SLOW_AFTER, delivered=False)
     assert now.busy() == {"a": 4}
     again = now.take("a", 10)

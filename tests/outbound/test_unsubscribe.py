@@ -148,7 +148,9 @@ async def test_the_account_hears_of_it_once(world: World) -> None:
     assert (event.error, event.subject) == ("unsubscribed from news", "hi")
     assert world.told
     wanted = ClaimCalls(owner="me", now=now, lease_seconds=60, room=10)
-    claims = await world.store.write(lambda conn: webhook_calls.claim(conn, wanted, sample.later))
+    claims = await world.store.write(
+        lambda conn: webhook_calls.claim(conn, wanted, sample.later, lambda _: None)
+    )
     assert [(call.event_name, call.url) for call in claims.calls] == [("unsubscribed", sample.HOOK)]
 
 
@@ -164,7 +166,9 @@ async def test_a_message_that_is_kept_no_more(world: World) -> None:
     )
     assert (second.queue_msg_id, second.recipient, second.suppressing) == (0, "j.o+x@example.net", True)
     wanted = ClaimCalls(owner="me", now=world.clock.now(), lease_seconds=60, room=10, per_url=10)
-    claims = await world.store.write(lambda conn: webhook_calls.claim(conn, wanted, sample.later))
+    claims = await world.store.write(
+        lambda conn: webhook_calls.claim(conn, wanted, sample.later, lambda _: None)
+    )
     assert len(claims.calls) == 2  # neither supersedes the other
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from gateway.store import call_listing, cleanup, events, tables, webhook_calls
+from gateway.store import call_listing, cleanup, events, tables, webhook_calls, webhook_urls
 from gateway.store.call_listing import CallFilter
 from gateway.store.changes import Call, CallClaims, CallDraft, CallResult, ClaimCalls
 from tests.store.sample import HOOK, KEEP, NOW, at, count, database, later, plans
@@ -41,7 +41,7 @@ def add(
 
 def claims(conn: sa.Connection, now: datetime = NOW, room: int = 10, **fields: object) -> CallClaims:
     wanted = ClaimCalls(owner="me", now=now, lease_seconds=90, room=room, **fields)  # type: ignore[arg-type]
-    return webhook_calls.claim(conn, wanted, later)
+    return webhook_calls.claim(conn, wanted, later, lambda account: KEEP)
 
 
 def claim(conn: sa.Connection, now: datetime = NOW, **fields: object) -> list[int]:
@@ -51,6 +51,7 @@ def claim(conn: sa.Connection, now: datetime = NOW, **fields: object) -> list[in
 def result(call: Call, *, success: bool = True, retry: datetime | None = None) -> CallResult:
     return CallResult(
         call_id=call.id,
+        account=call.account,
         token=call.token,
         start=NOW,
         duration=0.25,
@@ -239,3 +240,35 @@ def test_plans(conn: sa.Connection) -> None:
     scans = re.findall(r"SCAN (?!head|\d|CONSTANT).*", plan)
     assert not [s for s in scans if not re.search(r"INDEX webhook_call_(due|leased)", s)], plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan, plan
+
+
+def test_what_waits_for_a_disabled_url_is_retired_and_nothing_else(conn: sa.Connection) -> None:
+    many = [add(conn, i) for i in range(1, 502)]
+    other = add(conn, 600, url=OTHER)
+    (leased,) = claims(conn, room=1).calls
+    state = webhook_urls.UrlState(
+        account="shop", url=HOOK, failing_since=NOW, last_failure=NOW, error="gone", disabled=NOW
+    )
+    webhook_urls.put(conn, state, known=False)
+    assert webhook_urls.get(conn, "shop", HOOK) == state
+    assert webhook_urls.disabled(conn, [HOOK, OTHER]) == {("shop", HOOK): state}
+    found = claims(conn, room=1, per_url=9)
+    assert (found.calls, found.more) == ((), True)
+    over = get(conn, many[-1])
+    assert (over.state, over.success, over.error) == ("retired", False, "the URL is disabled: gone")
+    assert over.keep_until == KEEP
+    assert get(conn, leased.id).state == "queued"
+    assert claim(conn) == [other]
+    webhook_urls.worked(conn, "shop", HOOK)
+    assert webhook_urls.get(conn, "shop", HOOK) == state
+    assert [webhook_urls.enable(conn, "shop", HOOK) for _ in range(2)] == [True, False]
+    assert webhook_urls.get(conn, "shop", HOOK) is None
+
+
+def test_another_account_may_go_on_with_the_same_url(conn: sa.Connection) -> None:
+    call_id = add(conn)
+    state = webhook_urls.UrlState(
+        account="other", url=HOOK, failing_since=NOW, last_failure=NOW, error="gone", disabled=NOW
+    )
+    webhook_urls.put(conn, state, known=False)
+    assert claim(conn) == [call_id]

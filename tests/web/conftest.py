@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -22,6 +22,7 @@ from gateway.model import ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
 from gateway.outbound.submission import KeepAnswer, NewSubmission, QueuedRecipient, Refusal, Submitted
 from gateway.outbound.unsubscribe import BadLinkError, Link
+from gateway.store.call_listing import CallFilter
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
 from gateway.web.api.services import KeptAnswer, Services
@@ -164,6 +165,16 @@ class FakeMessages:
         end = int(cursor or "0") + maximum
         page = tuple(ListedMessage(message, f"<{message.id}>", "About") for message in mine)
         return page[end - maximum : end], str(end) if end < len(mine) else ""
+
+
+class FakeWebhooks:
+    """Answers with how many conditions it was given."""
+
+    wanted: CallFilter | None = None
+
+    async def replay(self, wanted: CallFilter) -> int:
+        self.wanted = wanted
+        return sum(value not in (None, "") for value in astuple(wanted))
 
 
 class FakeSuppressions:
@@ -316,6 +327,7 @@ class ApiClient:
     unsubscriber: FakeUnsubscriber
     offload: HereOffload
     settings: Settings
+    webhooks: FakeWebhooks
     login: str = "ann@example.org"
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -459,6 +471,7 @@ def make_client(**sections: Any) -> ApiClient:
         FakeUnsubscriber(settings),
         HereOffload(),
     )
+    webhooks = FakeWebhooks()
     services = Services(
         settings=settings,
         accounts=accounts,
@@ -468,6 +481,7 @@ def make_client(**sections: Any) -> ApiClient:
         suppressions=suppressions,
         templates=templates,
         unsubscriber=unsubscriber,
+        webhooks=webhooks,
         clock=FixedClock(),
         offload=offload,
     )
@@ -481,6 +495,7 @@ def make_client(**sections: Any) -> ApiClient:
         unsubscriber,
         offload,
         settings,
+        webhooks,
     )
 
 

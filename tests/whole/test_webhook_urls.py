@@ -89,6 +89,6 @@ async def test_a_format_that_nobody_writes_is_refused_at_start(tmp_path: Path, w
     def change(raw: dict[str, Any]) -> None:
         raw["accounts"]["mox"]["webhooks"] = [{**ONE, "format": "postmrk"}]
 
-    with pytest.raises(ConfigError, match=r"accounts.mox.webhooks\[0\].format: no plugin writes 'postmrk'"):
+    with pytest.raises(ConfigError, match=r"accounts.mox: .* have the format 'postmrk', which no plugin"):
         async with running(tmp_path, webhooks, change=change):
             pass

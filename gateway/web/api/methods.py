@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.model import Scope
-from gateway.web.api import messages, models, send, suppression, templates
+from gateway.web.api import messages, models, send, suppression, templates, webhooks
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.jsontypes import Request, Response
 
@@ -320,6 +320,16 @@ _BUILT_IN = (
             ],
             NextCursor="",
         ),
+    ),
+    Method(
+        name="WebhookReplay",
+        summary="Make webhook calls of the account again that are over, with the same IDs and payloads.",
+        scope="events",
+        request=models.WebhookReplayRequest,
+        response=models.WebhookReplayResult,
+        handler=webhooks.webhook_replay,
+        example_request={"After": "2026-01-31T08:00:00Z", "OnlyFailed": True},
+        example_response=models.WebhookReplayResult(Count=3),
     ),
 )
 

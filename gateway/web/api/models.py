@@ -268,3 +268,19 @@ class ListedMessage(Response):
 class MessageListResult(Response):
     Messages: list[ListedMessage]
     NextCursor: str
+
+
+# --- Webhooks ------------------------------------------------------------------------------------
+
+
+class WebhookReplayRequest(Request):
+    WebhookIDs: ListOf[Int64] = ()
+    URL: String = ""
+    Event: String = ""
+    After: TimeOrNull = None
+    Before: TimeOrNull = None
+    OnlyFailed: Bool = False
+
+
+class WebhookReplayResult(Response):
+    Count: int

@@ -14,6 +14,7 @@ from gateway.model import Content, ReceivedMessage, Rendered, Suppression, Templ
 from gateway.offload import Offload
 from gateway.outbound.submission import KeepAnswer, NewSubmission, Refusal, Submitted
 from gateway.outbound.unsubscribe import Link
+from gateway.store.call_listing import CallFilter
 from gateway.store.idempotency import Kept as KeptAnswer
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
@@ -126,6 +127,11 @@ class Unsubscriber(Protocol):
     async def unsubscribe(self, link: Link) -> None: ...
 
 
+class Webhooks(Protocol):
+    async def replay(self, wanted: CallFilter) -> int:
+        """Make calls again that are over; how many. Raises StoreError."""
+
+
 class Clock(Protocol):
     def now(self) -> datetime:
         """Aware, in UTC."""
@@ -141,6 +147,7 @@ class Services:
     suppressions: Suppressions
     templates: Templates
     unsubscriber: Unsubscriber
+    webhooks: Webhooks
     clock: Clock
     offload: Offload
 

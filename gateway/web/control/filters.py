@@ -79,6 +79,28 @@ class CallFilter(CommonFilter):
         return call_listing.CallFilter(**self._common(), event_name=self.Event)
 
 
+class ReplayFilter(Request):
+    """Of calls that are over."""
+
+    IDs: Annotated[tuple[ID, ...], Field(max_length=listing.MAX_IDS)] | None = None
+    Account: str = ""
+    URL: str = ""
+    Event: EventName | Literal["incoming", ""] = ""
+    Submitted: Times = Times()
+    Failed: bool = False
+
+    def filter(self) -> call_listing.CallFilter:
+        return call_listing.CallFilter(
+            ids=self.IDs,
+            account=self.Account,
+            url=self.URL,
+            event_name=self.Event,
+            submitted_before=self.Submitted.Before,
+            submitted_after=self.Submitted.After,
+            success=False if self.Failed else None,
+        )
+
+
 class PageRequest(Request):
     Asc: bool = True
     Cursor: Annotated[str, Field(max_length=1000)] = ""  # as the page before ended with
