@@ -69,6 +69,7 @@ from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
 from gateway.outbound.transports import make_transports, read_transports, serve_transport, tables_of
 from gateway.outbound.unsubscribe import Unsubscriber
+from gateway.plugin_views import tally_rows
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
 from gateway.smtp.server import ServerLimits
@@ -80,6 +81,7 @@ from gateway.web.app import WebApp
 from gateway.web.control.accounts import AccountCommands
 from gateway.web.control.app import ControlApp
 from gateway.web.control.hold_rules import HoldRuleCommands
+from gateway.web.control.plugins import PluginCommands
 from gateway.web.control.queue import QueueCommands
 from gateway.web.control.suppression import SuppressionCommands
 from gateway.web.control.webhooks import WebhookCommands
@@ -210,6 +212,7 @@ async def serving(
                 offload=offload,
             ),
             example_login=example_login,
+            plugins=partial(tally_rows, hooks) if settings.web.operator_pages else None,
         )
         running = Gateway(
             settings=settings,
@@ -235,6 +238,7 @@ async def serving(
             WebhookCommands(store, clock, calls, urls),
             SuppressionCommands(settings, suppressions, clock),
             AccountCommands(settings, authenticator, clock),
+            PluginCommands(settings, hooks, clock, store, holding),
         )
 
         recoveries = (

@@ -62,6 +62,11 @@ class _Asked:
     def __init__(self, table: Table) -> None:
         self._table = table
 
+    @property
+    def table(self) -> Table:
+        """Everyone's calls, by hook."""
+        return self._table
+
     def has(self, hook: str) -> bool:
         """Whether any plugin takes the stage."""
         return hook in self._table

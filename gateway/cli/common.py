@@ -52,6 +52,10 @@ class CommandError(click.ClickException):
         click.echo(f"gateway: {printable(self.message)}", err=True)
 
 
+class NotRunning(CommandError):
+    """There is nobody to ask."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=60)
@@ -67,7 +71,7 @@ Ask = Callable[[str, dict[str, Any]], Any]
 
 
 def ask(directory: Path, command: str, request: dict[str, Any]) -> Any:
-    """Have the running gateway carry out a command; its answer. Raises CommandError."""
+    """Have the running gateway carry out a command; its answer. Raises NotRunning, CommandError."""
     return asker(directory)(command, request)
 
 
@@ -87,7 +91,7 @@ def _ask(directory: Path, path: Path, command: str, request: dict[str, Any]) -> 
         response = connection.getresponse()
         answer = json.loads(response.read())
     except (FileNotFoundError, ConnectionRefusedError):
-        raise CommandError(
+        raise NotRunning(
             f"no gateway runs with {directory}; start one (gateway localserve --dir {directory}) or name its "
             "directory with --dir"
         ) from None

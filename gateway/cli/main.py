@@ -19,6 +19,7 @@ COMMANDS = {
     "suppression": "suppression",
     "report": "report",
     "account": "account",
+    "plugins": "plugins",
 }
 
 

@@ -134,23 +134,15 @@ class Attempts:
         sender_domain = message.sender.domain if message.sender else ""
         name = message.transport
         if not name:
-            route = await stages.route(message=message, routes=self._routes(message.account, sender_domain))
+            route = await stages.route(
+                message=message, routes=configured_routes(self.settings, message.account, sender_domain)
+            )
             if route is None and DIRECT not in self.transports:
                 raise NoTransport("no route matches this message; add a [[routes]] entry for it")
             name = DIRECT if route is None else route.transport
         if name not in self.transports:
             raise NoTransport(f"there is no transport {name!r}; add [transports.{name}] or change the route")
         return name
-
-    def _routes(self, account: str, sender_domain: str) -> list[RouteRule]:
-        of_account = self.settings.accounts.get(account)
-        of_domain = self.settings.domains.get(sender_domain)
-        return [
-            route.rule()
-            for level in (of_account, of_domain, self.settings)
-            if level is not None
-            for route in level.routes
-        ]
 
     async def _hand_over(self, name: str, delivery: Delivery) -> list[Outcome]:
         """The transport's outcomes; temporary ones when it raises or answers nonsense."""
@@ -247,6 +239,18 @@ class Attempts:
             stages, self.store, claimed.message, settlement.outcome, "queue", now
         )
         return replace(settlement, suppress=entry)
+
+
+def configured_routes(settings: Settings, account: str, sender_domain: str) -> list[RouteRule]:
+    """What `route` is given: the account's routes, then the domain's, then the gateway's."""
+    of_account = settings.accounts.get(account)
+    of_domain = settings.domains.get(sender_domain)
+    return [
+        route.rule()
+        for level in (of_account, of_domain, settings)
+        if level is not None
+        for route in level.routes
+    ]
 
 
 def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:

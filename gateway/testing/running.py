@@ -148,6 +148,11 @@ class RunningGateway:
 
         return await self._after(move)
 
+    def asked(self, hook: str, account: str = ACCOUNT) -> tuple[str, ...]:
+        """The plugins that are asked at a stage, in order: an account's, where the account has a say."""
+        hooks = self.gateway.hooks
+        return hooks.for_account(account).plugins(hook) or hooks.gateway.plugins(hook)
+
     async def api(self) -> httpx.AsyncClient:
         """A client of the web API, logged in as the account "app": `await client.post("Send", json=...)`."""
         if self._api is None:

@@ -22,7 +22,7 @@ from gateway.web.api.jsontypes import Request, Response, parse_request
 from gateway.web.api.methods import METHODS, Method
 from gateway.web.api.services import BadCredentialsError, Login, Services
 from gateway.web.http1 import ASGIApp
-from gateway.web.pages import make_pages
+from gateway.web.pages import Rows, make_pages
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,15 +40,23 @@ class WebApp:
     """The ASGI application. One for the process; give it to `gateway.web.server.serve_http`."""
 
     def __init__(
-        self, services: Services, methods: Mapping[str, Method] = METHODS, *, example_login: str = ""
+        self,
+        services: Services,
+        methods: Mapping[str, Method] = METHODS,
+        *,
+        example_login: str = "",
+        plugins: Callable[[], Rows] | None = None,
     ) -> None:
-        """`example_login` is who the pages' examples log in as, "user:password" or only a user."""
+        """`example_login` is who the pages' examples log in as, "user:password" or only a user. `plugins`
+        answers what the page about plugins shows; without it there is none."""
         web = services.settings.web
         self._services, self._methods, self._base = services, methods, web.base_path
         self._max_message_size = services.settings.queue.max_message_size
         self._budget = BodyBudget(web.memory_for_bodies)
         self._keys = Keys()
-        self._pages: ASGIApp = make_pages(methods, web.base_path, services.unsubscriber, example_login)
+        self._pages: ASGIApp = make_pages(
+            methods, web.base_path, services.unsubscriber, example_login, plugins
+        )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -1,4 +1,4 @@
-"""Pages about the API, for people: the list of methods, and for each one a form to try it.
+"""Pages about the API, for people: the list of methods, and for each one a form to try it. One for operators.
 
 Nothing here calls a method: the form's script posts to the API itself, as any client does.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from quart import Quart, Response, abort, redirect, render_template, request
 from quart_trio import QuartTrio
@@ -28,10 +29,20 @@ MAX_LOGIN = 320  # characters
 MAX_FORM = 64 * 1024  # bytes of what is posted to a page
 
 
+Rows = Sequence[Mapping[str, Any]]
+
+
 def make_pages(
-    methods: Mapping[str, Method], base_path: str, unsubscriber: Unsubscriber, example_login: str = ""
+    methods: Mapping[str, Method],
+    base_path: str,
+    unsubscriber: Unsubscriber,
+    example_login: str = "",
+    plugins: Callable[[], Rows] | None = None,
 ) -> Quart:
-    """The Quart application for the pages; `base_path` is the API's, with a slash at both ends."""
+    """The Quart application for the pages; `base_path` is the API's, with a slash at both ends.
+
+    `plugins`: what the page about plugins shows; without it there is no such page.
+    """
     app = QuartTrio(__name__, static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_FORM
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
@@ -51,7 +62,7 @@ def make_pages(
         return await render_template("not_found.html", base=base_path), 404
 
     async def home() -> str:
-        return await render_template("home.html", base=base_path)
+        return await render_template("home.html", base=base_path, plugins=plugins is not None)
 
     async def method_list() -> str:
         return await render_template("methods.html", base=base_path, methods=methods.values())
@@ -75,6 +86,12 @@ def make_pages(
             curl=curl_command(f"{_origin()}{base_path}{name}", login, example),
         )
 
+    if plugins is not None:
+
+        async def plugin_page() -> str:
+            return await render_template("plugins.html", base=base_path, rows=plugins())
+
+        app.add_url_rule("/plugins", "plugins", plugin_page)
     app.add_url_rule(base_path, "methods", method_list)
     app.add_url_rule(f"{base_path}<name>", "method", method_page)
     add_unsubscribe_page(app, unsubscriber)
