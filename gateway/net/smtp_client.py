@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -29,6 +29,7 @@ from gateway.smtp.transaction import Capabilities, Transaction
 
 _BLOCK = 65536  # octets sent, or read, at once
 _LAST_WORDS = 5.0  # seconds to read what a server said before it closed the connection
+TLS_AT_ONCE = "no greeting: the server expects TLS from the first byte"
 _NETWORK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
@@ -70,6 +71,9 @@ class ClientSettings:
     credentials: Credentials | None = None
     tls_timeout: float = 60.0  # for a handshake
     connect_timeout: float = 30.0
+    # Without a greeting for so long, a second connection looks whether the server waits for TLS: nothing else
+    # would tell. None: never.
+    look_for_tls_after: float | None = None
     greeting_timeout: float = 300.0
     hello_timeout: float = 300.0
     mail_timeout: float = 300.0
@@ -212,6 +216,13 @@ class SmtpConnection:
             await self.aclose()
             raise
 
+    async def _look_for_tls(self, after: float, speaks_tls: Callable[[], Awaitable[bool]]) -> None:
+        """End the connection if there is no greeting because the server waits for TLS."""
+        await trio.sleep(after)
+        if not (self._machine.replies or self._machine.closed) and await speaks_tls():
+            self._machine.connection_lost(TLS_AT_ONCE)
+            self._limit.cancel()
+
     async def _greet(self) -> None:
         if self._settings.tls_at_once and self._stream is not None:
             await self._start_tls()
@@ -344,8 +355,27 @@ async def connect_smtp(
         connection._machine.connection_lost(
             f"no connection to {host} port {port} within {settings.connect_timeout:g} seconds"
         )
-    await connection._open()
+    if settings.look_for_tls_after is None or settings.tls_at_once:
+        await connection._open()
+    else:
+        async with trio.open_nursery() as nursery:
+            look = partial(_speaks_tls, host, port, settings, dial)
+            nursery.start_soon(connection._look_for_tls, settings.look_for_tls_after, look)
+            await connection._open()
+            nursery.cancel_scope.cancel()
     return connection
+
+
+async def _speaks_tls(host: str, port: int, settings: ClientSettings, dial: Dial) -> bool:
+    """Whether a TLS handshake is what the server expects, as far as can be seen."""
+    with trio.move_on_after(settings.connect_timeout):
+        try:
+            async with await dial(host, port) as stream:
+                await TlsStream.connect(stream, _context(False, None), host, timeout=settings.tls_timeout)
+                return True
+        except _NETWORK_ERRORS:
+            pass
+    return False
 
 
 async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings, host: str = "") -> SmtpConnection:

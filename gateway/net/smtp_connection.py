@@ -12,7 +12,8 @@ Four rules hold throughout:
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
@@ -97,6 +98,18 @@ class Shared:
         for scope in self.idle:
             scope.cancel()
 
+    @contextmanager
+    def ended_by_stop(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Run something that nobody has to wait for when the service stops."""
+        with scope:
+            self.idle.add(scope)
+            if self.stopping:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self.idle.discard(scope)
+
 
 class Connection:
     """Serves one client; `run` returns when the session is over."""
@@ -178,11 +191,14 @@ class Connection:
         """The handshake, and a session that remembers nothing of what was before; False without success."""
         settings = self._settings
         assert settings.tls is not None
-        try:
-            stream = await TlsStream.accept(self._stream, settings.tls, timeout=settings.tls_timeout)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
-            why = str(exc) if isinstance(exc, TlsError) else "connection lost in the TLS handshake"
-            logger.info("%s: %s (peer %s)", self._session.id, why, self._session.peer)
+        stream = None
+        with self._shared.ended_by_stop(trio.CancelScope()):
+            try:
+                stream = await TlsStream.accept(self._stream, settings.tls, timeout=settings.tls_timeout)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+                why = str(exc) if isinstance(exc, TlsError) else "connection lost in the TLS handshake"
+                logger.info("%s: %s (peer %s)", self._session.id, why, self._session.peer)
+        if stream is None:
             return False
         self._stream = stream
         self._session = Session(

@@ -20,6 +20,7 @@ from gateway.smtp.client_auth import Credentials
 from gateway_smtp.connections import KeepSettings
 
 MAX_PASSWORD_FILE = 4096  # bytes
+SILENCE = 5.0  # seconds that a server may keep us waiting before we look whether it waits for TLS
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -139,6 +140,7 @@ class NextHopSettings(BaseModel):
             ca_file=None if self.ca_file is None else str(self.ca_file),
             credentials=None if self.auth is None else self.auth.credentials,
             connect_timeout=self.connect_timeout,
+            look_for_tls_after=SILENCE,
         )
 
 

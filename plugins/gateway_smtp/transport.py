@@ -10,7 +10,7 @@ import trio
 from gateway import Delivery, NextHop, Outcome
 from gateway.net.network import Network
 from gateway.net.shaping import Place, Shaper, Share
-from gateway.net.smtp_client import SmtpConnection, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import TLS_AT_ONCE, SmtpConnection, TlsPolicy, connect_smtp
 from gateway.smtp import results
 from gateway_smtp.connections import Connections, Kept
 from gateway_smtp.handover import error_text, hand_over, in_time
@@ -71,16 +71,18 @@ class _OneHost:
     def error(self, answer: results.Result) -> str:
         if answer.reply is None and (repair := self._to_repair(answer)):
             name = self.hop.transport
-            return f"transport {name!r}: {answer.text}; {repair} of [transports.{name}]"
+            return f"transport {name!r}: {answer.text}; {repair} [transports.{name}]"
         return error_text(answer)
 
     def _to_repair(self, answer: results.Result) -> str:
         if answer.stage == "auth":
-            return "repair auth"
+            return "repair auth of"
         if answer.stage in ("connect", "starttls") and answer.text.startswith(
             ("no TLS: ", "the certificate ")
         ):
-            return "see host, port, tls, ca_file and tls_verify"
+            return "see host, port, tls, ca_file and tls_verify of"
+        if answer.text == TLS_AT_ONCE:
+            return 'choose type = "submissions", or the port for STARTTLS (587 or 25), in'
         return ""
 
     async def _open(self, place: Place) -> Kept:

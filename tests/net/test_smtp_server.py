@@ -457,6 +457,19 @@ async def test_stopping_ends_idle_sessions() -> None:
             await it.talk()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_stopping_waits_for_no_handshake(at_once: bool) -> None:
+    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=at_once)) as it:
+        talk = await it.talk()
+        if not at_once:
+            await talk.stream.send_all(HELLO + b"STARTTLS\r\n")
+            await talk.expect(b"220")
+        await trio.testing.wait_all_tasks_blocked()
+        it.stopping.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.ends == 1
+
+
 async def test_stopping_takes_no_new_transaction() -> None:
     async with service() as it:
         talk = await it.talk(SEND, b"x\r\n")

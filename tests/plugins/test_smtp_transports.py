@@ -19,6 +19,7 @@ from gateway.smtp.replies import Reply
 from gateway_smtp.fail import Fail
 from gateway_smtp.smtp import Smtp
 from tests.networks import a_network
+from tests.plugins.mx_hosts import smtp
 from tests.plugins.smtp_servers import (
     CONTENT,
     PASSWORD,
@@ -107,6 +108,48 @@ async def test_starttls_not_offered(tmp_path: Path) -> None:
         for kind in ("smtp", "submission"):
             error = await refused(tmp_path, server, type=kind, auth=AUTH)
             assert error == "TLS is required, and the server does not offer STARTTLS"
+
+
+@pytest.mark.parametrize("kind", ["smtp", "submission"])
+async def test_the_port_is_for_tls_at_once(
+    tmp_path: Path, tls: Tls, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway_smtp.settings.SILENCE", 0.1)
+    async with serving(tls=tls.context, tls_at_once=True) as server:
+        settings = {"type": kind, "host": "127.0.0.1", "port": server.port}
+        with trio.fail_after(5):
+            async with transport(tmp_path, **settings) as relay:
+                [outcome] = await relay.deliver(delivery())
+    assert results([outcome]) == [("temporary", 0)]
+    assert outcome.enhanced == "4.4.1"
+    assert outcome.error == (
+        "transport 'relay': no greeting: the server expects TLS from the first byte; choose type ="
+        ' "submissions", or the port for STARTTLS (587 or 25), in [transports.relay]'
+    )
+
+
+async def test_a_slow_greeting_is_waited_for(
+    tmp_path: Path, tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look whether the server waits for TLS finds nothing, and does no harm."""
+    monkeypatch.setattr("gateway_smtp.settings.SILENCE", 0.05)
+    looked = trio.Event()
+
+    async def slow(stream: trio.SocketStream) -> None:
+        await looked.wait()
+        await smtp(stream)
+
+    async def refuses_tls(stream: trio.SocketStream) -> None:
+        assert (await stream.receive_some()).startswith(b"\x16")  # a TLS record: a handshake
+        await stream.send_all(b"220 mx\r\n")
+        await stream.receive_some()
+        looked.set()
+
+    async with scripted(slow, refuses_tls) as port:
+        settings = {"type": "smtp", "host": "127.0.0.1", "port": port, "tls": "none"}
+        async with transport(tmp_path, **settings) as relay:
+            [outcome] = await relay.deliver(delivery())
+    assert results([outcome]) == [("delivered", 250)]
 
 
 @pytest.mark.parametrize("behind", [b"250 mx\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n", b"2"])
