@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Mail clients that the tests submit with, as packages of Debian: swaks can speak TLS only with the module beside it.
+# What the tests run against, as packages of Debian. Mail clients: swaks can speak TLS only with the module beside it.
 SYSTEM := curl swaks libnet-ssleay-perl msmtp
+# Servers, and another implementation of DKIM. The tests start a Postfix of their own; the system's is not to run.
+SYSTEM += postfix sasl2-bin libsasl2-modules libmail-dkim-perl
 
 .PHONY: help run system test check format bench bench-reports soak clean
 
@@ -26,6 +28,7 @@ system:          ## install what the tests need of the system (as root, on Debia
 	  dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then \
+	  echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	else echo "missing:$$missing; install them, as in: apt-get install$$missing" >&2; exit 1; fi
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
@@ -75,7 +76,10 @@ class MxHosts:
                 self.dns.add(name, rdtype, *texts, secure=secure)
 
     def tlsa(self, name: str, of: Issued, *, usage: int = 3) -> None:
-        data = of.certificate.public_bytes(Encoding.DER).hex()
+        self.tlsa_of(name, of.certificate, usage=usage)
+
+    def tlsa_of(self, name: str, certificate: x509.Certificate, *, usage: int = 3) -> None:
+        data = certificate.public_bytes(Encoding.DER).hex()
         self.dns.add(f"_{self.port}._tcp.{name}", "TLSA", f"{usage} 0 0 {data}", secure=True)
 
     def policy(self, domain: str, mx: str, mode: str = "enforce") -> None:

@@ -1,0 +1,128 @@
+"""Deliveries to a real Postfix: as a smarthost with SASL, and as a domain's server with TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from cryptography import x509
+
+from gateway import Address, DsnRequest
+from tests.peers.postfix import MAILBOX, NAME, PASSWORD, USER, Postfix, running_postfix
+from tests.plugins.mx_hosts import mx_hosts
+from tests.plugins.smtp_servers import delivery, results, transport
+from tests.running import receiving, running
+
+MESSAGE = (
+    "From: gateway@example.org\r\nTo: user@example.org\r\nMessage-ID: <{id}@example.org>\r\n"
+    "Subject: hi\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    "Content-Transfer-Encoding: 8bit\r\n\r\n.Grüße\r\n.\r\n..\r\nFin\r\n"
+)
+SENDER = Address.parse(USER)
+
+
+@pytest.fixture(scope="module")
+def postfix() -> Iterator[Postfix]:
+    with running_postfix() as it:
+        yield it
+
+
+def message(number: str) -> bytes:
+    return MESSAGE.format(id=number).encode()
+
+
+def smarthost(postfix: Postfix, kind: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "host": "localhost",
+        "port": postfix.submissions if kind == "submissions" else postfix.submission,
+        "ca_file": postfix.ca_file,
+        "auth": {"username": USER, "password": PASSWORD, "plain": True},
+    } | changes
+
+
+@pytest.mark.parametrize("kind", ["submission", "submissions"])
+async def test_as_a_smarthost(postfix: Postfix, tmp_path: Path, kind: str) -> None:
+    async with transport(tmp_path, **smarthost(postfix, kind)) as relay:
+        outcomes = await relay.deliver(
+            delivery(MAILBOX, "nobody@example.org", data=message(kind), sender=SENDER, has_8bit=True)
+        )
+        again = await relay.deliver(delivery(MAILBOX, data=message(f"{kind}-2"), sender=SENDER))
+    assert results(outcomes) == [("delivered", 250), ("permanent", 550)], outcomes
+    assert outcomes[1].enhanced == "5.1.1"
+    assert "verified" in outcomes[0].tls
+    assert results(again) == [("delivered", 250)]
+    text = (await trio.to_thread.run_sync(postfix.received, f"{kind}@example.org")).get_payload(decode=True)
+    assert text == ".Grüße\n.\n..\nFin\n".encode()
+    session = await trio.to_thread.run_sync(postfix.session, f"message-id=<{kind}-2@example.org>")
+    assert " auth=1 mail=2 rcpt=2/3 bdat=2 " in session  # by CHUNKING, on one connection
+    assert "sasl_method=SCRAM-SHA-256, sasl_username=gateway@example.org" in postfix.log
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN"])
+async def test_logins(postfix: Postfix, tmp_path: Path, mechanism: str) -> None:
+    configuration = postfix.directory / "etc" / "sasl" / "smtpd.conf"
+    before = configuration.read_text()
+    configuration.write_text(before.partition("mech_list")[0] + f"mech_list: {mechanism}\n")
+    try:
+        async with transport(tmp_path, **smarthost(postfix, "submission")) as relay:
+            data = message(f"login-{mechanism}")
+            [outcome] = await relay.deliver(delivery(MAILBOX, data=data, sender=SENDER))
+    finally:
+        configuration.write_text(before)
+    assert results([outcome]) == [("delivered", 250)], outcome.error
+    assert f"sasl_method={mechanism}, " in postfix.log
+
+
+async def test_a_wrong_password(postfix: Postfix, tmp_path: Path) -> None:
+    auth = {"username": USER, "password": "wrong", "plain": True}
+    async with transport(tmp_path, **smarthost(postfix, "submission", auth=auth)) as relay:
+        [outcome] = await relay.deliver(delivery(MAILBOX, sender=SENDER))
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.7.0")
+    assert outcome.error.startswith("transport 'relay': login with SCRAM-SHA-256 failed: remote answered 535")
+
+
+@pytest.mark.parametrize("policy", ["none", "DANE", "MTA-STS"])
+async def test_as_the_server_of_a_domain(postfix: Postfix, tmp_path: Path, policy: str) -> None:
+    async with mx_hosts(tmp_path) as hosts:
+        hosts.port = postfix.smtp
+        hosts.domain("example.org", NAME, secure=True)
+        hosts.address(NAME, "127.0.0.1", secure=True)
+        if policy == "DANE":
+            pem = (postfix.directory / "tls.pem").read_bytes()
+            hosts.tlsa_of(NAME, x509.load_pem_x509_certificate(pem))
+        elif policy == "MTA-STS":
+            hosts.policy("example.org", NAME)
+        async with hosts.transport() as direct:
+            wish = DsnRequest(ret="HDRS", notify=("FAILURE",), orcpt="rfc822;user@example.org")
+            data = message(f"mx-{policy}")
+            [outcome] = await direct.deliver(
+                delivery(MAILBOX, data=data, dsn=(wish,), env_id="ours+1", has_8bit=True)
+            )
+            [unknown] = await direct.deliver(delivery("nobody@example.org"))
+    assert results([outcome, unknown]) == [("delivered", 250), ("permanent", 550)]
+    verified = "not verified" if policy == "none" else f"verified by {policy}"
+    assert outcome.tls == f"TLSv1.3, {verified}"
+    assert outcome.dsn_passed_on
+    received = await trio.to_thread.run_sync(postfix.received, f"mx-{policy}@example.org")
+    assert received["Return-Path"] == "<app@example.org>"
+
+
+async def test_what_is_sent_by_the_api(postfix: Postfix, tmp_path: Path) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["transports"] = {"out": smarthost(postfix, "submission")}
+        raw["routes"] = [{"transport": "out"}]
+
+    async with receiving() as webhooks, running(tmp_path, webhooks, change=change) as gateway:
+        sent = await gateway.send(MAILBOX, Text="Grüße\n.\n")
+        await webhooks.event("delivered")
+        await gateway.send("nobody@example.org")
+        failed = await webhooks.event("failed")
+    assert (failed["SMTPCode"], failed["SMTPEnhancedCode"], failed["Suppressing"]) == (550, "5.1.1", True)
+    received = await trio.to_thread.run_sync(partial(postfix.received, sent["MessageID"].strip("<>")))
+    assert received["DKIM-Signature"]
+    assert received["Subject"] == "hi"
