@@ -23,6 +23,7 @@ class MessagePart:
     filename: str  # decoded
     decoded_size: int  # octets
     parts: tuple[MessagePart, ...]
+    beyond_limits: bool = False  # too deep, too many parts or too long a header: it was not taken apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,4 +116,5 @@ def _part(part: structure.Part) -> MessagePart:
         filename=part.filename,
         decoded_size=part.decoded_size,
         parts=tuple(_part(member) for member in part.parts),
+        beyond_limits=part.beyond_limits,
     )

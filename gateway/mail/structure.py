@@ -14,6 +14,7 @@ from datetime import datetime
 
 from gateway.mail.address_list import NameAddress
 from gateway.mail.charset import decode_text
+from gateway.mail.flowed import unflow
 from gateway.mail.headers import MAX_FIELDS, Headers, read_headers
 from gateway.mail.parameters import parse_parameters
 from gateway.mail.transfer import decode, decoded_size
@@ -299,6 +300,8 @@ def _text_of(part: Part | None) -> str:
     text = decode_text(data[:_MAX_DECODED], part.params.get("charset", ""))
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if part.content_type == "text/plain" and part.params.get("format", "").lower() == "flowed":
+        text = unflow(text, delete_space=part.params.get("delsp", "").lower() == "yes")
     if len(text) > MAX_READABLE // 4:  # a character takes four octets at most
         text = text.encode()[:MAX_READABLE].decode("utf-8", "ignore")
     return text

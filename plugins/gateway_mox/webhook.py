@@ -93,7 +93,7 @@ def _part(part: MessagePart) -> dict[str, Any]:
         "Filename": part.filename,
         "DecodedSize": part.decoded_size,
         "Parts": [_part(member) for member in part.parts],
-    }
+    } | ({"BeyondLimits": True} if part.beyond_limits else {})
 
 
 def _addresses(found: Iterable[NameAddress]) -> list[dict[str, str]]:

@@ -188,6 +188,7 @@ def part(found: MessagePart) -> models.Part:
         Filename=found.filename,
         DecodedSize=found.decoded_size,
         Parts=[part(member) for member in found.parts],
+        BeyondLimits=found.beyond_limits,
     )
 
 

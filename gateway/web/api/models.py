@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from pydantic import Field
 
 from gateway.errors import ApiCode
@@ -231,6 +233,9 @@ class Part(Response):
     Filename: str
     DecodedSize: int
     Parts: list[Part]
+    BeyondLimits: bool = Field(
+        default=False, exclude_if=operator.not_
+    )
 
 
 class MessageMeta(Response):
