@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.mail.address import Address, AddressError
 from gateway.mail.encoded_words import decode_words
@@ -25,10 +25,12 @@ _COMMENT_TOKEN = re.compile(r"\\.|[()]", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class NameAddress:
+class NameAddress(NamedTuple):
     """An entry of an address field as read. `address` is canonical (`str(Address)`) if it is a valid address,
-    else the text as found."""
+    else the text as found.
+
+    No dataclass: 20,000 of them come from a worker process three times as fast.
+    """
 
     name: str
     address: str
