@@ -233,9 +233,7 @@ class Part(Response):
     Filename: str
     DecodedSize: int
     Parts: list[Part]
-    BeyondLimits: bool = Field(
-        default=False, exclude_if=operator.not_
-    )
+    BeyondLimits: bool = Field(default=False, exclude_if=operator.not_)
 
 
 class MessageMeta(Response):
