@@ -60,6 +60,7 @@ from gateway.net.simulated_dns import simulated_resolver
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
 from gateway.offload import Offload
+from gateway.outbound.account_queue import AccountQueue
 from gateway.outbound.attempt import Attempts
 from gateway.outbound.notices import Notices
 from gateway.outbound.operations import HoldRules, QueueOperations
@@ -88,6 +89,7 @@ from gateway.web.control.webhooks import WebhookCommands
 from gateway.web.server import HttpSettings, lifespan, serve_http
 from gateway.webhooks.calling import Caller
 from gateway.webhooks.client import WebhookClient
+from gateway.webhooks.event_log import EventLog
 from gateway.webhooks.examples import check_formats
 from gateway.webhooks.operations import CallOperations
 from gateway.webhooks.sender import WebhookSender
@@ -208,6 +210,8 @@ async def serving(
                 templates=templates.Templates(store, clock, hooks.template_engines, template_workers),
                 unsubscriber=unsubscriber,
                 webhooks=calls,
+                queue=AccountQueue(store, operations),
+                events=EventLog(caller, store, offload),
                 clock=clock,
                 offload=offload,
             ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import socket
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import click
 
 from gateway import datadir
 from gateway.config.load import load
+from gateway.durations import parse_bound, parse_duration
 from gateway.errors import GatewayError
 from gateway.model import EventName
 
@@ -104,31 +104,21 @@ def _ask(directory: Path, path: Path, command: str, request: dict[str, Any]) -> 
     return answer
 
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-LONGEST = timedelta(days=3650)
-
-
 def duration(text: str) -> timedelta:
-    """An option's value: "90s", "7.5m", "1h30m", "2d"; ten years at most. Raises click.BadParameter."""
-    if not text or _DURATION.sub("", text):
-        raise click.BadParameter(f"{text!r} is no duration; write one such as 90s, 7.5m, 1h30m or 2d")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
-    if seconds > LONGEST.total_seconds():
-        raise click.BadParameter(f"{text!r} is too long; ten years are the most")
-    return timedelta(seconds=seconds)
+    """An option's value: see parse_duration. Raises click.BadParameter."""
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
 
 
 def time_bound(text: str) -> dict[str, str]:
-    """An option's value: "<" before, ">" after, a duration relative to now ("-" for the past), or "now"."""
-    side = {"<": "Before", ">": "After"}.get(text[:1])
-    if side is None:
-        raise click.BadParameter(f'{text!r} must start with "<" (before) or ">" (after): "<1h", ">-2d"')
-    rest = text[1:].strip()
-    offset = timedelta()
-    if rest != "now":
-        offset = duration(rest.removeprefix("-")) * (-1 if rest.startswith("-") else 1)
-    return {side: (datetime.now(UTC) + offset).isoformat()}
+    """An option's value: see parse_bound. Raises click.BadParameter."""
+    try:
+        side, offset = parse_bound(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+    return {"Before" if side == "<" else "After": (datetime.now(UTC) + offset).isoformat()}
 
 
 def moment(text: str) -> str:

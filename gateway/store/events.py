@@ -14,6 +14,8 @@ from gateway.store import facts
 from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, event
 
+EXAMINED = 5_000  # events looked at for one page of a few names
+
 _INSERT = Statement(sa.insert(event).returning(event.c.id))
 _BY_ID = Statement(sa.select(event).where(event.c.id == sa.bindparam("row")))
 _ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(7236842)")  # any number, the same everywhere
@@ -74,6 +76,31 @@ def after(
     if names:
         statement = statement.where(event.c.name.in_(names))
     return tuple(_event(row) for row in conn.execute(statement))
+
+
+def window(
+    conn: sa.Connection, account: str, cursor: int, limit: int, names: Sequence[str] = ()
+) -> tuple[tuple[Event | IncomingReference, ...], int, bool]:
+    """An account's next events after `cursor`, of these names if any are given; where to go on; whether there
+    may be more already. At most 5,000 are looked at."""
+    mine = sa.select(event).where(event.c.account == account, event.c.id > cursor).order_by(event.c.id)
+    if not names:
+        rows = conn.execute(mine.limit(limit + 1)).all()
+    else:
+        examined = mine.limit(EXAMINED).subquery()
+        rows = conn.execute(
+            sa.select(examined).where(examined.c.name.in_(names)).order_by(examined.c.id).limit(limit + 1)
+        ).all()
+    found = tuple(_event(row) for row in rows[:limit])
+    if len(rows) > limit:
+        return found, found[-1].id, True
+    if names:  # what was looked at and not wanted need not be looked at again
+        examined = mine.limit(EXAMINED).subquery()
+        last, count = conn.execute(
+            sa.select(sa.func.max(examined.c.id), sa.func.count()).select_from(examined)
+        ).one()
+        return found, last or cursor, count == EXAMINED
+    return found, found[-1].id if found else cursor, False
 
 
 def get(conn: sa.Connection, event_id: int) -> Event | IncomingReference | None:

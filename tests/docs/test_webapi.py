@@ -20,12 +20,13 @@ from gateway.errors import ApiCode
 from gateway.mail import flags
 from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
 from gateway.model import SCOPES
-from gateway.store import mailbox_listing, received
+from gateway.store import events, listing, mailbox_listing, received
 from gateway.store.pages import MAX_PAGE
-from gateway.web.api import messages, models, send
+from gateway.web.api import messages, models, queue, send
 from gateway.web.api import templates as api_templates
 from gateway.web.api.methods import METHODS
 from gateway.web.pages import curl_command
+from gateway.webhooks import event_log
 from tests.docs.pages import PAGES, ROOT, all_sections, code, sections, tables, text
 from tests.running import Receiver, Running, receiving, running
 
@@ -58,7 +59,8 @@ def type_name(schema: Mapping[str, Any], *, null: bool) -> str:
     if kind == "array":
         return f"list of {type_name(one['items'], null=False)}"
     if kind == "object":
-        return f"object of {type_name(one['additionalProperties'], null=False)}"
+        values = one["additionalProperties"]
+        return "object" if values is True else f"object of {type_name(values, null=False)}"
     return ("time" if one.get("format") == "date-time" else str(kind)) + suffix
 
 
@@ -122,6 +124,9 @@ OBJECTS = {
     "Part": "serialization",
     "MessageMeta": "serialization",
     "ListedMessage": "serialization",
+    "Filter": "validation",
+    "QueueMessage": "serialization",
+    "Attempt": "serialization",
 }
 
 
@@ -132,7 +137,7 @@ def test_object(name: str) -> None:
 
 def test_every_object_is_there() -> None:
     assert list(sections(PARTS["Objects"], 3)) == list(OBJECTS)
-    used = set(re.findall(r"\| (?:list of )?(?:\w+ or )?([A-Z]\w+) \|", PAGE))
+    used = set(re.findall(r"\| (?:list of )?(?:\w+ or )?([A-Z]\w+) \|", PARTS["Methods"] + PARTS["Objects"]))
     assert used == {*OBJECTS, "SendRequest"}
 
 
@@ -175,6 +180,15 @@ def test_flags() -> None:
     mailboxes = re.search(r"`user`\): (.*) always are", SECTIONS["MessageMove"])
     assert mailboxes is not None
     assert set(re.split(r", | and ", mailboxes[1])) == received.STANDARD
+
+
+def test_limits_of_the_queue() -> None:
+    assert f"at most {MAX_PAGE}; 0 for {queue.DEFAULT_PAGE}" in SECTIONS["QueueList"]
+    assert f"at most {MAX_PAGE}; 0 for {queue.DEFAULT_PAGE}" in SECTIONS["EventList"]
+    assert f"at most {events.EXAMINED:,} events" in SECTIONS["EventList"]
+    assert f"ends after {event_log.MAX_BYTES // 2**20} MiB" in SECTIONS["EventList"]
+    assert f"at most {listing.MAX_IDS:,}" in SECTIONS["Filter"]
+    assert f"at most {queue.MAX_WANTED} characters" in SECTIONS["Filter"]
 
 
 def test_limits_of_lists() -> None:

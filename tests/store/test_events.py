@@ -92,3 +92,45 @@ def test_idempotency_results_last_a_day(conn: sa.Connection) -> None:
     conn.exec_driver_sql("ROLLBACK TO attempt")
     assert idempotency.get(conn, "shop", "k", at(86400)) is None
     idempotency.put(conn, "shop", "k", kept, at(86400))
+
+
+DATA = {
+    "from_id": "",
+    "message_id": "<m@b.example>",
+    "subject": "hi",
+    "recipient": "a@b.example",
+    "attempt": 1,
+}
+
+
+def test_windows_of_one_account(conn: sa.Connection) -> None:
+    def happened(name: str, account: str = "shop") -> int:
+        return events.insert(conn, time=NOW, account=account, name=name, keep_until=KEEP, data=DATA)
+
+    ids = [happened(name) for name in ("delivered", "failed", "delivered", "delayed")]
+    happened("delivered", "news")
+
+    def window(cursor: int, limit: int, *names: str) -> tuple[list[int], int, bool]:
+        found, last, more = events.window(conn, "shop", cursor, limit, names)
+        return [event.id for event in found], last, more
+
+    assert window(0, 10) == (ids, ids[-1], False)
+    assert window(0, 2) == (ids[:2], ids[1], True)
+    assert window(ids[1], 2) == (ids[2:], ids[3], False)
+    assert window(ids[3], 2) == ([], ids[3], False)
+    assert window(0, 1, "delivered") == ([ids[0]], ids[0], True)
+    assert window(ids[0], 5, "delivered") == ([ids[2]], ids[3], False)
+    assert window(0, 5, "expanded") == ([], ids[3], False)
+
+
+def test_a_window_of_rare_events_is_found_in_steps(
+    conn: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "EXAMINED", 3)
+    for name in ("delivered",) * 5 + ("failed",):
+        events.insert(conn, time=NOW, account="shop", name=name, keep_until=KEEP, data=DATA)
+    found, last, more = events.window(conn, "shop", 0, 10, ["failed"])
+    assert (found, more) == ((), True)
+    found, last, more = events.window(conn, "shop", last, 10, ["failed"])
+    assert ([e.id for e in found], more) == ([last], True)
+    assert events.window(conn, "shop", last, 10, ["failed"]) == ((), last, False)

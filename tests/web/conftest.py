@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
+from gateway import model
 from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailuresError
 from gateway.config.settings import AccountSettings, DomainSettings, Settings
 from gateway.errors import KeyUsed, NotVisible, SubmissionRefused
@@ -20,13 +21,16 @@ from gateway.mail.address import Address
 from gateway.mail.flags import changed
 from gateway.model import ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
+from gateway.outbound.account_queue import History
 from gateway.outbound.submission import KeepAnswer, NewSubmission, QueuedRecipient, Refusal, Submitted
 from gateway.outbound.unsubscribe import BadLinkError, Link
 from gateway.store.call_listing import CallFilter
+from gateway.store.listing import Filter, Page
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
 from gateway.web.api.services import KeptAnswer, Services
 from gateway.web.app import WebApp
+from gateway.webhooks.event_log import EventPage, LoggedEvent
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)
 BASE = "/webapi/v0/"
@@ -279,6 +283,53 @@ class FakeUnsubscriber:
         self.asked.append(link)
 
 
+class FakeQueue:
+    """Remembers what it was asked, and answers what it was given."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Filter, dict[str, Any]]] = []
+        self.answer = Page((), "")
+        self.history: dict[tuple[str, int], History] = {}
+
+    async def page(self, account: str, wanted: Filter, **how: Any) -> Page:
+        if how["cursor"] == "wrong":
+            raise ValueError("cursor 'wrong' is none that a page ended with")
+        self.asked.append(("page", account, wanted, how))
+        return self.answer
+
+    async def get(self, account: str, message_id: int) -> History | None:
+        return self.history.get((account, message_id))
+
+    async def hold(self, account: str, wanted: Filter) -> int:
+        self.asked.append(("hold", account, wanted, {}))
+        return 1
+
+    async def release(self, account: str, wanted: Filter) -> int:
+        self.asked.append(("release", account, wanted, {}))
+        return 2
+
+    async def cancel(self, account: str, wanted: Filter) -> int:
+        self.asked.append(("cancel", account, wanted, {}))
+        return 3
+
+
+class FakeEvents:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int, Sequence[str]]] = []
+        self.error: Exception | None = None
+
+    async def page(
+        self, account: str, *, cursor: str = "", maximum: int = 100, names: Sequence[str] = ()
+    ) -> EventPage:
+        if self.error is not None:
+            raise self.error
+        self.asked.append((account, cursor, maximum, names))
+        return EventPage((LoggedEvent(1, {"Event": "delivered"}),), "after", more=False)
+
+    async def payload(self, event: model.Event) -> Any:
+        return None if event.name == "relayed" else {"Event": event.name}
+
+
 class FixedClock:
     def now(self) -> datetime:
         return NOW
@@ -328,6 +379,8 @@ class ApiClient:
     offload: HereOffload
     settings: Settings
     webhooks: FakeWebhooks
+    queue: FakeQueue
+    events: FakeEvents
     login: str = "ann@example.org"
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -472,6 +525,7 @@ def make_client(**sections: Any) -> ApiClient:
         HereOffload(),
     )
     webhooks = FakeWebhooks()
+    queue, events = FakeQueue(), FakeEvents()
     services = Services(
         settings=settings,
         accounts=accounts,
@@ -482,6 +536,8 @@ def make_client(**sections: Any) -> ApiClient:
         templates=templates,
         unsubscriber=unsubscriber,
         webhooks=webhooks,
+        queue=queue,
+        events=events,
         clock=FixedClock(),
         offload=offload,
     )
@@ -496,6 +552,8 @@ def make_client(**sections: Any) -> ApiClient:
         offload,
         settings,
         webhooks,
+        queue,
+        events,
     )
 
 

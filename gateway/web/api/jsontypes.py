@@ -94,7 +94,7 @@ def format_time(value: datetime) -> str:
 # --- Field types ---------------------------------------------------------------------------------
 
 
-class _NullIsZero:
+class NullIsZero:
     """In a request, null is the zero value."""
 
     def __init__(self, zero: object) -> None:
@@ -119,15 +119,15 @@ class _TimeText:
 T = TypeVar("T")
 
 # For requests: absent or null is the zero value.
-String = Annotated[str, _NullIsZero("")]
-Bool = Annotated[bool, _NullIsZero(False)]
-Int64 = Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX), _NullIsZero(0)]
-ListOf = Annotated[tuple[T, ...], FailFast(), _NullIsZero(())]
+String = Annotated[str, NullIsZero("")]
+Bool = Annotated[bool, NullIsZero(False)]
+Int64 = Annotated[int, Field(ge=-INT64_MAX - 1, le=INT64_MAX), NullIsZero(0)]
+ListOf = Annotated[tuple[T, ...], FailFast(), NullIsZero(())]
 # Written in one order: a request's JSON is the same for requests that are (Idempotency-Key).
 StringMap = Annotated[
     dict[str, String],
     PlainSerializer(lambda given: dict(sorted(given.items())), return_type=dict[str, str], when_used="json"),
-    _NullIsZero({}),
+    NullIsZero({}),
 ]
 # Large, and written as its digest, for the same purpose.
 FileData = Annotated[

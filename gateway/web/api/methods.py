@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.model import Scope
-from gateway.web.api import messages, models, send, suppression, templates, webhooks
+from gateway.web.api import examples, messages, models, queue, send, suppression, templates, webhooks
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.jsontypes import Request, Response
 
@@ -35,42 +35,6 @@ class Method:
     takes_files: bool = False  # in parts of a multipart request
     keeps_answer: bool = False  # for a call that is repeated with its Idempotency-Key
 
-
-_EXAMPLE_MESSAGE = models.ParsedMessage(
-    From=[models.ParsedAddress(Name="Ada", Address="ada@example.com")],
-    To=[models.ParsedAddress(Name="", Address="mox@localhost")],
-    CC=[],
-    BCC=[],
-    ReplyTo=[],
-    MessageID="<a2f1c0@mail.example.com>",
-    References=[],
-    Date=datetime(2026, 1, 31, 8, 0, 0, tzinfo=UTC),
-    Subject="Order 1001",
-    Text="Where is my order?\n",
-    HTML="",
-)
-_EXAMPLE_STRUCTURE = models.Part(
-    ContentType="text/plain",
-    ContentTypeParams={"charset": "utf-8"},
-    ContentID="",
-    ContentDisposition="",
-    Filename="",
-    DecodedSize=20,
-    Parts=[],
-)
-_EXAMPLE_META = models.MessageMeta(
-    Size=2140,
-    DSN=False,
-    Flags=[],
-    MailFrom="ada@example.com",
-    MailFromValidated=False,
-    RcptTo="mox@localhost",
-    MsgFrom="ada@example.com",
-    MsgFromValidated=False,
-    DKIMVerifiedDomains=[],
-    RemoteIP="192.0.2.7",
-    MailboxName="Inbox",
-)
 
 _BUILT_IN = (
     Method(
@@ -233,7 +197,7 @@ _BUILT_IN = (
         handler=messages.message_get,
         example_request={"MsgID": 1},
         example_response=models.MessageGetResult(
-            Message=_EXAMPLE_MESSAGE, Structure=_EXAMPLE_STRUCTURE, Meta=_EXAMPLE_META
+            Message=examples.MESSAGE, Structure=examples.STRUCTURE, Meta=examples.META
         ),
     ),
     Method(
@@ -315,7 +279,7 @@ _BUILT_IN = (
                     Received=datetime(2026, 1, 31, 8, 0, 1, 500_000, tzinfo=UTC),
                     MessageID="<a2f1c0@mail.example.com>",
                     Subject="Order 1001",
-                    Meta=_EXAMPLE_META,
+                    Meta=examples.META,
                 )
             ],
             NextCursor="",
@@ -330,6 +294,84 @@ _BUILT_IN = (
         handler=webhooks.webhook_replay,
         example_request={"After": "2026-01-31T08:00:00Z", "OnlyFailed": True},
         example_response=models.WebhookReplayResult(Count=3),
+    ),
+    Method(
+        name="QueueList",
+        summary="The account's messages in the queue, and those that left it and are kept, page by page.",
+        scope="queue",
+        request=models.QueueListRequest,
+        response=models.QueueListResult,
+        handler=queue.queue_list,
+        example_request={"Filter": {"To": "@example.com", "State": "queued"}, "Sort": "Queued", "Max": 10},
+        example_response=models.QueueListResult(Messages=[examples.QUEUED], NextCursor=""),
+    ),
+    Method(
+        name="QueueGet",
+        summary="A message in the queue or its history, with every attempt and event.",
+        scope="queue",
+        request=models.QueueGetRequest,
+        response=models.QueueGetResult,
+        handler=queue.queue_get,
+        example_request={"QueueMsgID": 1},
+        example_response=models.QueueGetResult(
+            Message=examples.QUEUED,
+            Attempts=[
+                models.Attempt(
+                    Start=datetime(2026, 1, 31, 8, 0, 0, 20_000, tzinfo=UTC),
+                    Duration=0.71,
+                    Success=False,
+                    Code=451,
+                    EnhancedCode="4.7.1",
+                    Error="remote answered 451 4.7.1 Try again later",
+                    Transport="direct",
+                    RemoteMTA="mail.example.com",
+                    RemoteIP="192.0.2.25",
+                    TLS="TLSv1.3",
+                    Transcript="",
+                )
+            ],
+            Events=[examples.EVENT],
+        ),
+    ),
+    Method(
+        name="QueueCancel",
+        summary="Take messages out of the queue. The event is canceled; their senders get no notification.",
+        scope="queue",
+        request=models.QueueActionRequest,
+        response=models.QueueActionResult,
+        handler=queue.queue_cancel,
+        example_request={"Filter": {"IDs": [10]}},
+        example_response=models.QueueActionResult(Affected=1),
+    ),
+    Method(
+        name="QueueHold",
+        summary="Put messages in the queue on hold: no attempt is made before they are released.",
+        scope="queue",
+        request=models.QueueActionRequest,
+        response=models.QueueActionResult,
+        handler=queue.queue_hold,
+        example_request={"Filter": {"To": "@example.com", "Submitted": ">-1h"}},
+        example_response=models.QueueActionResult(Affected=1),
+    ),
+    Method(
+        name="QueueRelease",
+        summary="Let messages that are on hold go on.",
+        scope="queue",
+        request=models.QueueActionRequest,
+        response=models.QueueActionResult,
+        handler=queue.queue_release,
+        example_request={"Filter": {"Hold": True}},
+        example_response=models.QueueActionResult(Affected=1),
+    ),
+    Method(
+        name="EventList",
+        summary="What happened, as webhooks tell it, in the order in which it did: to catch up.",
+        scope="events",
+        request=models.EventListRequest,
+        response=models.EventListResult,
+        handler=queue.event_list,
+        example_request={"Cursor": "", "Max": 100, "Events": ["delivered", "failed", "delayed"]},
+        example_response=models.EventListResult(Events=[examples.EVENT], NextCursor="ZTE"),
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from gateway.web.api.jsontypes import (
     FileData,
     Int64,
     ListOf,
+    NullIsZero,
     Request,
     Response,
     String,
@@ -287,3 +289,124 @@ class WebhookReplayRequest(Request):
 
 class WebhookReplayResult(Response):
     Count: int
+
+
+# --- Queue and events ----------------------------------------------------------------------------
+
+
+class Filter(Request):
+    """Which messages: all that is given must match. Times: "<" before, ">" after, a duration from now."""
+
+    IDs: ListOf[Int64] = ()
+    From: String = ""
+    To: String = ""
+    Hold: bool | None = None
+    Submitted: String = ""
+    NextAttempt: String = ""
+    MessageID: String = ""
+    FromID: String = ""
+    State: String = ""
+    Success: bool | None = None
+
+
+FilterOrNone = Annotated[Filter, NullIsZero(Filter())]
+
+
+class QueueListRequest(Request):
+    Filter: FilterOrNone = Filter()
+    Sort: String = ""
+    Asc: Bool = False
+    Cursor: String = ""
+    Max: Int64 = 0
+
+
+class QueueGetRequest(Request):
+    QueueMsgID: Int64 = 0
+
+
+class QueueActionRequest(Request):
+    Filter: FilterOrNone = Filter()
+
+
+class EventListRequest(Request):
+    Cursor: String = ""
+    Max: Int64 = 0
+    Events: ListOf[String] = ()
+
+
+class QueueMessage(Response):
+    """A message in the queue, or one that left it and is kept."""
+
+    ID: int
+    BaseID: int
+    State: Literal["queued", "retired"]
+    Queued: Time
+    Hold: bool
+    SenderAccount: str
+    SenderLocalpart: str
+    SenderDomain: str
+    FromID: str
+    EnvID: str
+    RecipientLocalpart: str
+    RecipientDomain: str
+    Attempts: int
+    MaxAttempts: int
+    DialedIPs: dict[str, list[str]]
+    NextAttempt: Time
+    LastAttempt: Time | None
+    Has8bit: bool
+    SMTPUTF8: bool
+    Size: int
+    MessageID: str
+    Subject: str
+    Transport: str
+    RequireTLS: bool | None
+    FutureReleaseRequest: str
+    Extra: dict[str, str]
+    RET: str
+    NOTIFY: str
+    ORCPT: str
+    IsReport: str
+    RetiredAs: str
+    Success: bool | None
+    LastActivity: Time | None
+    KeepUntil: Time | None
+
+
+class Attempt(Response):
+    """One attempt at a message, or what a report or an operator added to its history."""
+
+    Start: Time
+    Duration: float
+    Success: bool | None
+    Code: int
+    EnhancedCode: str
+    Error: str
+    Transport: str
+    RemoteMTA: str
+    RemoteIP: str
+    TLS: str
+    Transcript: str
+
+
+Event = dict[str, Any]  # the payload of a webhook
+
+
+class QueueListResult(Response):
+    Messages: list[QueueMessage]
+    NextCursor: str
+
+
+class QueueGetResult(Response):
+    Message: QueueMessage
+    Attempts: list[Attempt]
+    Events: list[Event]
+
+
+class QueueActionResult(Response):
+    Affected: int
+
+
+class EventListResult(Response):
+    Events: list[Event]
+    NextCursor: str

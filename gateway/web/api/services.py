@@ -10,14 +10,17 @@ from typing import Any, Protocol
 from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
-from gateway.model import Content, ReceivedMessage, Rendered, Suppression, Template
+from gateway.model import Content, Event, ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
+from gateway.outbound.account_queue import History
 from gateway.outbound.submission import KeepAnswer, NewSubmission, Refusal, Submitted
 from gateway.outbound.unsubscribe import Link
 from gateway.store.call_listing import CallFilter
 from gateway.store.idempotency import Kept as KeptAnswer
+from gateway.store.listing import Filter, Page, Sort
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
+from gateway.webhooks.event_log import EventPage, NoPayload
 
 
 class Accounts(Protocol):
@@ -132,6 +135,34 @@ class Webhooks(Protocol):
         """Make calls again that are over; how many. Raises StoreError."""
 
 
+class Queue(Protocol):
+    """The queue and its history. All methods raise StoreError."""
+
+    async def page(
+        self, account: str, wanted: Filter, *, sort: Sort, ascending: bool, cursor: str, maximum: int
+    ) -> Page:
+        """Raises ValueError for a cursor that no page ended with."""
+
+    async def get(self, account: str, message_id: int) -> History | None: ...
+
+    async def hold(self, account: str, wanted: Filter) -> int: ...
+
+    async def release(self, account: str, wanted: Filter) -> int: ...
+
+    async def cancel(self, account: str, wanted: Filter) -> int: ...
+
+
+class Events(Protocol):
+    """What happened, as webhooks tell it. All methods raise NoPayload."""
+
+    async def page(
+        self, account: str, *, cursor: str = "", maximum: int = 100, names: Sequence[str] = ()
+    ) -> EventPage:
+        """Raises ValueError for a cursor that no page ended with, StoreError, OffloadError."""
+
+    async def payload(self, event: Event) -> Any: ...
+
+
 class Clock(Protocol):
     def now(self) -> datetime:
         """Aware, in UTC."""
@@ -148,12 +179,14 @@ class Services:
     templates: Templates
     unsubscriber: Unsubscriber
     webhooks: Webhooks
+    queue: Queue
+    events: Events
     clock: Clock
     offload: Offload
 
 
 __all__ = [
-    "Accounts", "BadCredentialsError", "Clock", "Directory", "KeepAnswer", "KeptAnswer", "Login", "Messages",
-    "NewSubmission", "Offload", "Refusal", "Services", "Submitted", "Submitter", "Suppressions",
-    "TooManyFailuresError",
+    "Accounts", "BadCredentialsError", "Clock", "Directory", "Events", "KeepAnswer", "KeptAnswer", "Login",
+    "Messages", "NewSubmission", "NoPayload", "Offload", "Queue", "Refusal", "Services",
+    "Submitted", "Submitter", "Suppressions", "TooManyFailuresError",
 ]  # fmt: skip
