@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 import tomli
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from gateway.cli.localserve import TEMPLATE, new_signing_key
@@ -25,6 +25,9 @@ from gateway.outbound import prepared
 from gateway.outbound.transports import make_transports, read_transports, tables_of
 from gateway.plugins import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
+from gateway_formats.cloudevents import CloudEventsSettings
+from gateway_formats.mailgun import MailgunSettings
+from gateway_formats.postmark import PostmarkSettings
 from gateway_mox.mailbox import MailboxRule
 from gateway_mox.receive import ReceiveSettings
 from gateway_mox.retry import MoxRetrySettings, RetrySettings
@@ -110,6 +113,8 @@ def default_of(field: FieldInfo) -> Any:
         return str(value)
     if value is None and "Path" in str(field.annotation):
         return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -172,6 +177,9 @@ def test_no_section_is_of_something_that_is_not_there() -> None:
         ('[plugin."mox.mailbox"]', (MailboxRule,)),
         ('[transports.NAME]` with `type = "smtp"', (SmtpTransportSettings, AuthSettings, KeepSettings)),
         ('[transports.NAME]` with `type = "submission"', (SubmissionTransportSettings,)),
+        ('[plugin."formats.cloudevents"]', (CloudEventsSettings,)),
+        ('[plugin."formats.postmark"]', (PostmarkSettings,)),
+        ('[plugin."formats.mailgun"]', (MailgunSettings,)),
         ('[transports.NAME]` with `type = "submissions"', (SubmissionsTransportSettings,)),
         ('[transports.NAME]` with `type = "direct"', (DirectSettings, MxKeepSettings)),
         ('[transports.NAME]` with `type = "socks"', (SocksSettings, ProxyAuthSettings)),

@@ -45,6 +45,30 @@ async def test_each_url_gets_its_events(tmp_path: Path, webhooks: Receiver) -> N
     assert len(ids) == len(set(ids)) == len(page) == 8
 
 
+async def test_each_url_has_its_format(tmp_path: Path, webhooks: Receiver) -> None:
+    async with receiving() as postmark, receiving() as cloud:
+
+        def change(raw: dict[str, Any]) -> None:
+            raw["accounts"]["mox"]["webhooks"] = [
+                {"url": postmark.url, "format": "postmark"},
+                {"url": cloud.url, "format": "cloudevents"},
+            ]
+
+        async with running(tmp_path, webhooks, change=change) as gateway:
+            await gateway.send("user@example.org", Extra={"order": "1001"})
+            [inbound] = await postmark.wait_for(lambda p: "FromFull" in p)
+            [delivery] = await postmark.wait_for(lambda p: p.get("RecordType") == "Delivery")
+            mail, event = await cloud.wait_for(lambda p: p["specversion"] == "1.0", 2)
+            told = await webhooks.event("delivered")
+    assert delivery["Metadata"] == {"order": "1001"}
+    assert delivery["MessageID"] == told["MessageID"]
+    assert inbound["Headers"][0]["Name"] == "Return-Path"
+    assert {mail["type"], event["type"]} == {"mail.incoming", "mail.outgoing.delivered"}
+    assert {headers["content-type"] for headers in cloud.headers} == {
+        "application/cloudevents+json; charset=utf-8"
+    }
+
+
 def account(**more: Any) -> dict[str, Any]:
     return {
         "hostname": "gateway.example",
