@@ -16,11 +16,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 
 import trio
 
 from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.model import Content  # a worker has no use for what that imports
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +47,7 @@ class Offload:
         self._limit = limit
         self._idle: list[trio.Process] = []
         self._places = trio.CapacityLimiter(WORKERS)
+        self._reading = trio.CapacityLimiter(2 * WORKERS)  # one message each, and one that waits for it
 
     @classmethod
     @asynccontextmanager
@@ -62,6 +66,19 @@ class Offload:
         if size <= SMALL:
             return function(*args, **kwargs)
         return await self.run(function, *args, **kwargs)
+
+    async def run_on(
+        self,
+        content: Content,
+        function: Callable[Concatenate[bytes, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`run_beside` on all of a stored message. Of large ones few are in memory at a time."""
+        if content.size <= SMALL:
+            return function(await content.read(), *args, **kwargs)
+        async with self._reading:
+            return await self.run(function, await content.read(), *args, **kwargs)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function answers or raises; all of it must be picklable. Raises OffloadError."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
+import trio.testing
 
-from gateway.offload import Offload, OffloadError
+from gateway.offload import SMALL, WORKERS, Offload, OffloadError
 
 
 class _Odd(Exception):
@@ -29,6 +31,35 @@ def _raise_odd() -> None:
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Stored:
+    """A message that is counted while it is in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.reads = size, 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield b""
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        return bytes(self.size)
+
+
+async def test_few_large_messages_are_read_at_a_time() -> None:
+    async with Offload.open(limit=0.5) as pool, trio.open_nursery() as nursery:
+        large = _Stored(SMALL + 1)
+        for _ in range(3 * WORKERS):
+            nursery.start_soon(pool.run_on, large, _wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert large.reads == 2 * WORKERS
+        assert await pool.run_on(_Stored(SMALL), len) == SMALL  # small ones do not wait for them
+        nursery.cancel_scope.cancel()
+
+
+def _wait(_data: bytes) -> None:
+    time.sleep(20)
 
 
 async def test_answers_and_errors_come_back() -> None:

@@ -17,6 +17,7 @@ import trio
 from gateway.clock import ManualClock
 from gateway.store import call_listing, usage
 from gateway.store.call_listing import CallFilter
+from gateway.store.content import StoredContent
 from gateway.store.listing import Filter
 from gateway.store.tables import webhook_call
 from tests.commands import PATIENCE
@@ -178,3 +179,19 @@ async def test_no_room_for_a_copy_in_sent(tmp_path: Path, webhooks: Receiver, te
 
         await gateway.gateway.operations.drop(Filter(), "")
         await gateway.until(files, 0)
+
+
+@pytest.mark.parametrize("method", ["MessageGet", "MessagePartGet"])
+async def test_a_message_that_is_deleted_while_it_is_read(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    msg_id = await received(gateway, Text="line\n" * 100_000)
+    read = StoredContent.read
+
+    async def late(content: StoredContent) -> bytes:
+        await gateway.gateway.mailboxes.delete("mox", msg_id)
+        return await read(content)
+
+    monkeypatch.setattr(StoredContent, "read", late)
+    answer = await gateway.api.post(method, json={"MsgID": msg_id})
+    assert (answer.status_code, answer.json()["Code"]) == (400, "messageNotFound")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
+from gateway.errors import StoreUnavailable
 from gateway.mail.address_list import NameAddress
 from gateway.mail.flags import MAX_FLAGS, FlagError, parse_flag
 from gateway.mail.reading import MessagePart, ParsedMessage, PartPlace, locate_part, parse_message
@@ -25,8 +27,8 @@ _PART_HEADERS = {"Content-Disposition": "attachment", "Content-Security-Policy":
 async def message_get(call: Call, request: models.MessageRequest) -> models.MessageGetResult:
     """Raises NotVisible, StoreError."""
     message, content = await call.services.messages.get(call.login.account, request.MsgID)
-    data = await content.read()
-    parsed = await call.services.offload.run_beside(len(data), parse_message, data)
+    async with _unless_deleted(call, request.MsgID):
+        parsed = await call.services.offload.run_on(content, parse_message)
     return models.MessageGetResult(
         Message=_message(parsed), Structure=part(parsed.structure), Meta=meta(message)
     )
@@ -41,8 +43,8 @@ async def message_raw_get(call: Call, request: models.MessageRequest) -> Stream:
 async def message_part_get(call: Call, request: models.MessagePartRequest) -> Stream:
     """Raises BadRequest (partNotFound), NotVisible, StoreError."""
     _, content = await call.services.messages.get(call.login.account, request.MsgID)
-    data = await content.read()
-    place = await call.services.offload.run_beside(len(data), locate_part, data, request.PartPath)
+    async with _unless_deleted(call, request.MsgID):
+        place = await call.services.offload.run_on(content, locate_part, request.PartPath)
     if place is None:
         raise BadRequest(
             "partNotFound", "PartPath: the message has no such part; MessageGet shows which it has"
@@ -113,6 +115,16 @@ async def message_list(call: Call, request: models.MessageListRequest) -> models
         raise _no_mailbox("MailboxName", request.MailboxName)
     found, cursor = page
     return models.MessageListResult(Messages=[_listed(one) for one in found], NextCursor=cursor)
+
+
+@asynccontextmanager
+async def _unless_deleted(call: Call, msg_id: int) -> AsyncIterator[None]:
+    """A message that cannot be read since it was deleted meanwhile is one that is not there."""
+    try:
+        yield
+    except StoreUnavailable:
+        await call.services.messages.get(call.login.account, msg_id)
+        raise
 
 
 class _DecodedPieces:
