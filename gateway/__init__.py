@@ -1,5 +1,7 @@
 """A plugin-based mail gateway. The names here are the ones that a plugin imports; see gateway.hookspecs."""
 
+from typing import TYPE_CHECKING, Any
+
 from gateway.errors import GatewayError, PluginError, TemplateError
 from gateway.hookspecs.marks import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
@@ -59,6 +61,9 @@ from gateway.model import (
 )
 from gateway.net.tls_results import TlsResult
 
+if TYPE_CHECKING:
+    from gateway.net.network import Network
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -92,6 +97,7 @@ __all__ = [
     "IprevResult",
     "Limits",
     "MessagePart",
+    "Network",
     "NextHop",
     "Outcome",
     "ParsedMessage",
@@ -125,3 +131,12 @@ __all__ = [
     "WebhookCall",
     "hookimpl",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Network` comes with DNS and TLS, which take long to load: only transports ask for it."""
+    if name == "Network":
+        from gateway.net.network import Network
+
+        return Network
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

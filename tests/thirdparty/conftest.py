@@ -12,6 +12,7 @@ import pytest
 
 from tests.running import Receiver, receiving
 
+collect_ignore = ["distribution"]  # its tests are run where it is installed: tests/packages
 SOURCE = Path(__file__).parent / "distribution"
 
 

@@ -22,7 +22,7 @@ WAIT = 2.0  # seconds for another process's write; less than the hooks' time lim
 
 
 class SharedSettings(BaseModel):
-    """[plugin."example.shared_suppression"]"""
+    """[plugin."example.shared-suppression"]"""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

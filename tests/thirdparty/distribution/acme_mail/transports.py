@@ -9,8 +9,7 @@ from typing import Any, Literal
 import trio
 from pydantic import BaseModel, ConfigDict
 
-from gateway import ConfigPath, Delivery, Outcome, Result, Transport, TransportType, hookimpl
-from gateway.net.network import Network
+from gateway import ConfigPath, Delivery, Network, Outcome, Result, Transport, TransportType, hookimpl
 
 
 class MaildropSettings(BaseModel):

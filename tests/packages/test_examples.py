@@ -1,0 +1,97 @@
+"""The packages in examples/plugins: built, installed, their own tests pass, and they are as they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+
+from tests.docs.pages import code, tables
+from tests.docs.test_configuration import check
+from tests.packages.environment import EXAMPLES, Environment
+
+PACKAGES = sorted(file.parent for file in EXAMPLES.glob("*/pyproject.toml"))
+each = pytest.mark.parametrize("package", PACKAGES, ids=[package.name for package in PACKAGES])
+
+# Run there: loads a configuration, and prints each plugin with the hooks that it takes.
+LOAD = """
+import json, sys, tomllib
+from pathlib import Path
+from gateway.config.settings import Settings
+from gateway.plugins import load_plugins
+
+raw = {"hostname": "mail.example.org", **tomllib.loads(sys.stdin.read())}
+hooks = load_plugins(Settings.model_validate(raw), Path.cwd())
+print(json.dumps([[plugin, hook] for plugin, hook, _ in hooks.calls]))
+"""
+
+
+def project(package: Path) -> dict[str, Any]:
+    return tomli.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]
+
+
+def points(package: Path) -> dict[str, str]:
+    """Its plugins: "module" or "module:object" by name."""
+    found: dict[str, str] = project(package).get("entry-points", {}).get("mail_gateway", {})
+    return found
+
+
+def readme(package: Path) -> str:
+    return (package / "README.md").read_text(encoding="utf-8")
+
+
+@each
+def test_its_own_tests(package: Path, environment: Environment, tmp_path: Path) -> None:
+    [test] = package.glob("test_*.py")
+    assert "passed" in environment.test(test, cwd=tmp_path)
+
+
+@each
+def test_its_readme(
+    package: Path, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration loads, with the plugin; its settings are all in the table, and no others."""
+    plugins = points(package)
+    assert bool(plugins) != (package.name in APPLICATIONS)
+    if not plugins:
+        return
+    configurations = code("toml", readme(package))
+    assert configurations
+    for configuration in configurations:
+        loaded = environment.run("-c", LOAD, cwd=tmp_path, given=configuration)
+        assert {plugin for plugin, _ in json.loads(loaded)} >= plugins.keys()
+    documented = [rows for rows in tables(readme(package)) if "setting" in rows[0]]
+    models = [settings(environment, value, monkeypatch) for value in plugins.values()]
+    wanted = [model for model in models if model is not None]
+    assert len(documented) == len(wanted)
+    for model, rows in zip(wanted, documented, strict=True):
+        check(model, rows)
+
+
+def settings(environment: Environment, value: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The model of a plugin's settings; None if it has none."""
+    name, _, attribute = value.partition(":")
+    spec = importlib.util.spec_from_file_location(name, environment.packages / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # pydantic looks there for what annotations name
+    spec.loader.exec_module(module)
+    return getattr(getattr(module, attribute) if attribute else module, "Settings", None)
+
+
+APPLICATIONS = ("anymail",)  # that are no plugins: they use the gateway from outside
+
+
+def test_each_is_listed() -> None:
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for package in PACKAGES:
+        assert f"]({package.name}/)" in listed
+    names = [name for package in PACKAGES for name in points(package)]
+    assert all(name.startswith("example.") for name in names)
+    assert len(set(names)) == len(names)
