@@ -43,6 +43,7 @@ BATCH_TIME = 0.005  # seconds
 # Pause after a full batch where several processes write: SQLite's lock is not fair, and a waiter sleeps
 # between its tries, so that a busy writer would otherwise keep it for ever.
 FAIR_PAUSE = 0.001  # seconds
+TURNS_TOGETHER = 2  # of a busy loop until the writer starts: who was woken for a write has handed in his own
 BUSY_TURNS = 4  # of the loop without a rest, before it gives way: answering a caller takes two or three
 
 _REASONS = {
@@ -131,6 +132,28 @@ class GiveWay(trio.abc.Instrument):
             time.sleep(1e-6)  # seconds; the system makes it some 60 microseconds
 
 
+class _Together(trio.abc.Instrument):
+    """Starts the writer when the loop has nothing else to do, or after a few turns.
+
+    So writes that belong together share a transaction, such as that of a message and the claim that takes it;
+    and the writer's thread does not begin to compete for the interpreter with those who hand them in.
+    """
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        self._start = start
+        self._turns = 0  # that may still pass; 0 when no write waits for its start
+
+    def expect(self) -> None:
+        """A write was handed in."""
+        self._turns = self._turns or TURNS_TOGETHER
+
+    def before_io_wait(self, timeout: float) -> None:
+        if self._turns:
+            self._turns = self._turns - 1 if timeout <= 0 else 0
+            if not self._turns:
+                self._start()
+
+
 class _TransactionLost(Exception):
     """The transaction is no longer open; the cause is what ended it."""
 
@@ -159,6 +182,8 @@ class Writer:
         self._bytes = 0  # of the batch under way
         self._trio = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
+        self._together = _Together(self._start)
+        trio.lowlevel.add_instrument(self._together)
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
 
@@ -185,7 +210,7 @@ class Writer:
             if len(self._queue) >= self._max_waiting:
                 raise StoreBusy(f"{len(self._queue)} writes wait already")
             self._queue.append(write)
-            self._changed.notify()
+        self._together.expect()
         self._unanswered += 1
 
         def withdraw(_: object) -> trio.lowlevel.Abort:
@@ -206,6 +231,11 @@ class Writer:
             self._changed.notify()
         await self._ended.wait()
         self._thread.join()
+        trio.lowlevel.remove_instrument(self._together)
+
+    def _start(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def _answer(self, batch: list[_Write]) -> None:
         self._unanswered -= len(batch)

@@ -130,6 +130,36 @@ async def test_what_waits_is_written_with_one_commit(store: Store, slow_batches:
     assert sorted(callers.done) == list("abcdef") == await store.read(names)
 
 
+async def test_who_is_woken_before_a_write_joins_its_transaction(store: Store) -> None:
+    hint = trio.Event()
+    found: list[str] = []
+
+    async def claim() -> None:
+        await hint.wait()
+        found.extend(await store.write(names))
+
+    async with traced(store) as statements, trio.open_nursery() as nursery:
+        nursery.start_soon(claim)
+        await trio.testing.wait_all_tasks_blocked()
+        hint.set()
+        await store.write(put("a"))
+    assert found == ["a"]
+    assert statements.count("COMMIT") == 1 + 1  # of the write that set the trace, and one for both
+
+
+async def test_a_busy_loop_keeps_no_write_from_its_start(store: Store) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def spin() -> None:
+            while True:
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(spin)
+        with trio.fail_after(5):
+            assert await store.write(put("a")) == "a"
+        nursery.cancel_scope.cancel()
+
+
 async def test_nobody_goes_on_before_the_commit(store: Store) -> None:
     callers, gate = Callers(store), Gate()
     async with gathered(store) as nursery:
