@@ -509,16 +509,17 @@ async def test_dsn_is_passed_on(tmp_path: Path, tls: Tls) -> None:
     )
     settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": AUTH}
     async with (
-        serving(logins=OneLogin("SCRAM-SHA-256"), tls=tls.context) as server,
+        serving(
+            logins=OneLogin("SCRAM-SHA-256"), tls=tls.context, more_extensions=lambda: ("DSN",)
+        ) as server,
         transport(tmp_path, **settings, port=server.port) as relay,
     ):
         outcomes = await relay.deliver(delivery("b@x.example", "c@x.example", dsn=asked, env_id="a+b"))
     assert results(outcomes) == DELIVERED * 2
     [(envelope, _)] = server.transactions
-    if envelope.dsn[0].notify:  # the server offers it where there are logins
-        assert [outcome.dsn_passed_on for outcome in outcomes] == [True, True]
-        assert (envelope.ret, envelope.envid) == ("HDRS", "a+b")
-        assert [(one.notify, one.orcpt) for one in envelope.dsn] == [(one.notify, one.orcpt) for one in asked]
+    assert [outcome.dsn_passed_on for outcome in outcomes] == [True, True]
+    assert (envelope.ret, envelope.envid) == ("HDRS", "a+b")
+    assert [(one.notify, one.orcpt) for one in envelope.dsn] == [(one.notify, one.orcpt) for one in asked]
 
 
 async def test_dsn_not_offered(tmp_path: Path) -> None:

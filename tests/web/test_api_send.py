@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.mail.address import Address
-from gateway.outbound.submission import QueuedRecipient, Submitted
+from gateway.outbound.submission import QueuedRecipient, ReportWishes, Submitted
 from gateway.web.api.jsontypes import format_time
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)  # the fake clock's
@@ -219,6 +219,22 @@ async def test_release_in_the_past_is_at_once(api: Any) -> None:
     assert api.last.future_release == NOW + timedelta(days=60)
 
 
+async def test_what_is_asked_of_reports(api: Any) -> None:
+    await api.send(
+        EnvID="order 1001+x",
+        DSNNotify=["success", "DELAY"],
+        DSNReturn="hdrs",
+        BCC=[{"Address": "b@c.example"}],
+    )
+    reports = api.last.reports
+    assert (reports.env_id, reports.ret) == ("order 1001+x", "HDRS")
+    assert [reports.recipients[address] for address in api.last.recipients] == [("SUCCESS,DELAY", "")] * 2
+    await api.send(DSNNotify=["NEVER"])
+    assert list(api.last.reports.recipients.values()) == [("NEVER", "")]
+    await api.send()
+    assert api.last.reports == ReportWishes()
+
+
 # --- What is refused -----------------------------------------------------------------------------
 
 
@@ -226,6 +242,14 @@ async def test_release_in_the_past_is_at_once(api: Any) -> None:
     ("fields", "code", "begins"),
     [
         ({"Text": ""}, "missingBody", "Text: "),
+        ({"EnvID": "ü"}, "user", "EnvID: has characters other than"),
+        ({"EnvID": "a\r\nb"}, "user", "EnvID: has characters other than"),
+        ({"EnvID": "x" * 101}, "user", "EnvID: more than 100 characters"),
+        ({"EnvID": "=" * 34}, "user", "EnvID: more than 100 characters"),
+        ({"DSNNotify": ["SUCCESS", "ALWAYS"]}, "user", "DSNNotify[1]: is none of NEVER, SUCCESS"),
+        ({"DSNNotify": ["DELAY", "delay"]}, "user", "DSNNotify: a word is there twice"),
+        ({"DSNNotify": ["NEVER", "DELAY"]}, "user", "DSNNotify: NEVER excludes"),
+        ({"DSNReturn": "ALL"}, "user", "DSNReturn: is neither FULL nor HDRS"),
         ({"Text": None, "HTML": None}, "missingBody", "Text: "),
         ({"From": [{"Address": "ann@example.org"}] * 2}, "multipleFrom", "From: 2 addresses"),
         ({"From": [{"Address": "bea@example.org"}]}, "badFrom", "From[0].Address: "),

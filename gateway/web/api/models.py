@@ -59,6 +59,9 @@ class SendRequest(Request):
     RequireTLS: bool | None = None
     FutureRelease: TimeOrNull = None
     SaveSent: Bool = False
+    EnvID: String = ""
+    DSNNotify: ListOf[String] = ()
+    DSNReturn: String = ""
 
 
 class Submission(Response):

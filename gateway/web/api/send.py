@@ -29,16 +29,19 @@ from gateway.mail.compose import (
 )
 from gateway.mail.fields import FieldError, check_text
 from gateway.offload import OffloadError
+from gateway.smtp.dsn import xtext
 from gateway.web.api import models
 from gateway.web.api.calls import Call, FilePart
 from gateway.web.api.errors import MAX_MESSAGE, BadRequest, error_answer, protocol_error
-from gateway.web.api.services import KeepAnswer, NewSubmission, Refusal, Submitted
+from gateway.web.api.services import KeepAnswer, NewSubmission, Refusal, ReportWishes, Submitted
 
 MAX_RECIPIENTS = 1000
 MAX_BATCH = 500  # messages
 MAX_BATCH_RECIPIENTS = 5000  # of all messages: they are one transaction, which others wait for
 MAX_FUTURE_RELEASE = timedelta(days=60)
 MAX_FILES = 1000
+MAX_ENV_ID = 100  # characters (RFC 3461, 4.4)
+NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 MAX_EXTRA = 64 * 1024  # characters; every webhook of every recipient repeats them
 USER_AGENT = f"mail-gateway/{__version__}"
 # Bytes of text and files. More than this takes milliseconds to compose, which is done beside the loop.
@@ -154,6 +157,8 @@ async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
     if not request.Text and not request.HTML:
         raise MissingBody("Text", "a message needs Text or HTML")
     future_release = _future_release(request.FutureRelease, now)
+    recipients = tuple(mailbox.address for mailbox in (*to, *cc, *bcc))
+    reports = _report_wishes(request, recipients)
 
     draft = Draft(
         from_=[from_],
@@ -179,7 +184,6 @@ async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
         raise SubmissionRefused(
             "messageTooLarge", f"the message has {len(composed.data)} bytes; at most {limit} are allowed"
         )
-    recipients = tuple(mailbox.address for mailbox in (*to, *cc, *bcc))
     return _Sending(
         NewSubmission(
             account=call.login.account,
@@ -197,6 +201,7 @@ async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
             future_release=future_release,
             extra=request.Extra,
             sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
+            reports=reports,
         ),
         [entry.Address for entry in (*request.To, *request.CC, *request.BCC)],
     )
@@ -254,6 +259,33 @@ def _future_release(wanted: datetime | None, now: datetime) -> datetime | None:
     if wanted > now + MAX_FUTURE_RELEASE:
         raise SubmissionRefused("user", f"FutureRelease: more than {MAX_FUTURE_RELEASE.days} days ahead")
     return wanted
+
+
+def _report_wishes(request: models.SendRequest, recipients: Sequence[Address]) -> ReportWishes:
+    """What is asked of RFC 3461, for all recipients alike."""
+    if not (request.EnvID.isascii() and request.EnvID.isprintable()):
+        raise SubmissionRefused("user", "EnvID: has characters other than printable ASCII")
+    if len(xtext(request.EnvID)) > MAX_ENV_ID:
+        raise SubmissionRefused(
+            "user",
+            f"EnvID: more than {MAX_ENV_ID} characters as it is sent (RFC 3461), where a space, + and = take"
+            " three each",
+        )
+    notify = [word.upper() for word in request.DSNNotify]
+    for index, word in enumerate(notify):
+        if word not in NOTIFY:
+            raise SubmissionRefused("user", f"DSNNotify[{index}]: is none of {', '.join(NOTIFY)}")
+    if len(set(notify)) < len(notify):
+        raise SubmissionRefused("user", "DSNNotify: a word is there twice")
+    if "NEVER" in notify and len(notify) > 1:
+        raise SubmissionRefused("user", "DSNNotify: NEVER excludes the other words")
+    ret = request.DSNReturn.upper()
+    if ret not in ("", "FULL", "HDRS"):
+        raise SubmissionRefused("user", "DSNReturn: is neither FULL nor HDRS")
+    wish = (",".join(notify), "")
+    return ReportWishes(
+        env_id=request.EnvID, ret=ret, recipients=dict.fromkeys(recipients, wish) if notify else {}
+    )
 
 
 # --- Files ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from gateway.mail.address import Address
 from gateway.model import Content, Event, ReceivedMessage, Rendered, Suppression, Template
 from gateway.offload import Offload
 from gateway.outbound.account_queue import History
-from gateway.outbound.submission import KeepAnswer, NewSubmission, Refusal, Submitted
+from gateway.outbound.submission import KeepAnswer, NewSubmission, Refusal, ReportWishes, Submitted
 from gateway.outbound.unsubscribe import Link
 from gateway.store.call_listing import CallFilter
 from gateway.store.idempotency import Kept as KeptAnswer
@@ -187,6 +187,6 @@ class Services:
 
 __all__ = [
     "Accounts", "BadCredentialsError", "Clock", "Directory", "Events", "KeepAnswer", "KeptAnswer", "Login",
-    "Messages", "NewSubmission", "NoPayload", "Offload", "Queue", "Refusal", "Services",
+    "Messages", "NewSubmission", "NoPayload", "Offload", "Queue", "Refusal", "ReportWishes", "Services",
     "Submitted", "Submitter", "Suppressions", "TooManyFailuresError",
 ]  # fmt: skip
