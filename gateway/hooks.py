@@ -125,11 +125,11 @@ class Stages(_Asked):
         return around(calls, delivery) if calls else nullcontext()
 
     async def retry(
-        self, *, message: QueuedMessage, outcome: Outcome, now: datetime
+        self, *, message: QueuedMessage, outcome: Outcome, now: datetime, route: Route | None = None
     ) -> RetryAt | GiveUp | None:
-        """What to do after a temporary failure; None when nobody says."""
+        """What to do after a temporary failure of an attempt on this way; None when nobody says."""
         calls = self._table.get("retry")
-        answer: RetryAt | GiveUp | None = await first(calls, message, outcome, now) if calls else None
+        answer: RetryAt | GiveUp | None = await first(calls, message, outcome, now, route) if calls else None
         return answer
 
     async def suppress(

@@ -174,13 +174,16 @@ class RouteRule:
     from_domains: tuple[str, ...] = ()
     to_domains: tuple[str, ...] = ()
     minimum_attempts: int = 0  # earlier attempts that there must have been
+    name: str = ""  # several may have one name
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The `route` stage's answer: the name of a transport of `[transports.NAME]`."""
+    """The `route` stage's answer: the name of a transport of `[transports.NAME]`, and of the rule that chose
+    it, by which other plugins may know it."""
 
     transport: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

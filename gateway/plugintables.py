@@ -47,7 +47,14 @@ class Compiler:
         calls: Calls,
         limiters: Mapping[str, trio.CapacityLimiter],
     ) -> None:
-        self._settings, self._config_dir, self._used, self._plugins = settings, config_dir, used, plugins
+        self._settings, self._used, self._plugins = settings, used, plugins
+        # What the models of plugins' settings may look at (pydantic's `info.context`).
+        self._context = {
+            "config_dir": config_dir,
+            "route_names": frozenset(
+                route.name for _, routes in settings.all_routes() for route in routes if route.name
+            ),
+        }
         self._calls, self._limiters = calls, limiters
         self._configured: dict[tuple[str, str], _Configured] = {}
 
@@ -129,7 +136,7 @@ class Compiler:
             limits, on_error = raw.pop(LIMITS, {}), raw.pop(ON_ERROR, {})
             plugin = self._plugins[name]
             self._configured[name, owner] = _Configured(
-                settings=_parse(plugin, raw, where, self._config_dir),
+                settings=_parse(plugin, raw, where, self._context),
                 limits=_limits(plugin, limits, f"{where}.{LIMITS}"),
                 on_error=_on_error(plugin, on_error, f"{where}.{ON_ERROR}"),
             )
@@ -166,13 +173,15 @@ def _laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _parse(plugin: Plugin, raw: Mapping[str, Any], where: str, config_dir: Path) -> BaseModel | None:
+def _parse(
+    plugin: Plugin, raw: Mapping[str, Any], where: str, context: Mapping[str, object]
+) -> BaseModel | None:
     if plugin.model is None:
         if raw:
             raise ConfigError(f"{where}.{key(min(raw))}: plugin {plugin.name!r} has no settings; remove it")
         return None
     try:
-        return plugin.model.model_validate(raw, context={"config_dir": config_dir})
+        return plugin.model.model_validate(raw, context=context)
     except ValidationError as exc:
         dot = "." if exc.errors(include_url=False)[0]["loc"] else ": "
         raise ConfigError(f"{where}{dot}{describe(exc, plugin.model)}") from None

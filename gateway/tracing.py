@@ -29,6 +29,7 @@ from gateway.model import (
     Reception,
     Reject,
     RetryAt,
+    Route,
     Submission,
     Suppress,
     Suppression,
@@ -121,12 +122,12 @@ class _Outgoing:
         if suppressed:
             return
         self._trace.name(stages, "around_attempt")
-        transport = await self._route(message)
-        await self._shape(message, transport)
+        route = await self._route(message)
+        await self._shape(message, route.transport)
         failure = Outcome.temporary("of a failure for now", code=451, enhanced="4.3.0")
         await ask(
             "retry",
-            stages.retry(message=message, outcome=failure, now=sample.now),
+            stages.retry(message=message, outcome=failure, now=sample.now, route=route),
             lambda answer: f"after a failure with 451: {_retried(answer, message)}",
         )
         failure = Outcome.permanent("of a failure for good", code=550, enhanced="5.1.1")
@@ -138,8 +139,7 @@ class _Outgoing:
         self._trace.name(stages, "event", "around_webhook")
         await self._webhook(message)
 
-    async def _route(self, message: QueuedMessage) -> str:
-        """The transport's name; empty for none."""
+    async def _route(self, message: QueuedMessage) -> Route:
         rules = configured_routes(self._settings, message.account, self._sample.sender.domain)
         known = {*self._settings.transports, DIRECT}
 
@@ -151,7 +151,7 @@ class _Outgoing:
             self._stages.route(message=message, routes=rules),
             lambda answer: result(DIRECT if answer is None else answer.transport),
         )
-        return DIRECT if route is None else route.transport
+        return route or Route(DIRECT)
 
     async def _shape(self, message: QueuedMessage, transport: str) -> None:
         table = self._settings.transports.get(transport, {})

@@ -352,6 +352,7 @@ class Route(Section):
     from_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
     to_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
     minimum_attempts: Annotated[int, Field(ge=0)] = 0
+    name: str = ""  # for plugins that treat what goes this way in another way, such as `retry`
 
     @property
     def matches_all(self) -> bool:
@@ -363,6 +364,7 @@ class Route(Section):
             from_domains=self.from_domains,
             to_domains=self.to_domains,
             minimum_attempts=self.minimum_attempts,
+            name=self.name,
         )
 
 

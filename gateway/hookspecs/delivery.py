@@ -127,13 +127,14 @@ class DeliverySpecs(Protocol):
         check=hookchecks.retry,
     )
     def retry(
-        self, message: QueuedMessage, outcome: Outcome, now: datetime, settings: Any
+        self, message: QueuedMessage, outcome: Outcome, now: datetime, route: Route | None, settings: Any
     ) -> RetryAt | GiveUp | None:
         """Decides when a message is tried again after a temporary failure.
 
         Called for each message with a temporary outcome; `message.attempts` counts the attempt just made.
-        `now` is an aware datetime in UTC. Answer RetryAt with an aware datetime, or GiveUp to make the
-        failure permanent; None leaves it to the next plugin.
+        `now` is an aware datetime in UTC; `route` is the way that the attempt took, None if it did not come
+        as far. Answer RetryAt with an aware datetime, or GiveUp to make the failure permanent; None leaves it
+        to the next plugin.
 
         A failure: the next attempt is made when the claim of this one said so.
         """

@@ -22,7 +22,7 @@ from gateway.errors import PluginError, Stale, StoreError
 from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import ascii_domain
-from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, RouteRule, Transport
+from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, Route, RouteRule, Transport
 from gateway.outbound import outcomes, suppression
 from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import decide
@@ -63,7 +63,8 @@ class Attempts:
         started = trio.current_time()
         # Time is left to record the outcome before the lease runs out.
         left = (claims[0].lease_expires - self.clock.now()).total_seconds() * 0.9
-        transport, problem = "", "the attempt took longer than its lease"
+        route: Route | None = None
+        problem = "the attempt took longer than its lease"
         known: dict[int, Outcome] = {}  # by message
         suppressed: set[int] = set()
         with trio.move_on_after(left):
@@ -77,8 +78,8 @@ class Attempts:
                 if sent:
                     delivery = self._delivery(sent)
                     async with stages.around_attempt(delivery=delivery):
-                        transport = await self._route(stages, message)
-                        found = await self._hand_over(transport, delivery)
+                        route = await self._route(stages, message)
+                        found = await self._hand_over(route.transport, delivery)
                         known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
             except (NoTransport, PluginError) as exc:
                 problem = str(exc)
@@ -88,7 +89,7 @@ class Attempts:
             outcome = known.get(claimed.message.id) or Outcome.temporary(problem)
             retry = None
             if outcome.result is Result.TEMPORARY:
-                retry = await stages.retry(message=claimed.message, outcome=outcome, now=now)
+                retry = await stages.retry(message=claimed.message, outcome=outcome, now=now, route=route)
             settlements.append(
                 decide(
                     claimed,
@@ -96,13 +97,13 @@ class Attempts:
                     retry,
                     self.settings.accounts.get(claimed.message.account),
                     suppressed=claimed.message.id in suppressed,
-                    transport=transport,
+                    transport="" if route is None else route.transport,
                     duration=duration,
                     now=now,
                 )
             )
         notified = [
-            await self._with_notice(stages, claimed, settlement, now)
+            await self._with_notice(stages, claimed, settlement, route, now)
             for claimed, settlement in zip(claims, settlements, strict=True)
         ]
         try:
@@ -129,20 +130,22 @@ class Attempts:
         if domain and self.directory.domain_disabled(domain):
             raise NoTransport(f"the sender's domain {domain} is disabled")
 
-    async def _route(self, stages: Stages, message: QueuedMessage) -> str:
-        """The name of the transport to use. Raises NoTransport, PluginError."""
+    async def _route(self, stages: Stages, message: QueuedMessage) -> Route:
+        """The transport to use, which is there. Raises NoTransport, PluginError."""
         sender_domain = message.sender.domain if message.sender else ""
-        name = message.transport
-        if not name:
-            route = await stages.route(
+        if message.transport:
+            route = Route(message.transport)
+        else:
+            found = await stages.route(
                 message=message, routes=configured_routes(self.settings, message.account, sender_domain)
             )
-            if route is None and DIRECT not in self.transports:
+            if found is None and DIRECT not in self.transports:
                 raise NoTransport("no route matches this message; add a [[routes]] entry for it")
-            name = DIRECT if route is None else route.transport
+            route = found or Route(DIRECT)
+        name = route.transport
         if name not in self.transports:
             raise NoTransport(f"there is no transport {name!r}; add [transports.{name}] or change the route")
-        return name
+        return route
 
     async def _hand_over(self, name: str, delivery: Delivery) -> list[Outcome]:
         """The transport's outcomes; temporary ones when it raises or answers nonsense."""
@@ -215,7 +218,7 @@ class Attempts:
             )
 
     async def _with_notice(
-        self, stages: Stages, claimed: Claimed, settlement: Settlement, now: datetime
+        self, stages: Stages, claimed: Claimed, settlement: Settlement, route: Route | None, now: datetime
     ) -> Settlement:
         """With what the sender's mailbox is told, if anything."""
         assert settlement.event is not None
@@ -224,6 +227,7 @@ class Attempts:
             outcome=settlement.outcome,
             error=settlement.event.error,
             next_attempt=settlement.then.next_attempt if isinstance(settlement.then, Reschedule) else None,
+            route=route,
         )
         content = self.store.content.open(claimed.content)
         notice = await self.notices.about(stages, claimed, content, news, now)

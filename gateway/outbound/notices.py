@@ -22,7 +22,7 @@ from gateway.mail.compose import new_message_id
 from gateway.mail.compose_dsn import Action, DsnDraft, DsnRecipient, compose_dsn, dsn_subject
 from gateway.mail.fields import FieldError
 from gateway.mail.headers import MAX_SECTION, split_message
-from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, RetryAt
+from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, RetryAt, Route
 from gateway.offload import Offload
 from gateway.outbound.from_ids import without_from_id
 from gateway.store.changes import NewCopy, NewReceived
@@ -65,6 +65,7 @@ class News:
     outcome: Outcome
     error: str
     next_attempt: datetime | None = None  # of one that is delayed
+    route: Route | None = None  # the way that the attempt took
 
 
 def action_for(requested: Requested, event: str, *, passed_on: bool = False) -> Action | None:
@@ -148,7 +149,7 @@ class Notices:
             original = await content.read() if full else await _header(content)
         recipient = recipient_status(requested, news, action)
         if action == "delayed" and news.next_attempt is not None and stages is not None:
-            times, complete = await foresee(stages, message, news.outcome, news.next_attempt)
+            times, complete = await foresee(stages, message, news.outcome, news.next_attempt, news.route)
             recipient = replace(
                 recipient, next_attempts=times[:LISTED], retry_until=times[-1] if complete else None
             )
@@ -206,7 +207,11 @@ def recipient_status(requested: Requested, news: News, action: Action) -> DsnRec
 
 
 async def foresee(
-    stages: Stages, message: QueuedMessage, outcome: Outcome, first: datetime
+    stages: Stages,
+    message: QueuedMessage,
+    outcome: Outcome,
+    first: datetime,
+    route: Route | None = None,
 ) -> tuple[tuple[datetime, ...], bool]:
     """When a message would be tried again if each attempt ended as the last one, and whether that is all.
 
@@ -217,7 +222,7 @@ async def foresee(
         while len(times) < FORESEEN:
             at = times[-1]
             then = replace(message, attempts=message.attempts + len(times), last_attempt=at)
-            answer = await stages.retry(message=then, outcome=outcome, now=at)
+            answer = await stages.retry(message=then, outcome=outcome, now=at, route=route)
             if isinstance(answer, GiveUp):
                 return tuple(times), True
             if not isinstance(answer, RetryAt):

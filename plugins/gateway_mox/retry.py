@@ -8,20 +8,30 @@ ahead of time, it answers what it will answer then.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from gateway import GiveUp, QueuedMessage, RetryAt, hookimpl
+from gateway import GiveUp, QueuedMessage, RetryAt, Route, hookimpl
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 Seconds = Annotated[float, Field(gt=0, le=60 * DAY)]
 
 
-class RetrySettings(BaseModel):
-    """[plugin.retry]: attempts at growing intervals, until some days have gone by."""
+class Schedule(BaseModel):
+    """Attempts at growing intervals, until some days have gone by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +61,37 @@ class RetrySettings(BaseModel):
         return self
 
 
+class RetrySettings(Schedule):
+    """[plugin.retry]"""
+
+    # By the name of a route ([[routes]] name = "..."): what is another way for messages that go by it.
+    routes: Mapping[str, Mapping[str, Any]] = {}
+    _of_route: dict[str, Schedule] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: object) -> None:
+        """Raises ValueError."""
+        usual = self.model_dump(exclude={"routes"})
+        for name, changes in self.routes.items():
+            try:
+                self._of_route[name] = Schedule.model_validate({**usual, **changes})
+            except ValidationError as exc:
+                first = exc.errors(include_url=False)[0]
+                where = ".".join(["routes", name, *map(str, first["loc"])])
+                raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    @field_validator("routes")
+    @classmethod
+    def _are_there(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        known = (info.context or {}).get("route_names", value)
+        for name in value:
+            if name not in known:
+                raise ValueError(f"no route has the name {name!r}; give it to one in [[routes]]")
+        return value
+
+    def of_route(self, route: Route | None) -> Schedule:
+        return self if route is None else self._of_route.get(route.name, self)
+
+
 class MoxRetrySettings(RetrySettings):
     """[plugin."mox.retry"]: mox's schedule."""
 
@@ -58,7 +99,7 @@ class MoxRetrySettings(RetrySettings):
     give_up_after: Annotated[float, Field(ge=0, le=60 * DAY)] = 0.0
 
 
-def next_attempt(message: QueuedMessage, now: datetime, settings: RetrySettings) -> RetryAt | GiveUp:
+def next_attempt(message: QueuedMessage, now: datetime, settings: Schedule) -> RetryAt | GiveUp:
     """What follows the failure, at `now`, of the last of `message.attempts` attempts (at least 1)."""
     made = max(message.attempts, 1)
     maximum = message.max_attempts or settings.max_attempts
@@ -80,7 +121,7 @@ def next_attempt(message: QueuedMessage, now: datetime, settings: RetrySettings)
     return RetryAt(now + timedelta(seconds=interval))
 
 
-def _spread(message: QueuedMessage, settings: RetrySettings) -> float:
+def _spread(message: QueuedMessage, settings: Schedule) -> float:
     """The factor that jitter puts on a message's intervals.
 
     Taken from the submission: the recipients of one submission at one domain stay due together and go on
@@ -101,8 +142,10 @@ class MoxRetry:
     Settings = MoxRetrySettings
 
     @hookimpl
-    def retry(self, message: QueuedMessage, now: datetime, settings: MoxRetrySettings) -> RetryAt | GiveUp:
-        return next_attempt(message, now, settings)
+    def retry(
+        self, message: QueuedMessage, now: datetime, route: Route | None, settings: MoxRetrySettings
+    ) -> RetryAt | GiveUp:
+        return next_attempt(message, now, settings.of_route(route))
 
 
 class Retry:
@@ -111,5 +154,7 @@ class Retry:
     Settings = RetrySettings
 
     @hookimpl
-    def retry(self, message: QueuedMessage, now: datetime, settings: RetrySettings) -> RetryAt | GiveUp:
-        return next_attempt(message, now, settings)
+    def retry(
+        self, message: QueuedMessage, now: datetime, route: Route | None, settings: RetrySettings
+    ) -> RetryAt | GiveUp:
+        return next_attempt(message, now, settings.of_route(route))

@@ -17,7 +17,7 @@ def route(message: QueuedMessage, routes: Sequence[RouteRule]) -> Route | None:
             and _matches(rule.from_domains, sender_domain)
             and _matches(rule.to_domains, message.recipient.domain)
         ):
-            return Route(rule.transport)
+            return Route(rule.transport, rule.name)
     return None
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway import GiveUp, RetryAt
+from gateway import GiveUp, RetryAt, Route
 from gateway.outbound.schedule import fallback_next_attempt
 from gateway_mox.retry import MoxRetry, MoxRetrySettings, Retry, RetrySettings, next_attempt
 from tests.plugins.mox_messages import QUEUED, message
@@ -104,8 +104,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
 
 def test_the_plugins_differ_in_their_settings_only() -> None:
     late = message(attempts=8)
-    assert isinstance(MoxRetry().retry(late, QUEUED, MoxRetry.Settings()), GiveUp)
-    assert isinstance(Retry().retry(late, QUEUED, Retry.Settings()), RetryAt)
+    assert isinstance(MoxRetry().retry(late, QUEUED, None, MoxRetry.Settings()), GiveUp)
+    assert isinstance(Retry().retry(late, QUEUED, None, Retry.Settings()), RetryAt)
 
 
 @given(attempts=st.integers(0, 10**9), hours=st.floats(-100, 10**5))
@@ -122,3 +122,41 @@ def test_the_answer_is_always_later_and_never_far(attempts: int, hours: float) -
 def test_the_queues_own_fall_back(attempts: int, minutes: float) -> None:
     now: datetime = QUEUED
     assert fallback_next_attempt(attempts, now) == now + timedelta(minutes=minutes)
+
+
+# --- Schedules of routes ---
+
+
+def test_a_route_has_a_schedule_of_its_own() -> None:
+    routes = {"urgent": {"intervals": [60.0], "give_up_after": 3600.0}, "slow": {"jitter": 1.0}}
+    settings = RetrySettings.model_validate({**STEADY, "routes": routes})
+    failed = message(attempts=1)
+    for route in (Route("out", "other"), Route("out"), None):
+        assert Retry().retry(failed, QUEUED, route, settings) == RetryAt(QUEUED + timedelta(seconds=450))
+    in_a_minute = RetryAt(QUEUED + timedelta(seconds=60))
+    assert Retry().retry(failed, QUEUED, Route("out", "urgent"), settings) == in_a_minute
+    assert settings.of_route(Route("out", "urgent")).jitter == 0.0
+    assert settings.of_route(Route("out", "slow")).give_up_after == settings.give_up_after
+    late = QUEUED + timedelta(hours=2)
+    assert isinstance(Retry().retry(message(attempts=200), late, Route("out", "urgent"), settings), GiveUp)
+    assert isinstance(Retry().retry(failed, late, None, settings), RetryAt)
+
+
+def test_mox_retry_has_them_too() -> None:
+    settings = MoxRetrySettings.model_validate({"routes": {"once": {"max_attempts": 1}}})
+    assert isinstance(MoxRetry().retry(message(attempts=1), QUEUED, Route("x", "once"), settings), GiveUp)
+    assert isinstance(MoxRetry().retry(message(attempts=1), QUEUED, Route("x"), settings), RetryAt)
+
+
+@pytest.mark.parametrize(
+    ("routes", "error"),
+    [
+        ({"fast": {"interval": [1.0]}}, "routes.fast.interval: Extra inputs"),
+        ({"fast": {"intervals": []}}, "routes.fast.intervals: Tuple should have at least 1"),
+        ({"fast": {"intervals": [4.0]}}, "routes.fast: jitter must be at most half"),
+        ({"fsat": {}}, "no route has the name 'fsat'; give it to one in"),
+    ],
+)
+def test_schedules_of_routes_that_cannot_work(routes: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValidationError, match=error):
+        RetrySettings.model_validate({"routes": routes}, context={"route_names": {"fast"}})

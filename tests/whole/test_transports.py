@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from gateway import Delivery, Outcome, Result, TransportType, hookimpl
 from gateway.clock import ManualClock
+from gateway.errors import ConfigError
 from gateway.store.listing import Filter
 from tests.running import Receiver, Running, running, with_plugins
 
@@ -207,6 +208,34 @@ async def test_nobody_listens(tmp_path: Path, webhooks: Receiver) -> None:
         assert "refused" in told["Error"].lower()
         assert (told["SMTPCode"], told["Suppressing"]) == (0, False)
         _ = gateway
+
+
+async def test_a_schedule_for_a_route(tmp_path: Path, webhooks: Receiver) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["transports"]["localserve"]["port"] = 1
+        urgent = {"transport": "localserve", "name": "urgent", "to_domains": ["urgent.example"]}
+        raw["routes"] = [urgent, {"transport": "localserve"}]
+        raw["plugin"]["retry"] = {"jitter": 0.0, "routes": {"urgent": {"intervals": [100.0]}}}
+
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        for domain, seconds in (("urgent.example", 100), ("example.org", 450)):
+            sent = await gateway.send(f"user@{domain}")
+            [submission] = sent["Submissions"]
+            await webhooks.event("delayed", QueueMsgID=submission["QueueMsgID"])
+            item, _ = await gateway.message(submission["QueueMsgID"])
+            assert item.message.last_attempt is not None
+            wait = (item.message.next_attempt - item.message.last_attempt).total_seconds()
+            assert seconds <= wait < seconds + 5
+
+    def misspell(raw: dict[str, Any]) -> None:
+        change(raw)
+        raw["routes"][0]["name"] = "urgetn"
+
+    with pytest.raises(
+        ConfigError, match=r"plugin\.retry\.routes: no route has the name 'urgent'; give it to"
+    ):
+        async with running(tmp_path, webhooks, change=misspell):
+            pass
 
 
 async def test_verified_tls_is_required(gateway: Running) -> None:
