@@ -21,7 +21,7 @@ from gateway.hooks import Hooks
 from gateway.inbound.replies import FULL, OK, rejection, reply_to
 from gateway.inbound.reports import Arrived, Reports
 from gateway.inbound.verify.message import Client, IncomingMessage, Verifier
-from gateway.mail.address import Address, AddressError
+from gateway.mail.address import Address, AddressError, ascii_domain
 from gateway.mail.auth_results import AuthResults
 from gateway.mail.fields import format_date
 from gateway.mail.reading import ParsedHeader, parse_header
@@ -345,15 +345,18 @@ class _Incoming:
         return NewReceived(content=stored, copies=tuple(copies))
 
     def _trace(self) -> bytes:
-        """Return-Path and Received (RFC 5321, 4.4)."""
+        """Return-Path and Received (RFC 5321, 4.4; RFC 3848 and RFC 6531 for the protocol; RFC 8689, 4.3)."""
         session, envelope = self._session, self._envelope
         hello = session.hello
         name = hello.name if hello else "unknown"
-        protocol = ("UTF8SMTP" if envelope.smtputf8 else "ESMTP") if hello and hello.extended else "SMTP"
+        protocol = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
+        protocol = protocol + ("S" if session.tls else "") if hello and hello.extended else "SMTP"
+        tls = " (requiretls)" if envelope.require_tls else ""
+        hostname = ascii_domain(self._receiver.settings.hostname)
         lines = [
             f"Return-Path: <{envelope.reverse_path or ''}>",
             f"Received: from {name} ([{_literal(session)}])",
-            f"\tby {self._receiver.settings.hostname} with {protocol} id {session.id}",
+            f"\tby {hostname}{tls} with {protocol} id {session.id}",
         ]
         if len(envelope.recipients) == 1:  # with more, it would tell each of the others
             lines.append(f"\tfor <{envelope.recipients[0]}>")

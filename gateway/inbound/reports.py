@@ -163,7 +163,7 @@ class Reports:
             message_id=message.id,
             code=outcome.code,
             enhanced=outcome.enhanced,
-            error=f"a report says {name}{_why(said)}: {outcome.error}",
+            error=f"a report, matched by {match.by}, says {name}{_why(said)}: {outcome.error}",
             remote_mta=outcome.remote_mta,
             success=False if name == "failed" else None,
             trusted=match.trusted,
@@ -196,7 +196,7 @@ class Reports:
         log.info("complained message=%d by=%s recipient=%s", message.id, match.by, message.recipient)
         return Report(
             message_id=message.id,
-            error=outcome.error,
+            error=f"{outcome.error}, matched by {match.by}",
             remote_mta=feedback.reporting_mta,
             event=_event("complained", match, account, now, error=outcome.error, dsn=False),
             suppress=entry,
@@ -272,7 +272,7 @@ def _unrecognized(
     log.info("unrecognized message=%d by=%s: %s", message.id, match.by, reason)
     return Report(
         message_id=message.id,
-        error=error,
+        error=f"{error}, matched by {match.by}",
         event=_event("unrecognized", match, account, now, error=error, dsn=dsn),
     )
 

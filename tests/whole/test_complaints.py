@@ -106,7 +106,7 @@ async def test_a_bounce_for_people(gateway: Running, name: str) -> None:
     assert (failed["DSN"], failed["MatchedBy"], failed["Suppressing"]) == (True, "fromid", True)
     assert (failed["SMTPCode"], failed["SMTPEnhancedCode"]) == (550, "5.1.1")
     _, [_, said] = await gateway.message(item.message.id)
-    assert "a report says failed (bad mailbox): " in said.error
+    assert "a report, matched by fromid, says failed (bad mailbox): " in said.error
 
 
 async def test_one_that_returns_the_message(gateway: Running) -> None:

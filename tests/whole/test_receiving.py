@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gateway.errors import ConfigError
 from gateway.mail.address import Address
 from gateway.store.listing import Filter
 from tests.commands import PATIENCE
-from tests.running import Receiver, running
+from tests.running import Receiver, Running, running
 
 MAIL = b"From: <x@example.org>\r\nSubject: hi\r\n\r\nhi\r\n"
 CONFIGURED: dict[str, Any] = {
@@ -221,3 +222,30 @@ async def test_a_rule_that_is_wrong_is_refused_at_the_start(tmp_path: Path, webh
         async with running(tmp_path, webhooks, change=change):
             pass
     assert "accounts.mox.plugin" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tls", "options", "said"),
+    [
+        (False, [], b"by localhost with ESMTP id"),
+        (True, [], b"by localhost with ESMTPS id"),
+        (True, ["REQUIRETLS"], b"by localhost (requiretls) with ESMTPS id"),
+        (True, ["SMTPUTF8", "BODY=8BITMIME"], b"by localhost with UTF8SMTPS id"),
+    ],
+)
+async def test_how_it_came(gateway: Running, tls: bool, options: list[str], said: bytes) -> None:
+    def deliver() -> None:
+        host, port = gateway.smtp
+        with smtplib.SMTP(host, port, timeout=PATIENCE) as client:
+            client.ehlo()
+            if tls:
+                assert not client.has_extn("REQUIRETLS")
+                client.starttls(context=ssl._create_unverified_context())
+                client.ehlo()
+            assert client.has_extn("REQUIRETLS") is tls
+            assert client.esmtp_features["limits"] == "RCPTMAX=1000"
+            client.sendmail("x@example.org", ["mox@localhost"], MAIL, mail_options=options)
+
+    await trio.to_thread.run_sync(deliver)
+    [arrived] = await gateway.webhooks.incoming()
+    assert said in await gateway.raw(arrived["Meta"]["MsgID"])
