@@ -14,11 +14,12 @@ from benchmarks.deliver import deliver
 from benchmarks.direct import direct
 from benchmarks.memory import memory
 from benchmarks.receive import inbound, submission
-from benchmarks.send import roundtrip, send
+from benchmarks.send import batch, roundtrip, send
 from benchmarks.table import Row, show
 
 BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "send": send,
+    "batch": batch,
     "roundtrip": roundtrip,
     "deliver": deliver,
     "direct": direct,

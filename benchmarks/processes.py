@@ -200,6 +200,16 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def batch_request(number: int, messages: int = 500) -> bytes:
+    """A SendBatch, as JSON."""
+    request = [
+        {"To": [{"Address": f"u{number}-{n}x@example.org"}], "Subject": f"Message {n}", "Text": TEXT}
+        for n in range(messages)
+    ]
+    body = json.dumps({"Messages": request}).encode()
+    return post("/webapi/v0/SendBatch", body, "application/json", AUTHORIZATION)
+
+
 def send_request(number: int, to: str = "u{number}x@example.org", **fields: object) -> bytes:
     """A Send as an application makes it: a form, 1 kB of text."""
     request = {

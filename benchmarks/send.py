@@ -1,4 +1,4 @@
-"""`send` and `roundtrip`: over the web API into the queue, and on to the webhooks."""
+"""`send`, `batch` and `roundtrip`: over the web API into the queue, and on to the webhooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 import time
 
 from benchmarks.load import drive, post, repeat
-from benchmarks.processes import gateway, quart_yardstick, send_request
+from benchmarks.processes import batch_request, gateway, quart_yardstick, send_request
 from benchmarks.receiver import receiving
 from benchmarks.table import Row, progress
 
@@ -17,6 +17,8 @@ max_calls = 32
 max_calls_per_url = 16
 allow_networks = ["127.0.0.0/8"]
 """
+BATCH = 500  # messages
+BATCHES = 12
 EMPTY = repeat(lambda _: post("/", b"request=%7B%7D", "application/x-www-form-urlencoded"))
 
 
@@ -52,6 +54,31 @@ def send(rounds: int) -> list[Row]:
                 "0.45" if connections == 32 else "",
             )
         )
+    return rows
+
+
+def batch(rounds: int) -> list[Row]:
+    """SendBatch of 500 messages, 1 kB of text each, RSA-2048, durable; one call at a time, and four."""
+    rates: dict[int, list[float]] = {1: [], 4: []}
+    cpu: dict[int, list[float]] = {1: [], 4: []}
+    longest: dict[int, list[float]] = {1: [], 4: []}
+    with gateway() as tested:
+        tested.ask("queue/hold-rules/add")
+        requests = repeat(batch_request)
+        drive(tested.web, requests, 1, 2)
+        for number in range(rounds):
+            for connections in rates:
+                progress(f"batch, round {number + 1} of {rounds}, {connections} at a time")
+                before = tested.cpu()
+                load = drive(tested.web, requests, connections, BATCHES)
+                cpu[connections].append((tested.cpu() - before) / (BATCHES * BATCH))
+                rates[connections].append(load.rate * BATCH)
+                longest[connections].append(load.p99)
+    rows = []
+    for connections, measured in rates.items():
+        rate, seconds, p99 = map(statistics.median, (measured, cpu[connections], longest[connections]))
+        figures = f"{rate:,.0f} messages/s, {seconds * 1000:.2f} ms CPU, p99 {p99 * 1000:.0f} ms"
+        rows.append(Row(f"batches of {BATCH}, {connections} at a time", figures, aim="2,000/s"))
     return rows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from quart import Quart, Response, abort, redirect, render_template, request
@@ -17,6 +18,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from gateway.accounts import parse_basic
 from gateway.web.api.methods import Method
 from gateway.web.api.services import Unsubscriber
+from gateway.web.openapi import PATH, make_document
 from gateway.web.unsubscribe import add_unsubscribe_page
 
 # No inline script or style, nothing from elsewhere, in no frame.
@@ -67,6 +69,11 @@ def make_pages(
     async def method_list() -> str:
         return await render_template("methods.html", base=base_path, methods=methods.values())
 
+    document = cache(partial(make_document, methods, base_path))
+
+    async def openapi() -> Response:
+        return Response(json.dumps(document()), content_type="application/json")
+
     async def method_page(name: str) -> str:
         method = methods.get(name)
         if method is None:
@@ -93,6 +100,7 @@ def make_pages(
 
         app.add_url_rule("/plugins", "plugins", plugin_page)
     app.add_url_rule(base_path, "methods", method_list)
+    app.add_url_rule(base_path + PATH, "openapi", openapi)
     app.add_url_rule(f"{base_path}<name>", "method", method_page)
     add_unsubscribe_page(app, unsubscriber)
     if base_path != "/":

@@ -267,7 +267,9 @@ async def test_every_curl_line_works(gateway: Running) -> None:
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         answer = done.stdout.decode()
         method = shlex.split(line)[-1].rpartition("/")[2]
-        if method == "MessagePartGet":
+        if method == "openapi.json":
+            assert json.loads(answer)["openapi"] == "3.1.0"
+        elif method == "MessagePartGet":
             assert answer == "hello\r\n"
         elif method == "MessageRawGet":
             assert answer.startswith("Return-Path: ")
