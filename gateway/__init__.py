@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import GatewayError, PluginError, TemplateError
+from gateway.additions import (
+    ApiCall,
+    ApiMethod,
+    ASGIApplication,
+    Authenticated,
+    Credentials,
+    GatewayContext,
+    Service,
+)
+from gateway.errors import ApiError, GatewayError, PluginError, TemplateError
 from gateway.hookspecs.marks import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
 from gateway.mail.auth_results import (
@@ -67,13 +76,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ASGIApplication",
     "Accept",
     "Address",
     "AddressError",
+    "ApiCall",
+    "ApiError",
+    "ApiMethod",
     "AuthResults",
+    "Authenticated",
     "AutomaticReply",
     "ConfigPath",
     "Content",
+    "Credentials",
     "Delivery",
     "DeliveryStatus",
     "DkimCheck",
@@ -88,6 +103,7 @@ __all__ = [
     "FailureClass",
     "FailureSource",
     "FeedbackReport",
+    "GatewayContext",
     "GatewayError",
     "GiveUp",
     "HoldRule",
@@ -116,6 +132,7 @@ __all__ = [
     "Route",
     "RouteRule",
     "SentMessages",
+    "Service",
     "SpfCheck",
     "SpfResult",
     "Submission",

@@ -15,15 +15,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import argon2
 import trio
 
+from gateway.additions import Authenticated, Credentials, LoginAnswer
 from gateway.api_keys import ApiKeys
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, PluginError
 from gateway.mail.address import Address, AddressError
 from gateway.model import Scope
 from gateway.smtp import scram
@@ -34,10 +35,17 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+
+class AskPlugins(Protocol):
+    async def __call__(self, *, credentials: Credentials) -> LoginAnswer | None:
+        """Who it is, False for a refusal; None when nobody says. Raises PluginError."""
+
+
 SCRAM_ITERATIONS = 4096  # RFC 7677, section 4: at least this; argon2 guards the same password
 SALT = 16  # octets
 REMEMBER_SECONDS = 300.0  # how long a verified password is not verified again
 REMEMBER_KEY_SECONDS = 5.0  # the same for an API key: another process may have revoked it
+REMEMBER_PLUGIN_SECONDS = 5.0  # the same for who a plugin knows
 REMEMBER_LOGINS = 10_000
 UNKNOWN_KEY = "scram_unknown_key"  # the fact that salts of unknown logins are made from, at every start
 FAILURES_ALLOWED = 20  # of one network within a minute
@@ -181,10 +189,13 @@ class Authenticator:
         store: Store,
         clock: Clock,
         hasher: Callable[[], argon2.PasswordHasher] = argon2.PasswordHasher,
+        plugins: AskPlugins | None = None,
     ) -> None:
+        """`plugins`: the stage `authenticate`."""
         self._directory, self._store, self._clock = directory, store, clock
         self._hasher = hasher()
         self._threads = trio.CapacityLimiter(2)  # each check takes 64 MiB and a core
+        self._plugins = plugins
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
@@ -194,13 +205,22 @@ class Authenticator:
         self.keys = ApiKeys(store, clock, self._forget)
 
     async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
-        """The login's account, by its password or an API key. Raises BadCredentialsError,
-        TooManyFailuresError, StoreError."""
+        """The login's account, as plugins say, or by its password or an API key. Raises BadCredentialsError,
+        TooManyFailuresError, PluginError, StoreError."""
         given = self._digest("basic", login, password)
         remembered = self._remembered(given)
         if remembered is not None:
             return remembered
         self.check_network(remote_ip)
+        if self._plugins is not None:
+            said = await self._plugins(
+                credentials=Credentials(login=login, password=password, remote_ip=remote_ip)
+            )
+            if isinstance(said, Authenticated):
+                return self._remember(given, self._as_said(said), REMEMBER_PLUGIN_SECONDS)
+            if said is False:
+                self.failed(remote_ip)
+                raise BadCredentialsError("no such login, or another password")
         found = self._find(login)
         key = await self.keys.find(password)
         if key is not None and found is not None and key.account == found.account:
@@ -215,6 +235,21 @@ class Authenticator:
             self.failed(remote_ip)
             raise BadCredentialsError("no such login, or another password")
         return self._remember(given, found, REMEMBER_SECONDS)
+
+    def _as_said(self, said: Authenticated) -> Login:
+        """Raises PluginError, if a plugin names what is not configured."""
+        account = self._directory.accounts.get(said.account)
+        if account is None:
+            problem = f"answered the account {said.account!r}, which is not configured"
+        else:
+            address = said.address or account.addresses[0]
+            if self._directory.domain_disabled(address.domain):
+                raise BadCredentialsError("no such login, or another password")
+            if self._directory.owner(address) == said.account:
+                return Login(said.account, address, account)
+            problem = f"answered the address {address}, which is not the account {said.account!r}'s"
+        log.error("hook 'authenticate': a plugin %s", problem)
+        raise PluginError("of the hook authenticate", "authenticate", problem)
 
     async def authenticate_key(self, text: str, remote_ip: str) -> Login:
         """The account of an API key that came alone; the login is its first address. Raises as

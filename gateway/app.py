@@ -15,7 +15,7 @@ the grace period; then all is cancelled, and the store is closed last.
 
     run
     └── background                 clock, clean-up, expired leases, unfinished hold rules, MTA-STS policies,
-        │                          transports between deliveries: cancelled at the end
+        │                          transports between deliveries, plugins' services: cancelled at the end
         └── services               each returns when it is told to stop and is done
             ├── webhooks/sender
             ├── events             tells the plugins
@@ -40,10 +40,11 @@ from OpenSSL import SSL
 
 from gateway import datadir, templates
 from gateway.accounts import Authenticator, Directory
+from gateway.additions import GatewayContext
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
 from gateway.config.settings import Listen, Settings, SmtpSettings, SubmissionSettings
-from gateway.errors import StartError
+from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
 from gateway.hooks import Hooks
 from gateway.inbound.mailboxes import Mailboxes
@@ -73,10 +74,12 @@ from gateway.outbound.unsubscribe import Unsubscriber
 from gateway.plugin_views import tally_rows
 from gateway.plugins import load_plugins
 from gateway.sasl import SaslLogins
+from gateway.services import serve_service
 from gateway.smtp.server import ServerLimits
 from gateway.store import queue, webhook_calls
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
+from gateway.web.api.added import all_methods
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
 from gateway.web.control.accounts import AccountCommands
@@ -175,7 +178,7 @@ async def serving(
 
         owner = secrets.token_hex(8)  # of leases: a new one at each start
         directory = Directory(settings)
-        authenticator = Authenticator(directory, store, clock)
+        authenticator = Authenticator(directory, store, clock, plugins=hooks.gateway.authenticate)
         holding = HoldRules(store, clock)
         notices = Notices(settings, store, offload)
         operations = QueueOperations(
@@ -207,7 +210,7 @@ async def serving(
                 submitter=submitter,
                 messages=mailboxes,
                 suppressions=suppressions,
-                templates=templates.Templates(store, clock, hooks.template_engines, template_workers),
+                templates=templates.Templates(store, clock, hooks.added.template_engines, template_workers),
                 unsubscriber=unsubscriber,
                 webhooks=calls,
                 queue=AccountQueue(store, operations),
@@ -215,6 +218,8 @@ async def serving(
                 clock=clock,
                 offload=offload,
             ),
+            methods=all_methods(hooks),
+            pages=hooks.added.pages,
             example_login=example_login,
             plugins=partial(tally_rows, hooks) if settings.web.operator_pages else None,
         )
@@ -253,6 +258,8 @@ async def serving(
             await recovery.recover_dead()
         if prepare is not None:
             await prepare(authenticator)
+        context = GatewayContext(hostname=settings.hostname, data_dir=settings.data_dir, now=clock.now)
+        await resources.enter_async_context(_started(hooks, context))
         await resources.enter_async_context(lifespan(web))
 
         stopping = trio.Event()
@@ -265,6 +272,9 @@ async def serving(
             background.start_soon(policies.serve)
             for name, transport in transports.items():
                 background.start_soon(serve_transport, name, transport)
+            for name, (plugin, service) in hooks.added.services.items():
+                tally = hooks.calls[plugin, "services"]
+                background.start_soon(serve_service, plugin, name, service, context, tally)
             http = _http_settings(settings)
             smtp_settings = _smtp_settings(settings, settings.smtp, settings.smtp.max_message_size, tls)
             with_starttls = replace(
@@ -298,6 +308,23 @@ async def serving(
                         wakeup.set()
                     services.cancel_scope.deadline = trio.current_time() + settings.grace
             background.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _started(hooks: Hooks, context: GatewayContext) -> AsyncIterator[None]:
+    """Tells plugins of the start and, however it comes, of the stop. Raises StartError."""
+    try:
+        await hooks.gateway.start(gateway=context)
+    except PluginError as exc:
+        raise StartError(f"{exc}; repair it, or take it out of the plugin sets") from exc
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            try:
+                await hooks.gateway.stop(gateway=context)
+            except PluginError as exc:
+                log.debug("stopping nevertheless: %s", exc)  # it is in the log
 
 
 async def _listening(

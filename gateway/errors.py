@@ -8,6 +8,7 @@
     ├── NotConfigured          there is no account or transport of that name; says which there are
     ├── OverQuota              the mailboxes of the account that a message came for are full (452)
     ├── TemplateError          a template is wrong, or does not go with its variables; says where
+    ├── ApiError               a plugin's method of the API: what the caller can mend
     ├── NotVisible             no such message (or it is another account's, which must look the same)
     ├── PluginError            a plugin raised, hung or answered nonsense where its stage must not go on
     └── StoreError
@@ -60,6 +61,10 @@ class ConfigError(GatewayError):
 
 class StartError(GatewayError):
     """The gateway cannot start. The text is one line: what is wrong and what to do."""
+
+
+class ApiError(GatewayError):
+    """Raised by a plugin's method of the API for what the caller can mend: the text says what, and how."""
 
 
 class SubmissionRefused(GatewayError):

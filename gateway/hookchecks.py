@@ -17,7 +17,8 @@ from gateway.mail.address import Address
 from gateway.mail.bounce_class import FailureClass
 from gateway.mail.dsn import MAX_RECIPIENTS, DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
-from gateway.model import Reject, ReportMatch, RetryAt, Submission, Suppress, TransportType
+from gateway.model import Reject, ReportMatch, Result, RetryAt, Submission, Suppress, TransportType
+from gateway.outbound import outcomes
 
 MAX_REASON = 2000  # characters of a GiveUp, Suppress or ReportMatch
 MAX_BY = 100  # characters of a ReportMatch
@@ -126,6 +127,12 @@ def shape(answer: Any, *_: object) -> str:
     if type(answer.key) is not str or len(answer.key) > MAX_KEY or not answer.key.isprintable():
         return f"Limits whose key is not printable text of at most {MAX_KEY} characters"
     return ""
+
+
+def outcome(answer: Any, *_: object) -> str:
+    if answer.result not in (Result.TEMPORARY, Result.PERMANENT):
+        return "an Outcome whose result is neither Result.TEMPORARY nor Result.PERMANENT"
+    return "" if outcomes.checked([answer], 1) else "an Outcome with a field of another type"
 
 
 def retry(answer: Any, *_: object) -> str:

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
+import click
 import trio
 
+from gateway.additions import ApiMethod, ASGIApplication, Credentials, GatewayContext, LoginAnswer, Service
 from gateway.hookcalls import Call, Calls
 from gateway.hookverbs import around, first, fold, tell
 from gateway.mail.address import Address
@@ -51,6 +55,7 @@ from gateway.model import (
     WebhookCall,
 )
 
+T = TypeVar("T")
 Table = Mapping[str, tuple[Call, ...]]
 
 
@@ -123,6 +128,12 @@ class Stages(_Asked):
         """Use it around the attempt."""
         calls = self._table.get("around_attempt")
         return around(calls, delivery) if calls else nullcontext()
+
+    async def classify_outcome(self, *, outcome: Outcome, message: QueuedMessage, transport: str) -> Outcome:
+        """What the failure means, as the plugins have it."""
+        calls = self._table.get("classify_outcome")
+        classified: Outcome = await fold(calls, outcome, message, transport) if calls else outcome
+        return classified
 
     async def retry(
         self, *, message: QueuedMessage, outcome: Outcome, now: datetime, route: Route | None = None
@@ -212,6 +223,20 @@ class GatewayStages(_Asked):
         )
         return answer
 
+    async def authenticate(self, *, credentials: Credentials) -> LoginAnswer | None:
+        """Who it is, False for a refusal; None when nobody says."""
+        calls = self._table.get("authenticate")
+        answer: LoginAnswer | None = await first(calls, credentials) if calls else None
+        return answer
+
+    async def start(self, *, gateway: GatewayContext) -> None:
+        """Tells all that the gateway starts."""
+        await tell(self._table.get("start", ()), gateway)
+
+    async def stop(self, *, gateway: GatewayContext) -> None:
+        """Tells all that the gateway stops."""
+        await tell(self._table.get("stop", ()), gateway)
+
     async def receive_policy(self, *, reception: Reception) -> Accept | Reject | None:
         """Whether to take the mail; None when nobody says."""
         calls = self._table.get("receive_policy")
@@ -219,11 +244,25 @@ class GatewayStages(_Asked):
         return answer
 
 
+Named = Mapping[str, tuple[str, T]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What the hooks of the verb ALL registered: by name, each with its plugin's name."""
+
+    template_engines: Named[TemplateEngine]
+    api_methods: Named[ApiMethod]
+    pages: Named[ASGIApplication]
+    commands: Named[click.Command]
+    services: Named[Service]
+
+
 class Hooks:
     """All plugins of one configuration, loaded. Never changes; a reload makes another.
 
     `gateway`: the stages of gateway scope. `transports`: what the plugins registered, by type name.
-    `template_engines`: likewise, by name, with the plugin's name.
+    `added`: what they registered otherwise, by name, each with its plugin's name.
     `calls`: the tallies. `limiters`: each plugin's threads.
     """
 
@@ -233,12 +272,12 @@ class Hooks:
         gateway: GatewayStages,
         stages: Mapping[str, Stages],
         transports: Mapping[str, TransportType],
-        template_engines: Mapping[str, tuple[str, TemplateEngine]],
+        added: Added,
         calls: Calls,
         limiters: Mapping[str, trio.CapacityLimiter],
     ) -> None:
         self.gateway, self.transports, self.calls, self.limiters = gateway, transports, calls, limiters
-        self.template_engines = template_engines
+        self.added = added
         self._stages = stages  # by account, and "" for one that is not configured
 
     def for_account(self, account: str) -> Stages:

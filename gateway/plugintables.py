@@ -17,7 +17,7 @@ from gateway.config.sets import GATEWAY, hint, key, place
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError, PluginError
 from gateway.hookcalls import Call, Calls, Way
-from gateway.hooks import GatewayStages, Hooks, Stages, Table
+from gateway.hooks import Added, GatewayStages, Hooks, Named, Stages, Table
 from gateway.hookspecs import SPECS
 from gateway.hookspecs.marks import OnError, Scope, Verb
 from gateway.hookverbs import all_answers
@@ -79,7 +79,13 @@ class Compiler:
             gateway=GatewayStages(gateway),
             stages=MappingProxyType(of_account),
             transports=MappingProxyType({name: kind for name, (_, kind) in transports.items()}),
-            template_engines=MappingProxyType(_registered(gateway, "template_engines", "template engine")),
+            added=Added(
+                template_engines=_registered(gateway, "template_engines", "template engine"),
+                api_methods=_registered(gateway, "api_methods", "method"),
+                pages=_registered(gateway, "pages", "page"),
+                commands=_registered(gateway, "commands", "command"),
+                services=_registered(gateway, "services", "service"),
+            ),
             calls=self._calls,
             limiters=self._limiters,
         )
@@ -230,7 +236,7 @@ def _by_hook(plugin: Plugin, given: object, where: str) -> Mapping[str, Any]:
     return given
 
 
-def _registered(table: Table, hook: str, what: str) -> dict[str, tuple[str, Any]]:
+def _registered(table: Table, hook: str, what: str) -> Named[Any]:
     """What the plugins answered to a hook of the verb ALL, by name, each with its plugin's."""
     found: dict[str, tuple[str, Any]] = {}
     try:
@@ -245,4 +251,4 @@ def _registered(table: Table, hook: str, what: str) -> dict[str, tuple[str, Any]
                     f" {name!r} too; take one of them out of the plugin sets"
                 )
             found[name] = plugin, value
-    return found
+    return MappingProxyType(found)

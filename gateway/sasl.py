@@ -14,7 +14,7 @@ import logging
 import trio
 
 from gateway.accounts import Authenticator, BadCredentialsError, Login, TooManyFailuresError
-from gateway.errors import StoreError
+from gateway.errors import PluginError, StoreError
 from gateway.net.smtp_handler import Exchange, Session
 from gateway.smtp.replies import Reply
 from gateway.smtp.scram import ScramError, ScramServer
@@ -74,7 +74,7 @@ class _Exchange:
             log.info("login failed session=%s peer=%s: wrong credentials", self._session.id, self._peer)
             await trio.sleep(min(STEP * failures, LONGEST))
             return WRONG
-        except StoreError as exc:
+        except (StoreError, PluginError) as exc:
             log.warning("answered 454: %s", exc)
             return UNAVAILABLE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 import click
@@ -23,14 +24,34 @@ COMMANDS = {
 }
 
 
+def _of_plugins() -> Mapping[str, click.Command]:
+    """The commands of the plugins that the gateway in $GATEWAY_DIR uses; none if nothing is configured."""
+    from gateway.cli.common import CONFIG_FILE, default_dir, printable
+
+    directory = default_dir()
+    if not (directory / CONFIG_FILE).exists():
+        return {}
+    # Only now: they take most of a second to import.
+    from gateway.config.load import load
+    from gateway.errors import GatewayError
+    from gateway.plugins import load_plugins
+
+    try:
+        commands = load_plugins(load(directory / CONFIG_FILE), directory).added.commands
+    except GatewayError as exc:
+        click.echo(f"gateway: the commands of plugins are left out: {printable(str(exc))}", err=True)
+        return {}
+    return {name: command for name, (_, command) in commands.items() if name not in COMMANDS}
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *sorted(_of_plugins())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = COMMANDS.get(cmd_name)
         if name is None:
-            return None
+            return _of_plugins().get(cmd_name)
         command: click.Command = getattr(import_module(f"gateway.cli.{name}"), name)
         return command
 

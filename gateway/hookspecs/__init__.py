@@ -44,10 +44,11 @@ from gateway.hookspecs.delivery import DeliverySpecs
 from gateway.hookspecs.marks import SPEC, Spec
 from gateway.hookspecs.reception import ReceptionSpecs
 from gateway.hookspecs.results import ResultSpecs
+from gateway.hookspecs.service import ServiceSpecs
 from gateway.hookspecs.submission import SubmissionSpecs
 
 
-class HookSpecs(SubmissionSpecs, DeliverySpecs, ResultSpecs, ReceptionSpecs, Protocol):
+class HookSpecs(SubmissionSpecs, DeliverySpecs, ResultSpecs, ReceptionSpecs, ServiceSpecs, Protocol):
     """The hooks. Each may also be `async def`, unless its verb is ALL."""
 
 

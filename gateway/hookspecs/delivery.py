@@ -118,6 +118,27 @@ class DeliverySpecs(Protocol):
         """
 
     @hookspec(
+        verb=Verb.FOLD,
+        scope=Scope.ACCOUNT,
+        limit=5.0,
+        on_error=OnError.FALLBACK,
+        answer=Outcome,
+        check=hookchecks.outcome,
+    )
+    def classify_outcome(
+        self, outcome: Outcome, message: QueuedMessage, transport: str, settings: Any
+    ) -> Outcome | None:
+        """Says what an attempt's failure means: whether it is temporary, and what it is about.
+
+        Called for each message whose attempt failed, before `retry` is asked. `outcome`: what the transport
+        answered, as the plugin before left it. `transport`: the name of the transport, "" if none was
+        reached. Answer a changed copy (`dataclasses.replace`): temporary or permanent, another `enhanced`,
+        `error` or `about_recipient`; it can't become a success. None leaves it as it is.
+
+        A failure: as if it had answered None.
+        """
+
+    @hookspec(
         verb=Verb.FIRST,
         scope=Scope.ACCOUNT,
         limit=5.0,

@@ -88,6 +88,12 @@ class Attempts:
         for claimed in claims:
             outcome = known.get(claimed.message.id) or Outcome.temporary(problem)
             retry = None
+            if outcome.result is not Result.DELIVERED and claimed.message.id not in suppressed:
+                outcome = outcomes.fit(
+                    await stages.classify_outcome(
+                        outcome=outcome, message=claimed.message, transport=transport
+                    )
+                )
             if outcome.result is Result.TEMPORARY:
                 retry = await stages.retry(message=claimed.message, outcome=outcome, now=now, route=route)
             settlements.append(

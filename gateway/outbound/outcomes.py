@@ -29,12 +29,12 @@ def checked(answer: object, count: int) -> list[Outcome] | None:
     """The outcomes of `count` messages, their texts cut; None if `answer` is not that."""
     if not isinstance(answer, (list, tuple)) or len(answer) != count:
         return None
-    return [_fit(outcome) for outcome in answer] if all(map(_is_outcome, answer)) else None
+    return [fit(outcome) for outcome in answer] if all(map(_is_outcome, answer)) else None
 
 
 def failure(transport: str, reason: str) -> Outcome:
     """For a transport that did not do what it has to."""
-    return _fit(Outcome.temporary(f"transport {transport!r} {reason}"))
+    return fit(Outcome.temporary(f"transport {transport!r} {reason}"))
 
 
 def _is_outcome(value: object) -> bool:
@@ -67,7 +67,8 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
 
 
-def _fit(outcome: Outcome) -> Outcome:
+def fit(outcome: Outcome) -> Outcome:
+    """With its texts cut to what is kept."""
     texts: dict[str, Any] = {
         name: _text(getattr(outcome, name)[:maximum]) for name, maximum in MAX_TEXT.items()
     }

@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.accounts import parse_basic, parse_bearer
+from gateway.additions import ASGIApplication
 from gateway.errors import GatewayError
 from gateway.outbound.unsubscribe import PATH as UNSUBSCRIBE
+from gateway.web.added_pages import added_page
 from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import ErrorAnswer, HttpError, error_answer, protocol_error
@@ -46,20 +48,27 @@ class WebApp:
         *,
         example_login: str = "",
         plugins: Callable[[], Rows] | None = None,
+        pages: Mapping[str, tuple[str, ASGIApplication]] | None = None,
     ) -> None:
         """`example_login` is who the pages' examples log in as, "user:password" or only a user. `plugins`
-        answers what the page about plugins shows; without it there is none."""
+        answers what the page about plugins shows; without it there is none. `pages` are
+        those that plugins added, by name, with the plugin's."""
         web = services.settings.web
         self._services, self._methods, self._base = services, methods, web.base_path
         self._max_message_size = services.settings.queue.max_message_size
         self._budget = BodyBudget(web.memory_for_bodies)
         self._keys = Keys()
+        self._added = pages or {}
         self._pages: ASGIApp = make_pages(
             methods, web.base_path, services.unsubscriber, example_login, plugins
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        added = added_page(self._added, scope.get("path", ""))
+        if added is not None:
+            root, page = added
+            await page({**scope, "root_path": root}, receive, send)
+        elif scope["type"] != "http":
             await self._pages(scope, receive, send)
         elif self._is_of_pages(scope["path"]) or scope["method"] == "GET":
             if is_host(dict(scope["headers"]).get(b"host", b"")):

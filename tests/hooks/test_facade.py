@@ -69,6 +69,7 @@ def test_only_where_falling_back_is_the_rule_is_there_no_deferring() -> None:
     assert must_go_on == {
         "base_address",
         "shape",
+        "classify_outcome",
         "retry",
         "suppress",
         "read_report",

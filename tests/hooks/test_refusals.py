@@ -16,8 +16,9 @@ from tests.hooks.helpers import load
 NAMED = "name the arguments that it needs, of message, routes, settings"
 HOOKS = (
     "template_engines, submission, sign, hold, base_address, suppressed, route, transports, around_attempt,"
-    " shape, retry, suppress, read_report, match_report, event, format_webhook, sign_webhook,"
-    " around_webhook, receive_policy, mailbox"
+    " shape, classify_outcome, retry, suppress, read_report, match_report, event, format_webhook,"
+    " sign_webhook, around_webhook, receive_policy, mailbox, authenticate, api_methods, pages, commands,"
+    " services, start, stop"
 )
 
 
@@ -28,7 +29,7 @@ class UnknownHook:
 
 class FarHook:
     @hookimpl
-    def on_startup(self) -> None: ...
+    def on_monday(self) -> None: ...
 
 
 class UnknownArgument:
@@ -170,7 +171,7 @@ class StrangeTransports:
     ("plugin", "message"),
     [
         (UnknownHook, f": there is no hook 'rout'; did you mean 'route'? (the hooks are: {HOOKS})"),
-        (FarHook, f": there is no hook 'on_startup'; the hooks are: {HOOKS}"),
+        (FarHook, f": there is no hook 'on_monday'; the hooks are: {HOOKS}"),
         (
             UnknownArgument,
             (

@@ -15,8 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
+import httpx
 import pytest
 import tomli
+import trio
+from click.testing import CliRunner
 
 import gateway
 from gateway import (
@@ -217,7 +220,7 @@ class Example:
 
 
 async def fills_dollars(example: Example) -> None:
-    plugin, engine = example.hooks.template_engines["dollar"]
+    plugin, engine = example.hooks.added.template_engines["dollar"]
     template = gateway.Template(name="t", engine="dollar", subject="$a", text="$a and $b", html="")
     assert plugin == "example"
     assert engine(template)({"a": 1, "b": "x"}) == gateway.Rendered(subject="1", text="1 and x", html="")
@@ -419,6 +422,74 @@ async def sorts_by_detail(example: Example) -> None:
         assert found == answer
 
 
+async def asks_a_company(example: Example) -> None:
+    for login, password, answer in (
+        ("ada", "lovelace", gateway.Authenticated(account="app")),
+        ("ada", "byron", False),
+        ("ada@example.org", "lovelace", None),
+    ):
+        given = gateway.Credentials(login=login, password=password, remote_ip="192.0.2.1")
+        assert password not in repr(given)
+        assert await example.hooks.gateway.authenticate(credentials=given) == answer
+
+
+async def knows_ages(example: Example) -> None:
+    plugin, method = example.hooks.added.api_methods["AccountAge"]
+    assert plugin == "example"
+    call = gateway.ApiCall(account="app", login=ADDRESS("app@example.org"))
+    query = method.request(**method.example_request)
+    assert await method.handler(call, query) == method.example_response
+    with pytest.raises(gateway.ApiError, match="must be years"):
+        await method.handler(call, method.request(Unit="days"))
+
+
+async def says_hello(example: Example) -> None:
+    _, app = example.hooks.added.pages["hello"]
+    transport = httpx.ASGITransport(app=app, root_path="/plugins/hello")
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/plugins/hello/")).text == "hello"
+
+
+async def has_a_motto(example: Example) -> None:
+    _, command = example.hooks.added.commands["motto"]
+    assert CliRunner().invoke(command).output == "mail for all\n"
+
+
+def a_context(example: Example) -> gateway.GatewayContext:
+    return gateway.GatewayContext(hostname="gateway.example", data_dir=example.directory, now=lambda: NOW)
+
+
+async def beats(example: Example) -> None:
+    _, service = example.hooks.added.services["heartbeat"]
+    file = example.directory / "plugins" / "acme.heartbeat" / "alive"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service, a_context(example))
+        with trio.fail_after(5):
+            while not file.exists() or not file.read_text():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert file.read_text() == NOW.isoformat()
+
+
+async def has_a_directory(example: Example) -> None:
+    await example.hooks.gateway.start(gateway=a_context(example))
+    assert (example.directory / "plugins" / "acme.archive" / "README").exists()
+
+
+async def clears_up(example: Example) -> None:
+    file = a_context(example).directory("acme.archive") / "README"
+    file.write_text("")
+    await example.hooks.gateway.stop(gateway=a_context(example))
+    assert not file.exists()
+
+
+async def takes_its_time(example: Example) -> None:
+    for error, result in (("rate limit exceeded", Result.TEMPORARY), ("no such user", Result.PERMANENT)):
+        outcome = gateway.Outcome.permanent(error, code=550)
+        found = await example.stages.classify_outcome(outcome=outcome, message=a_message(), transport="mx")
+        assert found.result is result
+
+
 # By the section that an example stands in.
 EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, Any]]] = {
     "A first plugin": (refuses_lotteries, {}),
@@ -433,6 +504,7 @@ EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, 
     "transports": (files, {}),
     "around_attempt": (times, {}),
     "shape": (spares_a_server, {}),
+    "classify_outcome": (takes_its_time, {}),
     "retry": (retries, {}),
     "suppress": (waits_for_a_mailbox, {}),
     "receive_policy": (closes_the_door, {}),
@@ -443,6 +515,13 @@ EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, 
     "format_webhook": (chats, {}),
     "sign_webhook": (signs, {"key": "secret"}),
     "around_webhook": (counts, {}),
+    "authenticate": (asks_a_company, {}),
+    "api_methods": (knows_ages, {}),
+    "pages": (says_hello, {}),
+    "commands": (has_a_motto, {}),
+    "services": (beats, {}),
+    "start": (has_a_directory, {}),
+    "stop": (clears_up, {}),
 }
 SECTIONS = page.sections(page.FIRST, 2) | page.HOOKS
 

@@ -18,10 +18,13 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway import (
     Accept,
+    Authenticated,
     DeliveryStatus,
     Limits,
+    Outcome,
     RecipientStatus,
     ReportMatch,
+    Result,
     RetryAt,
     Route,
     Suppress,
@@ -41,6 +44,8 @@ NONSENSE: Mapping[str, object] = {
     "suppressed": "yes",
     "route": Route(""),
     "shape": Limits(connections=-1),
+    "classify_outcome": Outcome(result=Result.DELIVERED),
+    "authenticate": Authenticated(account=b"mox"),  # type: ignore[arg-type]
     "retry": RetryAt(datetime(2040, 1, 1)),  # no time zone: that is the nonsense
     "suppress": Suppress("no", expires=datetime(2040, 1, 1)),
     "read_report": DeliveryStatus(

@@ -1,0 +1,122 @@
+"""The gateway itself: who logs in, what it offers, and what runs with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import click
+
+from gateway import additionchecks
+from gateway.additions import ApiMethod, ASGIApplication, Authenticated, Credentials, GatewayContext, Service
+from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
+
+
+class ServiceSpecs(Protocol):
+    """The gateway itself: who logs in, what it offers, and what runs with it."""
+
+    @hookspec(
+        verb=Verb.FIRST,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=(Authenticated, bool),
+        check=additionchecks.authenticate,
+    )
+    def authenticate(self, credentials: Credentials, settings: Any) -> Authenticated | Literal[False] | None:
+        """Says who somebody is that logs in with a name and a password.
+
+        Called for logins over HTTP and by SMTP's PLAIN and LOGIN, before the gateway's own passwords and API
+        keys are looked at; never by SCRAM, which shows no password. A good one is remembered for 5 seconds.
+        Answer Authenticated, False to refuse (nobody else is asked, the gateway neither), None to leave it to
+        the next.
+
+        A failure: nobody is logged in, and the client is asked to try again (API error, SMTP 454).
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=additionchecks.api_methods,
+    )
+    def api_methods(self, settings: Any) -> Mapping[str, ApiMethod] | None:
+        """Adds methods to the web API.
+
+        Called once, when the configuration is loaded. Answer the methods by their names, which must be
+        nobody else's.
+
+        A failure: the configuration is refused. A handler that raises or takes too long is answered with an
+        error.
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=additionchecks.pages,
+    )
+    def pages(self, settings: Any) -> Mapping[str, ASGIApplication] | None:
+        """Adds pages to the web server: ASGI applications, each below `/plugins/NAME/`.
+
+        Called once, when the configuration is loaded. Answer the applications by their names.
+
+        A failure: the configuration is refused. An application that raises is answered with 500.
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=additionchecks.commands,
+    )
+    def commands(self, settings: Any) -> Mapping[str, click.Command] | None:
+        """Adds commands to the command line: `gateway NAME`.
+
+        Called when the configuration is loaded, by the command line too. Answer the commands by their names.
+
+        A failure: the configuration is refused; the command line says so, and has its own commands only.
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=additionchecks.services,
+    )
+    def services(self, settings: Any) -> Mapping[str, Service] | None:
+        """Adds services: functions that run as long as the gateway does.
+
+        Called once, when the configuration is loaded. Answer the services by their names. They are started
+        after `start`, and cancelled before `stop`.
+
+        A failure: the configuration is refused. A service that raises or ends is logged and started again,
+        after 1 second at first, then after twice as long each time, a minute at most.
+        """
+
+    @hookspec(verb=Verb.TELL, scope=Scope.GATEWAY, limit=30.0, on_error=OnError.DEFER, answer=type(None))
+    def start(self, gateway: GatewayContext, settings: Any) -> None:
+        """Hears that the gateway starts.
+
+        Called once, when the store is open, before anything is served.
+
+        A failure: the gateway does not start. With another policy it is logged.
+        """
+
+    @hookspec(verb=Verb.TELL, scope=Scope.GATEWAY, limit=5.0, on_error=OnError.SKIP, answer=type(None))
+    def stop(self, gateway: GatewayContext, settings: Any) -> None:
+        """Hears that the gateway stops.
+
+        Called once, when nothing is served any more and all work is done or given back, before the store is
+        closed. Not called after a crash.
+
+        A failure: logged.
+        """
