@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.additions import (
     ApiCall,
     ApiMethod,
-    ASGIApplication,
+    AsgiApplication,
     Authenticated,
     Credentials,
     GatewayContext,
@@ -76,13 +76,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ASGIApplication",
     "Accept",
     "Address",
     "AddressError",
     "ApiCall",
     "ApiError",
     "ApiMethod",
+    "AsgiApplication",
     "AuthResults",
     "Authenticated",
     "AutomaticReply",

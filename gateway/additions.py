@@ -19,7 +19,7 @@ from gateway.model import Scope
 
 # An ASGI application, as Quart's and others' are (https://asgi.readthedocs.io/): scope, receive, send. Their
 # own types for these differ.
-ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
+AsgiApplication = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 # --- Logins --------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import TypeVar
 import click
 import trio
 
-from gateway.additions import ApiMethod, ASGIApplication, Credentials, GatewayContext, LoginAnswer, Service
+from gateway.additions import ApiMethod, AsgiApplication, Credentials, GatewayContext, LoginAnswer, Service
 from gateway.hookcalls import Call, Calls
 from gateway.hookverbs import around, first, fold, tell
 from gateway.mail.address import Address
@@ -253,7 +253,7 @@ class Added:
 
     template_engines: Named[TemplateEngine]
     api_methods: Named[ApiMethod]
-    pages: Named[ASGIApplication]
+    pages: Named[AsgiApplication]
     commands: Named[click.Command]
     services: Named[Service]
 

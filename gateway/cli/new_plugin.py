@@ -196,7 +196,7 @@ def _imports(hooks: Sequence[str]) -> str:
         ours = "from gateway import (" + "".join(f"\n    {name}," for name in names) + "\n)"
     groups = [
         "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(standard.items())),
-        "from pydantic import BaseModel, ConfigDict",
+        ("import click\n" if "click" in used else "") + "from pydantic import BaseModel, ConfigDict",
         ours,
     ]
     return "\n\n".join(group for group in groups if group)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import click
 
 from gateway import additionchecks
-from gateway.additions import ApiMethod, ASGIApplication, Authenticated, Credentials, GatewayContext, Service
+from gateway.additions import ApiMethod, AsgiApplication, Authenticated, Credentials, GatewayContext, Service
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 
 
@@ -60,7 +60,7 @@ class ServiceSpecs(Protocol):
         answer=Mapping,
         check=additionchecks.pages,
     )
-    def pages(self, settings: Any) -> Mapping[str, ASGIApplication] | None:
+    def pages(self, settings: Any) -> Mapping[str, AsgiApplication] | None:
         """Adds pages to the web server: ASGI applications, each below `/plugins/NAME/`.
 
         Called once, when the configuration is loaded. Answer the applications by their names.

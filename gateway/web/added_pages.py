@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from gateway.additions import ASGIApplication
+from gateway.additions import AsgiApplication
 from gateway.hookcalls import contain, described
 from gateway.web.http1 import ASGIApp
 
@@ -15,7 +15,7 @@ PREFIX = "/plugins/"
 log = logging.getLogger(__name__)
 
 
-def added_page(pages: Mapping[str, tuple[str, ASGIApplication]], path: str) -> tuple[str, ASGIApp] | None:
+def added_page(pages: Mapping[str, tuple[str, AsgiApplication]], path: str) -> tuple[str, ASGIApp] | None:
     """The page that a path belongs to, and where its application is mounted."""
     if not path.startswith(PREFIX):
         return None
@@ -26,7 +26,7 @@ def added_page(pages: Mapping[str, tuple[str, ASGIApplication]], path: str) -> t
     return PREFIX + name, _contained(plugin, name, page)
 
 
-def _contained(plugin: str, name: str, page: ASGIApplication) -> ASGIApp:
+def _contained(plugin: str, name: str, page: AsgiApplication) -> ASGIApp:
     """A page that fails is logged, and answered with 500 if nothing was answered yet."""
 
     async def run(scope: Any, receive: Any, send: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.accounts import parse_basic, parse_bearer
-from gateway.additions import ASGIApplication
+from gateway.additions import AsgiApplication
 from gateway.errors import GatewayError
 from gateway.outbound.unsubscribe import PATH as UNSUBSCRIBE
 from gateway.web.added_pages import added_page
@@ -48,7 +48,7 @@ class WebApp:
         *,
         example_login: str = "",
         plugins: Callable[[], Rows] | None = None,
-        pages: Mapping[str, tuple[str, ASGIApplication]] | None = None,
+        pages: Mapping[str, tuple[str, AsgiApplication]] | None = None,
     ) -> None:
         """`example_login` is who the pages' examples log in as, "user:password" or only a user. `plugins`
         answers what the page about plugins shows; without it there is none. `pages` are

@@ -15,7 +15,7 @@ from gateway import (
     ApiCall,
     ApiError,
     ApiMethod,
-    ASGIApplication,
+    AsgiApplication,
     Authenticated,
     Credentials,
     GatewayContext,
@@ -137,7 +137,7 @@ class Household:
         }
 
     @hookimpl
-    def pages(self) -> Mapping[str, ASGIApplication]:
+    def pages(self) -> Mapping[str, AsgiApplication]:
         return {"acme": _pages(), "broken": _broken}
 
     @hookimpl
