@@ -85,15 +85,15 @@ class Attempts:
                 problem = str(exc)
         settlements: list[Settlement] = []
         now, duration = self.clock.now(), trio.current_time() - started
+        transport = "" if route is None else route.transport
         for claimed in claims:
             outcome = known.get(claimed.message.id) or Outcome.temporary(problem)
             retry = None
             if outcome.result is not Result.DELIVERED and claimed.message.id not in suppressed:
-                outcome = outcomes.fit(
-                    await stages.classify_outcome(
-                        outcome=outcome, message=claimed.message, transport=transport
-                    )
+                classified = await stages.classify_outcome(
+                    outcome=outcome, message=claimed.message, transport=transport
                 )
+                outcome = outcomes.fit(classified)
             if outcome.result is Result.TEMPORARY:
                 retry = await stages.retry(message=claimed.message, outcome=outcome, now=now, route=route)
             settlements.append(
@@ -103,7 +103,7 @@ class Attempts:
                     retry,
                     self.settings.accounts.get(claimed.message.account),
                     suppressed=claimed.message.id in suppressed,
-                    transport="" if route is None else route.transport,
+                    transport=transport,
                     duration=duration,
                     now=now,
                 )
