@@ -136,11 +136,12 @@ async def test_who_is_woken_before_a_write_joins_its_transaction(store: Store) -
 
     async def claim() -> None:
         await hint.wait()
+        time.sleep(0.02)  # noqa: ASYNC251 - the writer's thread has all the time that it wants
         found.extend(await store.write(names))
 
     async with traced(store) as statements, trio.open_nursery() as nursery:
         nursery.start_soon(claim)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the writer waits too
         hint.set()
         await store.write(put("a"))
     assert found == ["a"]
