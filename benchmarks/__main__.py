@@ -8,6 +8,8 @@ processor time of the process that is measured, for each message.
 from __future__ import annotations
 
 import argparse
+import inspect
+import textwrap
 from collections.abc import Callable
 
 from benchmarks.deliver import deliver
@@ -33,9 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="Example: python -m benchmarks send --rounds 5",
+        epilog=_what_each_is() + "\n\nExample: python -m benchmarks send --rounds 5",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     options = parser.parse_args()
     unknown = set(options.names) - BENCHMARKS.keys()
@@ -45,6 +48,13 @@ def main() -> None:
     for name in options.names or BENCHMARKS:
         rows += BENCHMARKS[name](options.rounds)
     show(rows)
+
+
+def _what_each_is() -> str:
+    return "\n\n".join(
+        f"{name}\n{textwrap.indent(inspect.cleandoc(measure.__doc__ or ''), '    ')}"
+        for name, measure in BENCHMARKS.items()
+    )
 
 
 if __name__ == "__main__":

@@ -31,26 +31,37 @@ def inbound(rounds: int) -> list[Row]:
     """Messages of 1 kB for an account, from other servers, on 8 connections that are kept.
 
     Without verification, and with it: signed with RSA-2048, and DNS that answers at once. Beside aiosmtpd
-    whose handler commits each message to SQLite, with an fsync as well.
+    whose handler commits each message to SQLite, with an fsync as well: on its event loop, which does nothing
+    else meanwhile, and in a thread beside it.
     """
     rows: list[Row] = []
-    for name, settings in (("inbound", SETTINGS + UNVERIFIED), ("inbound, verified", SETTINGS)):
+    for name, settings, aim in (
+        ("inbound", SETTINGS + UNVERIFIED, "1.5"),
+        ("inbound, verified", SETTINGS, "400/s"),
+    ):
         figures: list[Figure] = []
-        plain: list[Figure] = []
+        plain: dict[str, list[Figure]] = {"loop": [], "thread": []}
         envelope = Envelope("u@localhost", "quiet@localhost")
         with (
             tempfile.TemporaryDirectory() as directory,
-            script("benchmarks.plain_smtp", f"{directory}/messages.db") as yardstick,
+            script("benchmarks.plain_smtp", f"{directory}/thread.db", "thread") as threaded,
+            script("benchmarks.plain_smtp", f"{directory}/loop.db", "loop") as blocking,
             gateway(settings=settings) as tested,
         ):
             message = _signed(tested.directory / "dkim" / "localhost.pem")
-            _measure(yardstick, yardstick.address, envelope, 300, make=message)
+            yardsticks = {"loop": blocking, "thread": threaded}
+            for yardstick in yardsticks.values():
+                _measure(yardstick, yardstick.address, envelope, 300, make=message)
             _measure(tested, tested.smtp, envelope, 300, make=message)
             for number in range(rounds):
                 progress(f"{name}, round {number + 1} of {rounds}")
-                plain.append(_measure(yardstick, yardstick.address, envelope, COUNT, make=message))
+                for how, yardstick in yardsticks.items():
+                    plain[how].append(_measure(yardstick, yardstick.address, envelope, COUNT, make=message))
                 figures.append(_measure(tested, tested.smtp, envelope, COUNT, make=message))
-        rows.append(compared(f"{name}, {CONNECTIONS} connections", figures, plain))
+        rows += [
+            compared(f"{name}, {CONNECTIONS} connections (aiosmtpd: {how})", figures, beside, aim)
+            for how, beside in plain.items()
+        ]
     return rows
 
 
@@ -64,7 +75,7 @@ def _signed(key: Path) -> Callable[[int], bytes]:
 def submission(rounds: int) -> list[Row]:
     """The same from an account: TLS, logged in, signed with RSA-2048; the queue keeps them on hold.
 
-    aiosmtpd has TLS and AUTH here too, but neither checks a password nor signs.
+    aiosmtpd has TLS and AUTH here too, but neither checks a password nor signs; it commits on its loop.
     """
     figures: list[Figure] = []
     plain: list[Figure] = []
@@ -72,8 +83,8 @@ def submission(rounds: int) -> list[Row]:
     make = partial(content, sender=LOGIN)
     with tempfile.TemporaryDirectory() as directory, gateway() as tested:
         tls = tested.directory / "tls"
-        arguments = (f"{directory}/messages.db", str(tls / "localhost.pem"), str(tls / "localhost.key"))
-        with script("benchmarks.plain_smtp", *arguments) as yardstick:
+        certificate = (str(tls / "localhost.pem"), str(tls / "localhost.key"))
+        with script("benchmarks.plain_smtp", f"{directory}/messages.db", "loop", *certificate) as yardstick:
             tested.ask("queue/hold-rules/add")
             _measure(yardstick, yardstick.address, envelope, 300, login, make)
             _measure(tested, tested.submissions, envelope, 300, login, make)
@@ -81,7 +92,7 @@ def submission(rounds: int) -> list[Row]:
                 progress(f"submission, round {number + 1} of {rounds}")
                 plain.append(_measure(yardstick, yardstick.address, envelope, COUNT, login, make))
                 figures.append(_measure(tested, tested.submissions, envelope, COUNT, login, make))
-    return [compared(f"submission, {CONNECTIONS} sessions", figures, plain)]
+    return [compared(f"submission, {CONNECTIONS} sessions", figures, plain, "800/s")]
 
 
 def _measure(
