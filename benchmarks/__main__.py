@@ -18,6 +18,7 @@ from benchmarks.memory import memory
 from benchmarks.receive import inbound, submission
 from benchmarks.send import batch, roundtrip, send
 from benchmarks.table import Row, show
+from benchmarks.webhooks import webhooks
 
 BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "send": send,
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "direct": direct,
     "inbound": inbound,
     "submission": submission,
+    "webhooks": webhooks,
     "memory": memory,
 }
 

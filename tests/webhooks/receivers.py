@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_network
@@ -19,16 +19,26 @@ Conversation = Callable[[trio.SocketStream], Awaitable[None]]
 @asynccontextmanager
 async def listening(conversation: Conversation) -> AsyncIterator[str]:
     """Gives the URL of a server that has `conversation` on each connection; broken connections end it."""
+    async with all_listening([conversation]) as (url,):
+        yield url
 
-    async def handle(stream: trio.SocketStream) -> None:
+
+@asynccontextmanager
+async def all_listening(conversations: Iterable[Conversation]) -> AsyncIterator[list[str]]:
+    """`listening` for several."""
+
+    async def handle(conversation: Conversation, stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await conversation(stream)
 
     async with trio.open_nursery() as nursery:
-        listeners: list[trio.SocketListener] = await nursery.start(
-            partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
-        )
-        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/hook?a=b"
+        urls = []
+        for conversation in conversations:
+            listeners: list[trio.SocketListener] = await nursery.start(
+                partial(trio.serve_tcp, partial(handle, conversation), 0, host="127.0.0.1")
+            )
+            urls.append(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/hook?a=b")
+        yield urls
         nursery.cancel_scope.cancel()
 
 
