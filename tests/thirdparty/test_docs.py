@@ -20,6 +20,7 @@ import pytest
 import tomli
 import trio
 from click.testing import CliRunner
+from pydantic import BaseModel, ConfigDict
 
 import gateway
 from gateway import (
@@ -191,7 +192,8 @@ def test_configuration(number: int) -> None:
 class Everything(Rest):
     """Stands in for the page's plugins."""
 
-    Settings = None
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="allow")
 
     @gateway.hookimpl
     def sign(self, data: bytes) -> bytes:
