@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from datetime import datetime
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -150,7 +151,20 @@ def shown(answer: object, arguments: Sequence[object]) -> str:
     if isinstance(answer, Mapping):
         return f"header fields: {', '.join(map(str, answer))}"[:MAX_ANSWER]  # their values may be secret
     try:
-        text = str(answer) if isinstance(answer, Address) else repr(answer)
+        text = str(answer) if isinstance(answer, Address) else _written(answer)
     except Exception:
         text = reprlib.repr(answer)
     return text if len(text) <= MAX_ANSWER else text[:MAX_ANSWER] + "..."
+
+
+def _written(answer: object) -> str:
+    """As it would be made: fields that have their defaults are left out, times are short."""
+    if not is_dataclass(answer):
+        return f"{answer:%Y-%m-%d %H:%M:%S}" if isinstance(answer, datetime) else repr(answer)
+    given = []
+    for one in fields(answer):
+        value = getattr(answer, one.name)
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        if value != default:
+            given.append(f"{one.name}={_written(value)}")
+    return f"{type(answer).__name__}({', '.join(given)})"
