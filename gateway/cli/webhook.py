@@ -267,15 +267,16 @@ def _state(url: dict[str, Any]) -> str:
 @webhook.command()
 @click.argument("url")
 @dir_option
-@click.option("--account", required=True, help="Account name.")
+@click.option("--account", default="", help="Account name; by default of every account that has it.")
 def enable(url: str, directory: Path, account: str) -> None:
     """Have a URL called again that is disabled, from the next event on.
 
     \b
-    Example: gateway webhook enable --account mox http://localhost:9090/
+    Example: gateway webhook enable http://localhost:9090/
     """
-    answer = ask(directory, "webhook/enable", {"Account": account, "URL": url})
-    click.echo("enabled" if answer["Enabled"] else "it was not disabled")
+    accounts = ask(directory, "webhook/enable", {"Account": account, "URL": url})["Accounts"]
+    of = ", ".join(map(printable, accounts))
+    click.echo(f"enabled for {of}" if accounts else "it was not disabled")
 
 
 @webhook.command()

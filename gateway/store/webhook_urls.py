@@ -60,10 +60,12 @@ def worked(conn: sa.Connection, account: str, url: str) -> None:
     _WORKED.run(conn, {"of": account, "at": url})
 
 
-def enable(conn: sa.Connection, account: str, url: str) -> bool:
-    """Calls are made again; False if it was not disabled."""
-    mine = sa.and_(_c.account == account, _c.url == url, _c.disabled.is_not(None))
-    return bool(conn.execute(sa.delete(webhook_url).where(mine)).rowcount)
+def enable(conn: sa.Connection, url: str, account: str = "") -> tuple[str, ...]:
+    """Calls to it are made again, of an account or of all; the accounts for which it was disabled."""
+    statement = sa.delete(webhook_url).where(_c.url == url, _c.disabled.is_not(None))
+    if account:
+        statement = statement.where(_c.account == account)
+    return tuple(sorted(conn.scalars(statement.returning(_c.account))))
 
 
 def disabled(conn: sa.Connection, urls: Collection[str]) -> dict[tuple[str, str], UrlState]:

@@ -40,8 +40,13 @@ class Caller:
             raise NoPayload(f"the payload was not made: plugins failed or did not answer: {asked or 'none'}")
         return body
 
-    async def post(self, call: WebhookCall, content_type: str, authorization: str) -> Answer:
-        """Sign the request and make it. Never raises for what plugins, URL or receiver do."""
+    async def post(
+        self, call: WebhookCall, content_type: str, authorization: str, *, timeout: float | None = None
+    ) -> Answer:
+        """Sign the request and make it. Never raises for what plugins, URL or receiver do.
+
+        `timeout` (seconds) shortens the configured one.
+        """
         headers = {
             "Content-Type": content_type,
             "User-Agent": USER_AGENT,
@@ -55,7 +60,7 @@ class Caller:
             signed = await stages.sign_webhook(headers=headers, call=call)
             async with stages.around_webhook(call=call):
                 fields = [(name.encode("ascii"), value.encode()) for name, value in signed.items()]
-                return await self._client.post(call.url, call.body, fields)
+                return await self._client.post(call.url, call.body, fields, timeout=timeout)
         except PluginError as exc:
             return unsent(str(exc))
 

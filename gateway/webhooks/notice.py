@@ -25,7 +25,7 @@ Of what happens from now on, the calls are kept as failed{kept}, and none is mad
 
 When the receiver works again, an operator has it called:
 
-    gateway webhook enable --account {account} '{url}'
+    gateway webhook enable '{url}'
 
 and what it missed can be sent again, also with the method WebhookReplay of the web API:
 

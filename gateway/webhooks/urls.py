@@ -15,6 +15,8 @@ from gateway.webhooks.calling import Caller, NoPayload, unsent
 from gateway.webhooks.client import Answer
 from gateway.webhooks.examples import example_event
 
+TEST_TIMEOUT = 30.0  # seconds
+
 
 class UnknownUrl(GatewayError):
     """The account has no such URL, or there is no such account; the text says which."""
@@ -67,15 +69,17 @@ class WebhookUrls:
             for target, events in self._account(name).all_webhook_targets()
         )
 
-    async def enable(self, account: str, url: str) -> bool:
-        """Calls to the URL are made again; False if it was not disabled."""
-        self._account(account)  # the URL itself may be configured no more
-        return await self._store.write(lambda conn: webhook_urls.enable(conn, account, url))
+    async def enable(self, url: str, account: str = "") -> tuple[str, ...]:
+        """Calls to the URL are made again, of an account or of all; those for which it was disabled."""
+        if account:
+            self._account(account)  # the URL itself may be configured no more
+        return await self._store.write(lambda conn: webhook_urls.enable(conn, url, account))
 
     async def test(self, account: str, url: str = "", event: str = "") -> Trial:
         """Call a URL with an example of an event: by default the account's first URL, and its first event.
 
-        Nothing of it is stored, and a URL that is disabled is called too.
+        Nothing of it is stored, and a URL that is disabled is called too. Somebody waits for the answer:
+        it has less time than a call of the queue.
         """
         settings = self._account(account)
         for target, events in settings.all_webhook_targets():
@@ -105,7 +109,7 @@ class WebhookUrls:
             body=body.body,
             secrets=target.secrets,
         )
-        answer = await self._caller.post(call, body.content_type, target.authorization)
+        answer = await self._caller.post(call, body.content_type, target.authorization, timeout=TEST_TIMEOUT)
         return Trial(
             url=target.url, event=event, content_type=body.content_type, payload=body.body, answer=answer
         )

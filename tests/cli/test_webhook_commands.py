@@ -282,8 +282,9 @@ async def test_urls_and_enable(failing: Running) -> None:
     assert ": its receiver wants no more (HTTP status 410)" in await ok(failing, "webhook", "urls")
     found = await failing.call("MessageList", {"MailboxName": "Inbox", "Subject": "are disabled"})
     assert len(found["Messages"]) == 1
-    assert await ok(failing, "webhook", "enable", "--account", "mox", url) == "enabled\n"
-    assert await ok(failing, "webhook", "enable", "--account", "mox", url) == "it was not disabled\n"
+    assert await ok(failing, "webhook", "enable", "http://x.example/") == "it was not disabled\n"
+    assert await ok(failing, "webhook", "enable", "--account", "mox", url) == "enabled for mox\n"
+    assert await ok(failing, "webhook", "enable", url) == "it was not disabled\n"
     assert await _disabled(failing) == [False, False]
     failing.webhooks.status = 200
     assert await ok(failing, "webhook", "replay", "--account", "mox", "--failed") == "2 calls\n"

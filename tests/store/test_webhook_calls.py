@@ -261,7 +261,8 @@ def test_what_waits_for_a_disabled_url_is_retired_and_nothing_else(conn: sa.Conn
     assert claim(conn) == [other]
     webhook_urls.worked(conn, "shop", HOOK)
     assert webhook_urls.get(conn, "shop", HOOK) == state
-    assert [webhook_urls.enable(conn, "shop", HOOK) for _ in range(2)] == [True, False]
+    assert webhook_urls.enable(conn, HOOK, "other") == ()
+    assert [webhook_urls.enable(conn, HOOK, "shop") for _ in range(2)] == [("shop",), ()]
     assert webhook_urls.get(conn, "shop", HOOK) is None
 
 

@@ -98,8 +98,8 @@ async def test_410_disables_the_url_and_tells_the_account(tmp_path: Path) -> Non
             assert "its receiver wants no more (HTTP status 410)." in notice
 
             receiver.response = other.response
-            assert await b.store.write(lambda conn: webhook_urls.enable(conn, "a", receiver.url))
-            assert not await b.store.write(lambda conn: webhook_urls.enable(conn, "a", receiver.url))
+            assert await b.store.write(lambda conn: webhook_urls.enable(conn, receiver.url)) == ("a",)
+            assert await b.store.write(lambda conn: webhook_urls.enable(conn, receiver.url)) == ()
             again = await b.event(receiver.url, message=702)
             await b.until(again, lambda c: c.success is True)
         assert await b.store.read(webhook_urls.failing) == ()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from gateway.store.tables import event as event_table
 from gateway.store.tables import webhook_call
 from gateway.wakeup import Wakeup
 from gateway_signing import standard
-from tests.webhooks.gateways import SORRY, Receiver, bench, receiving
+from tests.webhooks.gateways import OK, SORRY, Receiver, bench, receiving
 
 DAY = timedelta(days=1)
 
@@ -424,3 +425,38 @@ async def test_plugins_around_a_request_and_a_signer_that_fails(tmp_path: Path) 
         await b.until(call_id, lambda c: c.success is True)
     assert receiver.requests[0][0]["X-Key"] == "2 {}"
     assert seen == ["before 2", "after 1"]
+
+
+async def test_superseding_is_for_each_url_by_itself(tmp_path: Path) -> None:
+    """What a URL does not subscribe to supersedes nothing there; one URL may want all, in order."""
+    every, newest, failures = Receiver(SORRY), Receiver(SORRY), Receiver(SORRY)
+    async with bench(tmp_path) as b, receiving(every, newest, failures):
+        b.configure(
+            webhooks=[
+                {"url": every.url, "supersede": False},
+                {"url": newest.url},
+                {"url": failures.url, "events": ["delayed", "failed"]},
+            ]
+        )
+        first = await b.events(message=7, name="delayed")
+        second = await b.events(message=7, name="delivered")
+        assert (len(first), len(second)) == (3, 2)
+        superseded = [(await b.call(call_id)).superseded_by for call_id in first]
+        assert superseded == [0, second[1], 0]
+        for receiver in (every, newest, failures):
+            receiver.response = OK
+        async with b.sending():
+            for call_id in (first[2], *second):
+                await b.until(call_id, lambda c: c.success is True)
+    told = [[json.loads(body)["Event"] for _, body in r.requests] for r in (every, newest, failures)]
+    assert told == [["delayed", "delivered"], ["delivered"], ["delayed"]]
+
+
+async def test_an_automatic_reply_supersedes_no_failure(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver):
+        b.configure(webhook_outgoing={"url": receiver.url})
+        for message, name in ((1, "failed"), (2, "suppressed"), (3, "delayed")):
+            (bad,) = await b.events(message=message, name=name)  # type: ignore[arg-type]
+            await b.events(message=message, name="unrecognized")
+            assert (await b.call(bad)).state == "queued"

@@ -43,8 +43,8 @@ class UrlsRequest(Request):
 
 
 class EnableRequest(Request):
-    Account: str
     URL: str
+    Account: str = ""
 
 
 class TestRequest(Request):
@@ -110,7 +110,7 @@ class WebhookCommands:
         return {"URLs": [_url(url) for url in await self._urls.list(request.Account)]}
 
     async def _enable(self, request: EnableRequest) -> Mapping[str, Any]:
-        return {"Enabled": await self._urls.enable(request.Account, request.URL)}
+        return {"Accounts": list(await self._urls.enable(request.URL, request.Account))}
 
     async def _test(self, request: TestRequest) -> Mapping[str, Any]:
         trial = await self._urls.test(request.Account, request.URL, request.Event)
@@ -151,6 +151,7 @@ def _call(call: Call) -> dict[str, Any]:
         "EventID": call.event_id,
         "QueueMsgID": call.queue_msg_id,
         "URL": call.url,
+        "Format": call.format,
         "Authorization": bool(call.authorization),
         "Submitted": call.submitted,
         "Attempts": call.attempts,
