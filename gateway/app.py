@@ -51,6 +51,7 @@ from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
 from gateway.inbound.verify.message import Verifier
 from gateway.leases import Recovery
+from gateway.memory import give_large_blocks_back
 from gateway.net.certificates import load_certificate
 from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
@@ -141,6 +142,7 @@ async def serving(
     Raises ConfigError, StartError.
     """
     clock = clock or Clock()
+    give_large_blocks_back()
     async with AsyncExitStack() as resources:
         resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)

@@ -78,12 +78,17 @@ class Mailbox:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the request. `content_type` "" has it detected; `content_id` with or without its brackets."""
+    """A file of the request. `content_type` "" has it detected; `content_id` with or without its brackets.
+
+    `encoded`: its base64, in lines, in pieces, where that was made before; then `data` is its beginning, of
+    more octets than are looked at to detect the type.
+    """
 
     name: str
     content_type: str
     content_id: str
     data: bytes
+    encoded: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +319,7 @@ def _file_part(field: str, file: File, disposition: str) -> _Entity:
     if file.content_id:
         out.append(_content_id(f"{field}.ContentID", file.content_id))
     out.append(b"Content-Transfer-Encoding: base64\r\n")
-    return _Entity(b"".join(out), [encode_base64(file.data)])
+    return _Entity(b"".join(out), list(file.encoded) or [encode_base64(file.data)])
 
 
 def _check_content_type(field: str, content_type: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -14,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ApiCode
-from gateway.web.api import jsontypes
+from gateway.mail.content_type import SNIFFED
+from gateway.mail.transfer import encode_base64
+from gateway.web.api import files, jsontypes
 from gateway.web.api.errors import BadRequest
 from gateway.web.api.jsontypes import format_time, parse_request, parse_time
 from gateway.web.api.methods import METHODS
-from gateway.web.api.models import SendRequest
-from gateway.web.api.send import decode_base64
+from gateway.web.api.models import File, SendRequest
 
 
 @pytest.mark.parametrize(
@@ -238,11 +240,23 @@ def test_times_there_and_back(value: datetime) -> None:
 # --- Base64 --------------------------------------------------------------------------------------
 
 
+async def encoded(text: str) -> bytes:
+    """What the message has of a file that came as this base64."""
+    [file] = await files.read_files("attachedfile", "F", [File(Data=text)], ())
+    assert base64.b64decode(text)[: SNIFFED + 1].startswith(file.data)
+    return b"".join(file.encoded)
+
+
 async def test_base64_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.web.api.send.BASE64_PIECE", 8)
-    assert await decode_base64("f", "aGVsbG8gd29ybGQsIGhlbGxv") == b"hello world, hello"
-    assert await decode_base64("f", "aGVs\r\nbG8gd29y\nbGQ=") == b"hello world"
-    for text in (
+    monkeypatch.setattr(files, "_DECODED", 57)
+    monkeypatch.setattr(files, "_ENCODED", 76)
+    for size in (0, 1, 56, 57, 58, 114, 600):
+        data = bytes(range(256)) * 3
+        text = base64.b64encode(data[:size]).decode()
+        assert await encoded(text) == encode_base64(data[:size])
+        broken = "\r\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+        assert await encoded(broken) == encode_base64(data[:size])
+    for wrong in (
         "aGVsbA==aGVsbA==",
         "a",
         "aGVsb",
@@ -254,8 +268,8 @@ async def test_base64_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         "aGV=\0",
         "=aGV",
     ):
-        with pytest.raises(BadRequest, match=r"^f: is not base64"):
-            await decode_base64("f", text)
+        with pytest.raises(BadRequest, match=r"^F\[0\].Data: is not base64"):
+            await encoded(wrong)
 
 
 # --- Fuzzing -------------------------------------------------------------------------------------

@@ -149,10 +149,16 @@ async def test_files_from_parts_come_after_those_of_the_object(api: Any) -> None
     assert [p["Content-ID"] for p in message.walk() if p["Content-ID"]] == ["<logo>"]
 
 
-async def test_large_messages_are_composed_beside_the_loop(api: Any) -> None:
+async def test_large_texts_are_composed_beside_the_loop(api: Any) -> None:
+    await api.send(Text="line\n" * 250_000)
+    assert api.offload.runs == ["compose"]
+    assert api.last.data.endswith(b"\r\n\r\n" + b"line\r\n" * 250_000)
+
+
+async def test_large_files_need_no_worker(api: Any) -> None:
     data = bytes(range(256)) * 8192
     await api.send("multipart", [(part_head("attachedfile", "big"), data)])
-    assert api.offload.runs == ["compose"]
+    assert not api.offload.runs
     assert parsed(api.last.data).get_payload(1).get_payload(decode=True) == data
     code, message = (
         await api.send("multipart", [(part_head("attachedfile", "a", "Content-Type: no type"), data)])

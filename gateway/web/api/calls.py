@@ -20,7 +20,7 @@ class UploadedFile:
     name: str
     content_type: str
     content_id: str
-    data: bytes
+    data: bytes | bytearray
 
     @property
     def path(self) -> str:

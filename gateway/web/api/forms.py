@@ -1,6 +1,7 @@
 """The three forms of a request's body, read as they arrive: each piece is decoded before the next is taken.
 
-What is kept is the request object's JSON and the files; the body itself never is as a whole.
+What is kept is the request object's JSON and the files; the body itself never is as a whole. They grow in
+place: in a list, the pieces would leave holes that small objects keep from being given back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_FIELD_NAME = 100  # bytes
 class Form:
     """A body's content: the request object as JSON, and files."""
 
-    request: bytes
+    request: bytes | bytearray
     files: tuple[UploadedFile, ...] = ()
 
     @property
@@ -61,13 +62,13 @@ class JsonReader:
     """application/json: the body is the request object."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._body = bytearray()
 
     def feed(self, data: bytes) -> None:
-        self._pieces.append(data)
+        self._body += data
 
     def finish(self) -> Form:
-        return Form(b"".join(self._pieces))
+        return Form(self._body)
 
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -92,7 +93,7 @@ class UrlencodedReader:
     def __init__(self) -> None:
         self._rest = b""  # of a name, or of an escape cut in two
         self._in_value = False
-        self._value: list[bytes] | None = None
+        self._value: bytearray | None = None
 
     def feed(self, data: bytes) -> None:
         for start in range(0, len(data), MAX_PIECE):
@@ -109,7 +110,7 @@ class UrlencodedReader:
                 return
             if percent_decode(name) != b"request":
                 raise self._wrong_field(name)
-            self._value, data = [], rest
+            self._value, data = bytearray(), rest
         if b"&" in data:
             raise protocol_error(
                 "form: only the one field request is expected; an & in its value must be %26"
@@ -117,14 +118,14 @@ class UrlencodedReader:
         # An escape may continue in the next piece.
         cut = data.rfind(b"%", len(data) - 2)
         cut = len(data) if cut < 0 else cut
-        self._value.append(percent_decode(data[:cut]))
+        self._value += percent_decode(data[:cut])
         self._rest = data[cut:]
 
     def finish(self) -> Form:
         if self._value is None:
             raise self._wrong_field(self._rest)
-        self._value.append(percent_decode(self._rest))
-        return Form(b"".join(self._value))
+        self._value += percent_decode(self._rest)
+        return Form(self._value)
 
     @staticmethod
     def _wrong_field(name: bytes) -> BadRequest:

@@ -172,7 +172,7 @@ class Response(BaseModel):
 R = TypeVar("R", bound=Request)
 
 
-async def parse_request(model: type[R], data: bytes, offload: Offload) -> R:
+async def parse_request(model: type[R], data: bytes | bytearray, offload: Offload) -> R:
     """The request in `data`, or BadRequest `protocol` that names the field."""
     if len(data) <= _PIECE:
         if _structure(data) > MAX_JSON_ELEMENTS:
@@ -196,7 +196,7 @@ async def parse_request(model: type[R], data: bytes, offload: Offload) -> R:
     return _parsed(model, data)
 
 
-def parse_beside(model: type[R], data: bytes) -> R | str:
+def parse_beside(model: type[R], data: bytes | bytearray) -> R | str:
     """Parse in a worker process: what is wrong is answered as a text."""
     try:
         return _parsed(model, data)
@@ -204,7 +204,7 @@ def parse_beside(model: type[R], data: bytes) -> R | str:
         return str(exc)
 
 
-def _parsed(model: type[R], data: bytes) -> R:
+def _parsed(model: type[R], data: bytes | bytearray) -> R:
     try:
         return model.__pydantic_validator__.validate_json(data)  # type: ignore[no-any-return]
     except ValidationError as exc:
@@ -219,7 +219,7 @@ def _parsed(model: type[R], data: bytes) -> R:
         raise _explain(exc) from None
 
 
-def _structure(data: bytes) -> int:
+def _structure(data: bytes | bytearray) -> int:
     return data.count(b",") + data.count(b"{") + data.count(b"[")
 
 
@@ -227,7 +227,7 @@ _STRING_OR_STRUCTURE = re.compile(rb'["{\[,]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
-async def _check_elements(data: bytes) -> None:
+async def _check_elements(data: bytes | bytearray) -> None:
     """Count strings and structure: a text may have as many commas as it likes."""
     strings = structure = position = 0
     while found := _STRING_OR_STRUCTURE.search(data, position):

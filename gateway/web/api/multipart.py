@@ -38,7 +38,7 @@ class MultipartParts:
             raise protocol_error(
                 f"Content-Type: multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY} characters"
             )
-        self.request: bytes | None = None
+        self.request: bytearray | None = None
         self.files: list[UploadedFile] = []
         self._delimiter = b"\r\n--" + boundary.encode()
         # The line end before the first delimiter may be left out.
@@ -47,7 +47,7 @@ class MultipartParts:
         self._in_part = False  # False: before the first part
         self._head: dict[str, str] = {}  # of the part under way, names in lower case
         self._disposition: dict[str, str] = {}  # the parameters of its Content-Disposition
-        self._data: list[bytes] = []
+        self._data = bytearray()
         self._parts = 0
         self._counts: dict[str, int] = {}
 
@@ -59,6 +59,7 @@ class MultipartParts:
     def finish(self) -> None:
         if self._step != self._epilogue:
             raise protocol_error("form: the closing boundary is missing")
+        del self._step  # with it, this is a cycle, and what was read would wait for the collector
 
     # Each step works on the buffer's beginning and says whether to go on (with the next step).
 
@@ -110,7 +111,7 @@ class MultipartParts:
         """The buffer's first `size` bytes are a part's data, or nobody's."""
         if size > 0:
             if self._in_part:
-                self._data.append(bytes(self._buffer[:size]))
+                self._data += self._buffer[:size]
             del self._buffer[:size]
 
     def _start(self, section: bytes) -> None:
@@ -137,8 +138,7 @@ class MultipartParts:
 
     def _end(self) -> None:
         """A part is complete."""
-        data = b"".join(self._data)
-        self._data = []
+        data, self._data = self._data, bytearray()
         name = self._disposition["name"]
         if name == "request":
             self.request = data

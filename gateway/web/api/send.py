@@ -5,7 +5,6 @@ The rules are checked in the order of cost; what one of them says names the fiel
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from gateway.mail.address import Address, AddressError, ascii_domain
 from gateway.mail.compose import (
     Composed,
     Draft,
-    File,
     Mailbox,
     MissingBody,
     bcc_field,
@@ -31,8 +29,9 @@ from gateway.mail.fields import FieldError, check_text
 from gateway.offload import OffloadError
 from gateway.smtp.dsn import xtext
 from gateway.web.api import models
-from gateway.web.api.calls import Call, FilePart
-from gateway.web.api.errors import MAX_MESSAGE, BadRequest, error_answer, protocol_error
+from gateway.web.api.calls import Call
+from gateway.web.api.errors import MAX_MESSAGE, BadRequest, error_answer
+from gateway.web.api.files import read_files
 from gateway.web.api.services import KeepAnswer, NewSubmission, Refusal, ReportWishes, Submitted
 
 MAX_RECIPIENTS = 1000
@@ -44,11 +43,9 @@ MAX_ENV_ID = 100  # characters (RFC 3461, 4.4)
 NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 MAX_EXTRA = 64 * 1024  # characters; every webhook of every recipient repeats them
 USER_AGENT = f"mail-gateway/{__version__}"
-# Bytes of text and files. More than this takes milliseconds to compose, which is done beside the loop.
+# Characters of text. More than this takes milliseconds to encode, which is done beside the loop.
 COMPOSE_HERE = 1024 * 1024
-BASE64_PIECE = 1024 * 1024  # characters decoded between two turns of the loop; a multiple of 4
 
-_LINE_ENDS = str.maketrans("", "", "\r\n")
 _FILE_FIELD = re.compile(r"(AlternativeFiles|InlineFiles|AttachedFiles)\[(\d+)\](.*)")
 
 
@@ -172,13 +169,16 @@ async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
         text=request.Text,
         html=request.HTML,
         headers=request.Headers,
-        alternative_files=await _files(call, "alternativefile", "AlternativeFiles", request.AlternativeFiles),
-        inline_files=await _files(call, "inlinefile", "InlineFiles", request.InlineFiles),
-        attached_files=await _files(call, "attachedfile", "AttachedFiles", request.AttachedFiles),
+        alternative_files=await read_files(
+            "alternativefile", "AlternativeFiles", request.AlternativeFiles, call.files
+        ),
+        inline_files=await read_files("inlinefile", "InlineFiles", request.InlineFiles, call.files),
+        attached_files=await read_files("attachedfile", "AttachedFiles", request.AttachedFiles, call.files),
         user_agent=USER_AGENT,
         require_tls_no=request.RequireTLS is False,
     )
     composed = await _compose(call, request, draft)
+    del draft  # of a large file, a third of what it takes here
     limit = services.settings.queue.max_message_size
     if len(composed.data) > limit:
         raise SubmissionRefused(
@@ -288,48 +288,13 @@ def _report_wishes(request: models.SendRequest, recipients: Sequence[Address]) -
     )
 
 
-# --- Files ---------------------------------------------------------------------------------------
-
-
-async def _files(call: Call, part: FilePart, field: str, entries: Sequence[models.File]) -> list[File]:
-    """The files of one kind: first those of the request object, then those that came in parts."""
-    files = [
-        File(e.Name, e.ContentType, e.ContentID, await decode_base64(f"{field}[{index}].Data", e.Data))
-        for index, e in enumerate(entries)
-    ]
-    files += [File(f.name, f.content_type, f.content_id, f.data) for f in call.files if f.part == part]
-    return files
-
-
-async def decode_base64(field: str, text: str) -> bytes:
-    """RFC 4648, section 4, padded; line ends are ignored. Raises BadRequest `protocol`."""
-    if "\n" in text or "\r" in text:
-        text = text.translate(_LINE_ENDS)
-    padding = text.find("=")
-    if len(text) % 4 or (padding >= 0 and padding < len(text) - 2):
-        raise protocol_error(
-            f"{field}: is not base64: its length is no multiple of 4, or = is not at its end"
-        )
-    pieces: list[bytes] = []
-    for start in range(0, len(text), BASE64_PIECE):
-        if start:
-            await trio.lowlevel.checkpoint()
-        try:
-            pieces.append(binascii.a2b_base64(text[start : start + BASE64_PIECE], strict_mode=True))
-        except ValueError:
-            raise protocol_error(f"{field}: is not base64 (RFC 4648, section 4)") from None
-    return b"".join(pieces)
-
-
 # --- Composing -----------------------------------------------------------------------------------
 
 
 async def _compose(call: Call, request: models.SendRequest, draft: Draft) -> Composed:
-    size = len(draft.text) + len(draft.html)
-    for files in (draft.alternative_files, draft.inline_files, draft.attached_files):
-        size += sum(len(file.data) for file in files)
+    """Here, unless there is much text: files are encoded already."""
     try:
-        if size <= COMPOSE_HERE:
+        if len(draft.text) + len(draft.html) <= COMPOSE_HERE:
             return compose(draft)
         return await call.services.offload.run(compose, draft)
     except FieldError as exc:
