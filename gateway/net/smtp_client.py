@@ -69,6 +69,7 @@ class ClientSettings:
     ca_file: str | None = None
     tls_context: SSL.Context | None = None
     credentials: Credentials | None = None
+    chunking: bool = True  # where it is offered
     tls_timeout: float = 60.0  # for a handshake
     connect_timeout: float = 30.0
     # Without a greeting for so long, a second connection looks whether the server waits for TLS: nothing else
@@ -108,7 +109,9 @@ class SmtpConnection:
         self._settings = settings
         self._host = host
         starttls = AskForTls.NEVER if settings.tls_at_once else _STARTTLS[settings.tls]
-        self._machine = SmtpClient(settings.hello_name, starttls, settings.credentials)
+        self._machine = SmtpClient(
+            settings.hello_name, starttls, settings.credentials, chunking=settings.chunking
+        )
         self._limit = trio.CancelScope()  # one for a whole exchange; its deadline moves with what is done
         self._sending = False  # what the deadline is for; else for the next reply
         self._replies = -1  # read when it was set

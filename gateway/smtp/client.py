@@ -47,15 +47,19 @@ __all__ = ["MAX_PIPELINED", "AskForTls", "Event", "SmtpClient"]
 
 class SmtpClient(ClientSession):
     """One connection. `hello_name` is our own host name or address literal; `starttls` is of no meaning for a
-    connection that begins within TLS; with `credentials` we log in. Not for use by several tasks."""
+    connection that begins within TLS; with `credentials` we log in; `chunking` is to be used where it is
+    offered. Not for use by several tasks."""
 
     def __init__(
         self,
         hello_name: str,
         starttls: AskForTls = AskForTls.NEVER,
         credentials: Credentials | None = None,
+        *,
+        chunking: bool = True,
     ) -> None:
         super().__init__(hello_name, starttls, credentials)
+        self._chunking = chunking
         self._results: list[Result | None] | None = None  # of the transaction under way
         self._accepted: list[int] = []  # recipients that RCPT was accepted for
         self._mail_open = False  # the server has begun a transaction and not ended it: RSET is due
@@ -94,7 +98,7 @@ class SmtpClient(ClientSession):
             for number, line in enumerate(rcpt_commands(transaction, self.capabilities))
             if self._results[number] is None
         )
-        self._chunk = transaction.size if "CHUNKING" in self.capabilities else None
+        self._chunk = transaction.size if self._chunking and "CHUNKING" in self.capabilities else None
         if self._chunk is None:
             self._unsent.append(Command("data", "DATA"))
         self._send_commands()

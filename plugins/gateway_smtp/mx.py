@@ -135,6 +135,7 @@ class MxTransport:
             self._hostname or delivery.hostname,
             tls=TlsPolicy.OPPORTUNISTIC,
             tls_context=self._context,
+            chunking=self._settings.chunking,
             connect_timeout=self._settings.connect_timeout,
             tls_timeout=self._settings.tls_timeout,
         )

@@ -62,6 +62,7 @@ class MxSettings(BaseModel):
         AfterValidator(_families),
     ] = ("ipv6", "ipv4")
     ca_file: OptionalPath = None  # PEM, for MTA-STS; in place of the authorities that this system knows
+    chunking: bool = True  # BDAT where it is offered
     connect_timeout: Seconds = 30.0
     tls_timeout: Seconds = 30.0  # for a handshake
     keep: MxKeepSettings = MxKeepSettings()

@@ -105,6 +105,7 @@ class NextHopSettings(BaseModel):
     tls_verify: bool = True
     ca_file: OptionalPath = None  # PEM; in place of the authorities that this system knows
     auth: AuthSettings | None = None
+    chunking: bool = True  # BDAT where it is offered
     connect_timeout: Seconds = 30.0
     keep: KeepSettings = KeepSettings()
 
@@ -139,6 +140,7 @@ class NextHopSettings(BaseModel):
             tls_at_once=self.tls_use == "at once",
             ca_file=None if self.ca_file is None else str(self.ca_file),
             credentials=None if self.auth is None else self.auth.credentials,
+            chunking=self.chunking,
             connect_timeout=self.connect_timeout,
             look_for_tls_after=SILENCE,
         )

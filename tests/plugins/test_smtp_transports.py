@@ -528,6 +528,17 @@ async def test_dsn_not_offered(tmp_path: Path) -> None:
     assert (outcome.result.value, outcome.dsn_passed_on) == ("delivered", False)
 
 
+async def test_chunking_only_where_it_is_wanted(tmp_path: Path) -> None:
+    refused = Server(decide=lambda step, _: Reply(554, "5.6.0", ("No",)) if step == "dot" else None)
+    async with serving(refused) as server:
+        for wanted in (True, False):
+            settings = {"type": "smtp", "host": "127.0.0.1", "port": server.port, "tls": "none"}
+            async with transport(tmp_path, **settings, chunking=wanted) as relay:
+                [outcome] = await relay.deliver(delivery())
+            assert (f"> BDAT {len(CONTENT)} LAST" in outcome.transcript) == wanted
+            assert ("> DATA" in outcome.transcript) != wanted
+
+
 async def test_smtputf8_not_offered(tmp_path: Path) -> None:
     async with scripted(plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
         [outcome] = await relay.deliver(delivery(smtputf8=True))

@@ -298,6 +298,15 @@ def test_one_chunk_when_the_size_is_known() -> None:
     assert b"RSET" not in machine.data_to_send()
 
 
+def test_data_when_that_is_wanted() -> None:
+    machine = SmtpClient("client.example", chunking=False)
+    say(machine, b"220 mx\r\n")
+    say(machine, b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+    machine.data_to_send()
+    machine.begin(transaction(size=4))
+    assert machine.data_to_send().endswith(b"DATA\r\n")
+
+
 def test_data_when_it_is_not() -> None:
     machine = client()
     machine.begin(transaction())
