@@ -14,8 +14,9 @@ what a crash cut off; only then serve. Stop: accept nothing and claim nothing mo
 the grace period; then all is cancelled, and the store is closed last.
 
     run
-    └── background                 clock, clean-up, expired leases, unfinished hold rules, MTA-STS policies,
-        │                          transports between deliveries, plugins' services: cancelled at the end
+    └── background                 clock, clean-up, expired leases, unfinished hold rules, mail that waits for
+        │                          a plugin, MTA-STS policies, transports between deliveries, plugins'
+        │                          services: cancelled at the end
         └── services               each returns when it is told to stop and is done
             ├── webhooks/sender
             ├── events             tells the plugins
@@ -64,6 +65,7 @@ from gateway.net.tls import server_context
 from gateway.offload import Offload
 from gateway.outbound.account_queue import AccountQueue
 from gateway.outbound.attempt import Attempts
+from gateway.outbound.deferred import DeferredMail
 from gateway.outbound.notices import Notices
 from gateway.outbound.operations import HoldRules, QueueOperations
 from gateway.outbound.queue import QueueScheduler
@@ -271,6 +273,7 @@ async def serving(
             for recovery in recoveries:
                 background.start_soon(recovery.serve)
             background.start_soon(holding.finish)
+            background.start_soon(DeferredMail(hooks.calls, store, clock, queued.set).serve)
             background.start_soon(policies.serve)
             for name, transport in transports.items():
                 background.start_soon(serve_transport, name, transport)

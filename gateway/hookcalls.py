@@ -12,16 +12,19 @@ from __future__ import annotations
 import enum
 import logging
 import reprlib
+import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import trio
 
+from gateway.breaker import FAILURES, Tally, may_ask, note_answer, note_failure
 from gateway.errors import PluginError
-from gateway.hookspecs.marks import OnError, Spec
+from gateway.hookspecs.marks import OnError, Spec, Verb
 from gateway.model import Delivery, QueuedMessage, Submission, WebhookCall
 
 SLOW = 0.1  # seconds that a plain function may take; the event loop stands still meanwhile
@@ -39,17 +42,6 @@ class Way(enum.Enum):
     THREAD = "thread"
 
 
-@dataclass(slots=True)
-class Tally:
-    """What one plugin's implementation of one hook has come to since the gateway started."""
-
-    calls: int = 0
-    failures: int = 0  # time-outs included
-    timeouts: int = 0
-    slow: int = 0  # plain functions that took longer than SLOW
-    seconds: float = 0.0  # altogether
-
-
 class Calls:
     """The tallies by (plugin, hook); they outlive a reload."""
 
@@ -58,6 +50,12 @@ class Calls:
 
     def __getitem__(self, key: tuple[str, str]) -> Tally:
         return self._tallies.setdefault(key, Tally())
+
+    def begin(self, plugin: str, hook: str) -> Tally:
+        """The tally of what has just been loaded: it may have been repaired, so it is not suspended."""
+        tally = self[plugin, hook]
+        tally.in_a_row, tally.again_at = 0, 0.0
+        return tally
 
     def __iter__(self) -> Iterator[tuple[str, str, Tally]]:
         """Plugin, hook and tally of each, in the order in which they were loaded."""
@@ -87,6 +85,8 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     """The plugin's answer, of the right type; None where it failed and its policy lets the stage go on."""
     if call.way is Way.PLAIN:
         return ask_plain(call, arguments)
+    if call.tally.in_a_row >= FAILURES and _suspended(call):
+        return None
     in_thread = _InThread(call.function) if call.way is Way.THREAD else None
     scope = trio.CancelScope(relative_deadline=call.limit)
     raised: BaseException | None = None
@@ -94,7 +94,7 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     try:
         with scope:
             if in_thread is None:
-                answer = await call.function(*_picked(call, arguments))
+                answer = await _timed(call, call.function(*_picked(call, arguments)), arguments)
             else:
                 (answer,) = await trio.to_thread.run_sync(
                     in_thread, _picked(call, arguments), abandon_on_cancel=True, limiter=call.limiter
@@ -116,6 +116,8 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
 
 def ask_plain(call: Call, arguments: tuple[Any, ...]) -> Any:
     """`ask` for a plain function."""
+    if call.tally.in_a_row >= FAILURES and _suspended(call):
+        return None
     started = perf_counter()
     try:
         answer = call.function(*_picked(call, arguments))
@@ -125,15 +127,54 @@ def ask_plain(call: Call, arguments: tuple[Any, ...]) -> Any:
         return None
     took = _count(call, started)
     if took > SLOW:
-        call.tally.slow += 1
-        log.warning(
-            "%splugin %r, hook %r: stopped the event loop for %.2f s; it should be async or thread=True",
-            _about(arguments),
-            call.plugin,
-            call.spec.name,
-            took,
-        )
+        _slow(call, arguments, took)
     return _checked(call, arguments, answer)
+
+
+def _suspended(call: Call) -> bool:
+    """Whether a plugin that failed again and again is left out now. Raises PluginError where the stage must
+    not go on without it."""
+    if call.spec.verb is Verb.ALL or may_ask(call.tally, call.limit):
+        return False
+    if call.on_error is OnError.DEFER:
+        raise PluginError(call.plugin, call.spec.name, "failed again and again; it is suspended for a while")
+    return True
+
+
+def _slow(call: Call, arguments: tuple[Any, ...], took: float) -> None:
+    call.tally.slow += 1
+    log.warning(
+        "%splugin %r, hook %r: stopped the event loop for %.2f s; it should be async or thread=True",
+        _about(arguments),
+        call.plugin,
+        call.spec.name,
+        took,
+    )
+
+
+@types.coroutine
+def _timed(
+    call: Call, coroutine: Coroutine[Any, Any, Any], arguments: tuple[Any, ...]
+) -> Generator[Any, Any, Any]:
+    """Runs a plugin's coroutine and measures each of its steps: between two of them the loop stands still."""
+    step: Callable[[], Any] = partial(coroutine.send, None)
+    longest = 0.0
+    try:
+        while True:
+            started = perf_counter()
+            try:
+                yielded = step()
+            except StopIteration as done:
+                return done.value
+            finally:
+                longest = max(longest, perf_counter() - started)
+            try:
+                step = partial(coroutine.send, (yield yielded))
+            except BaseException as exc:
+                step = partial(coroutine.throw, exc)
+    finally:
+        if longest > SLOW:
+            _slow(call, arguments, longest)
 
 
 def _picked(call: Call, arguments: tuple[Any, ...]) -> list[Any]:
@@ -180,6 +221,8 @@ async def contain(exc: BaseException) -> None:
 
 def _checked(call: Call, arguments: tuple[Any, ...], answer: Any) -> Any:
     if answer is None:
+        if call.tally.in_a_row:
+            answered(call)
         return None
     try:
         problem = _problem(call.spec, arguments, answer)
@@ -187,6 +230,8 @@ def _checked(call: Call, arguments: tuple[Any, ...], answer: Any) -> Any:
         failed(call, arguments, f"answered what cannot be read: {_raised(exc)}", exc)
         return None
     if not problem:
+        if call.tally.in_a_row and call.spec.verb is not Verb.AROUND:  # that has yet to be entered
+            answered(call)
         return answer
     failed(call, arguments, f"answered {problem}; expected {_expected(call.spec)}")
     return None
@@ -220,10 +265,17 @@ def failed(
     """Counts, logs, and does what the policy says."""
     call.tally.failures += 1
     call.tally.timeouts += timeout
+    if call.spec.verb is not Verb.ALL:
+        note_failure(call.tally, call.plugin, call.spec.name)
     hook = call.spec.name
     log.error("%splugin %r, hook %r: %s", _about(arguments), call.plugin, hook, reason, exc_info=exc)
     if may_raise and call.on_error is OnError.DEFER:
         raise PluginError(call.plugin, hook, reason) from exc
+
+
+def answered(call: Call) -> None:
+    """After failures, it did what it has to."""
+    note_answer(call.tally, call.plugin, call.spec.name)
 
 
 def _raised(exc: BaseException) -> str:

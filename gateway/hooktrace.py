@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import trio
 
+from gateway.breaker import Tally
 from gateway.errors import PluginError, RejectedByPlugin
-from gateway.hookcalls import Call, Tally, Way, described
+from gateway.hookcalls import Call, Way, described
 from gateway.hooks import GatewayStages, Stages, Table
 from gateway.mail.address import Address
 from gateway.model import Submission, WebhookBody

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from gateway.errors import PluginError, RejectedByPlugin
-from gateway.hookcalls import Call, Way, ask, ask_plain, contain, described, failed
+from gateway.hookcalls import Call, Way, answered, ask, ask_plain, contain, described, failed
 from gateway.model import Reject
 
 
@@ -148,6 +148,8 @@ class _Held:
         if timeout:
             reason = f"no end {where} in {self._call.limit:g} s"
         elif failure is None or (self._raised is not None and _is_only(failure, self._raised)):
+            if self._call.tally.in_a_row:
+                answered(self._call)
             return
         else:
             await contain(failure)

@@ -88,6 +88,8 @@ def _tally(call: Call) -> Iterator[tuple[str, Any]]:
     yield "Timeouts", tally.timeouts
     yield "Slow", tally.slow
     yield "Seconds", tally.seconds
+    yield "Suspended", tally.suspended
+    yield "Skipped", tally.skipped
 
 
 def tally_rows(hooks: Hooks) -> list[Mapping[str, Any]]:
@@ -100,6 +102,7 @@ def tally_rows(hooks: Hooks) -> list[Mapping[str, Any]]:
             "Failures": tally.failures,
             "Timeouts": tally.timeouts,
             "Slow": tally.slow,
+            "Suspended": tally.suspended,
             "Seconds": tally.seconds,
             "Mean": tally.seconds / tally.calls if tally.calls else 0.0,
         }

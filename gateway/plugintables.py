@@ -120,7 +120,7 @@ class Compiler:
             limit=given.limits.get(hook, impl.limit),
             on_error=given.on_error.get(hook, impl.spec.on_error),
             limiter=self._limiters[name],
-            tally=self._calls[name, hook],
+            tally=self._calls.begin(name, hook),
         )
 
     def _require(self, set_name: str, scope: Scope, table: Table) -> None:

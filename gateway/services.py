@@ -10,7 +10,8 @@ import logging
 import trio
 
 from gateway.additions import GatewayContext, Service
-from gateway.hookcalls import Tally, contain, described
+from gateway.breaker import Tally
+from gateway.hookcalls import contain, described
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a service is started again; doubled each time
 STEADY = 60.0  # seconds: a service that ran for so long has done well, and waits little

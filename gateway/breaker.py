@@ -1,0 +1,69 @@
+"""Suspends a plugin's hook that fails again and again: a circuit breaker.
+
+After `FAILURES` in a row it is not called for a while; then once, to see. An answer closes the matter,
+another failure makes the while twice as long. What the stage does meanwhile is what it does when the plugin
+fails, only at once: nobody waits for a time limit each time.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+FAILURES = 5  # in a row
+FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one plugin's implementation of one hook has come to since the gateway started."""
+
+    calls: int = 0
+    failures: int = 0  # time-outs included
+    timeouts: int = 0
+    slow: int = 0  # times that it stopped the event loop for longer than hookcalls.SLOW
+    seconds: float = 0.0  # altogether
+    skipped: int = 0  # calls that were not made, because it was suspended
+    in_a_row: int = 0  # failures since it last answered
+    again_at: float = 0.0  # of trio's clock: when it may be asked again, if it failed
+
+    @property
+    def suspended(self) -> bool:
+        return self.in_a_row >= FAILURES
+
+
+def may_ask(tally: Tally, limit: float) -> bool:
+    """Whether to call a suspended hook now. If so, others have to wait for what comes of it: at most `limit`
+    seconds."""
+    now = trio.current_time()
+    if now < tally.again_at:
+        tally.skipped += 1
+        return False
+    tally.again_at = now + limit + 1.0
+    return True
+
+
+def note_failure(tally: Tally, plugin: str, hook: str) -> None:
+    tally.in_a_row += 1
+    doublings = min(max(tally.in_a_row - FAILURES, 0), 10)
+    wait = min(FIRST_WAIT * (1 << doublings), LONGEST_WAIT)
+    tally.again_at = trio.current_time() + wait
+    if tally.in_a_row == FAILURES:
+        log.error(
+            "plugin %r, hook %r: failed %d times in a row; suspended, and asked again in %g s",
+            plugin,
+            hook,
+            FAILURES,
+            wait,
+        )
+
+
+def note_answer(tally: Tally, plugin: str, hook: str) -> None:
+    """To be called when it answered and `in_a_row` is not 0."""
+    if tally.suspended:
+        log.warning("plugin %r, hook %r: answers again", plugin, hook)
+    tally.in_a_row, tally.again_at = 0, 0.0
