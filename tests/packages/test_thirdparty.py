@@ -28,7 +28,7 @@ def hooks_of(module: Path) -> Iterator[str]:
 def test_every_stage_is_taken_and_tested() -> None:
     working = [module for module in MODULES if module.name != "faults.py"]
     assert {hook for module in working for hook in hooks_of(module)} == set(SPECS)
-    tests = re.findall(r"async def test_(\w+)", TEST.read_text(encoding="utf-8"))
+    tests = re.findall(r"def test_(\w+)", TEST.read_text(encoding="utf-8"))
     tested = {hook for name in tests for hook in name.split("_and_")}
     assert tested == set(SPECS)
 
@@ -48,4 +48,4 @@ def test_its_tests_pass_in_a_clean_environment(environment: Environment, tmp_pat
     for line in environment.run("-c", where).splitlines():
         assert Path(line).is_relative_to(environment.packages)
     said = environment.test(TEST, cwd=tmp_path)
-    assert f"{TEST.read_text(encoding='utf-8').count('async def test_')} passed" in said
+    assert f"{TEST.read_text(encoding='utf-8').count('def test_')} passed" in said

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -172,3 +175,44 @@ async def test_mailbox(mail_gateway: MailGateway) -> None:
     async with mail_gateway("acme.sorting", settings={"acme.sorting": {"prefix": "from "}}) as gateway:
         happened = await gateway.receive(BOUNCE.format(subject="hi", text="hi").encode())
         assert happened.incoming[0].message.mailbox == "from example.com"
+
+
+# --- The gateway itself ---------------------------------------------------------------------------
+
+HOUSEHOLD = {"acme.household": {"passwords": {"ada": "lovelace"}, "account": "app"}}
+
+
+async def test_authenticate_and_api_methods_and_pages(mail_gateway: MailGateway) -> None:
+    async with mail_gateway("acme.household", settings=HOUSEHOLD) as gateway:
+        api = await gateway.api()
+        assert (await api.post("SuppressionList", json={}, auth=("ada", "wrong"))).status_code == 401
+        shouted = await api.post("AcmeShout", json={"Word": "hi"}, auth=("ada", "lovelace"))
+        assert shouted.json()["Text"].startswith("HI, app ")
+        assert (await api.get(str(api.base_url.join("/plugins/acme/hello/ada")))).text == "hello ada"
+
+
+async def test_services_and_start_and_stop(mail_gateway: MailGateway, tmp_path: Path) -> None:
+    async with mail_gateway("acme.household", settings=HOUSEHOLD) as gateway:
+        await gateway.deliver()
+        log = tmp_path / "data" / "plugins" / "acme.household" / "log"
+        assert log.read_text() == "start\nservice\n"
+    assert log.read_text() == "start\nservice\nstop\n"
+
+
+async def test_classify_outcome(mail_gateway: MailGateway) -> None:
+    async with mail_gateway("acme.patient", transports=["localserve"]) as gateway:
+        gateway.transport("localserve").answer(permanent(550, "slow down"))
+        happened = await gateway.deliver(to="ada@example.com")
+        assert happened["ada@example.com"].state == "waiting"
+        assert happened["ada@example.com"].attempts[0].error == "acme waits: slow down"
+
+
+def test_commands(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(
+        'hostname = "mail.example.org"\nplugins.sets = ["acme", "default"]\n'
+        'plugin_sets.acme.plugins = ["acme.household"]\n'
+    )
+    command = [sys.executable, "-m", "gateway", "acme-motto", "mail"]
+    environment = {**os.environ, "GATEWAY_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "mail for all\n"
