@@ -18,16 +18,22 @@ from tests.packages.environment import EXAMPLES, Environment
 PACKAGES = sorted(file.parent for file in EXAMPLES.glob("*/pyproject.toml"))
 each = pytest.mark.parametrize("package", PACKAGES, ids=[package.name for package in PACKAGES])
 
-# Run there: loads a configuration, and prints each plugin with the hooks that it takes.
+# Run there: loads configurations, and prints of each its plugins, or what is wrong.
 LOAD = """
 import json, sys, tomllib
 from pathlib import Path
 from gateway.config.settings import Settings
 from gateway.plugins import load_plugins
 
-raw = {"hostname": "mail.example.org", **tomllib.loads(sys.stdin.read())}
-hooks = load_plugins(Settings.model_validate(raw), Path.cwd())
-print(json.dumps([[plugin, hook] for plugin, hook, _ in hooks.calls]))
+found = {}
+for name, text in json.load(sys.stdin).items():
+    try:
+        raw = {"hostname": "mail.example.org", **tomllib.loads(text)}
+        hooks = load_plugins(Settings.model_validate(raw), Path.cwd())
+        found[name] = sorted({plugin for plugin, _, _ in hooks.calls})
+    except Exception as exc:
+        found[name] = str(exc)
+print(json.dumps(found))
 """
 
 
@@ -45,26 +51,40 @@ def readme(package: Path) -> str:
     return (package / "README.md").read_text(encoding="utf-8")
 
 
-@each
-def test_its_own_tests(package: Path, environment: Environment, tmp_path: Path) -> None:
-    [test] = package.glob("test_*.py")
-    assert "passed" in environment.test(test, cwd=tmp_path)
+def test_their_own_tests(environment: Environment, tmp_path: Path) -> None:
+    """All in one process: the start of Python takes longer than the tests."""
+    tests = [test for package in PACKAGES for test in package.glob("test_*.py")]
+    assert len(tests) >= len(PACKAGES)
+    assert "passed" in environment.test(*tests, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def loaded(environment: Environment) -> dict[str, list[str] | str]:
+    """The plugins of each README's configuration, or what is wrong with that."""
+    texts = {
+        package.name: configuration
+        for package in PACKAGES
+        for configuration in code("toml", readme(package))
+        if package.name not in APPLICATIONS
+    }
+    found: dict[str, list[str] | str] = json.loads(environment.run("-c", LOAD, given=json.dumps(texts)))
+    return found
 
 
 @each
 def test_its_readme(
-    package: Path, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: Path,
+    environment: Environment,
+    loaded: dict[str, list[str] | str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its configuration loads, with the plugin; its settings are all in the table, and no others."""
     plugins = points(package)
     assert bool(plugins) != (package.name in APPLICATIONS)
     if not plugins:
         return
-    configurations = code("toml", readme(package))
-    assert configurations
-    for configuration in configurations:
-        loaded = environment.run("-c", LOAD, cwd=tmp_path, given=configuration)
-        assert {plugin for plugin, _ in json.loads(loaded)} >= plugins.keys()
+    assert len(code("toml", readme(package))) == 1
+    assert set(loaded[package.name]) >= plugins.keys(), loaded[package.name]
     documented = [rows for rows in tables(readme(package)) if "setting" in rows[0]]
     models = [settings(environment, value, monkeypatch) for value in plugins.values()]
     wanted = [model for model in models if model is not None]
