@@ -192,6 +192,7 @@ def _text(part: Part) -> str:
     # Quoted-printable may take three octets for one.
     data = decode(part.data[part.start : min(part.end, part.start + 3 * maximum)], part.encoding)[:maximum]
     text = decode_text(data, part.params.get("charset", "")).replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\0", " ")  # what is read of it is stored, and told
     return text if part.content_type in _FIELDS_TYPES else text[:MAX_TEXT]
 
 

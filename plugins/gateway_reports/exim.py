@@ -19,11 +19,13 @@ from gateway.mail.report_source import addresses_in
 from gateway_reports.recipients import notification
 
 # An address that stands alone in an indented or marked line, perhaps with what comes next in the same line.
+# What is possessive is so that a line of spaces takes no quadratic time.
 _LINE = re.compile(
-    r"^([ \t]{1,20}|[ \t]{0,8}[*-][ \t]{1,4}|)<?([^<>\s:;,()\"]{1,128}@[\w.-]{1,255}\w)>?"
-    r"(?::[ \t]*([^\n]{0,500}))?[ \t]*$",
+    r"^([ \t]{1,20}|[ \t]{0,8}[*-][ \t]{1,4}|)<?([^<>\s:;,()\"@]{1,128}@[\w.-]{1,255}\w)>?"
+    r"(?::([^\n]*+)|[ \t]*+)$",
     re.MULTILINE,
 )
+MAX_SAID = 500  # characters that stand beside an address
 
 
 @hookimpl
@@ -39,7 +41,7 @@ async def read_report(source: ReportSource) -> DeliveryStatus | None:
 
 def _said(text: str, starts: Sequence[re.Match[str]]) -> Iterator[tuple[str, str]]:
     for start, below in spans(text, starts):
-        said = f"{start[3] or ''}\n{below}"
+        said = f"{(start[3] or '').strip()}\n{below}"
         # Some say why first, and then to whom.
         yield start[2], text if len(starts) == 1 and not said.strip() else said
 
@@ -49,6 +51,8 @@ def _starts(text: str, named: Set[str], senders: tuple[Address, ...]) -> list[re
     found: dict[str, re.Match[str]] = {}
     for match in islice(_LINE.finditer(text), 10 * MAX_RECIPIENTS):
         address = match[2].lower()
+        if len((match[3] or "").strip()) > MAX_SAID:
+            continue
         if (match[1] or not named or address in named) and not {*readable_addresses(address)} & {*senders}:
             found.setdefault(address, match)
     return list(found.values())[:MAX_RECIPIENTS]

@@ -14,7 +14,7 @@ from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, spans
 from gateway_reports.recipients import notification
 
 _RECIPIENT = re.compile(
-    r"^[ \t]{0,2}[<\"]([^<>\"\s]{1,320}@[^<>\"\s]{1,255})[>\"](?:[ \t]\([^()\n]{1,200}\))?:(?=\s)",
+    r"^[ \t]{0,2}[<\"]([^<>\"\s@]{1,320}@[^<>\"\s@]{1,255})[>\"](?:[ \t]\([^()\n]{1,200}\))?:(?=\s)",
     re.MULTILINE,
 )
 

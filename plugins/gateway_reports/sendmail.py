@@ -17,15 +17,17 @@ from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, near, spans
 from gateway.mail.dsn import readable_addresses
 from gateway_reports.recipients import notification
 
-_SECTION = re.compile(r"^[ \t]*-{3,}[ \t]*([A-Za-z][^\n]{0,100}?)[ \t]*-{3,}[ \t]*$", re.MULTILINE)
+_SECTION = re.compile(r"^[ \t]*+-{3,}+[ \t]*+([A-Za-z][^\n]{0,100}?)[ \t]{0,50}-{3,}+[ \t]*+$", re.MULTILINE)
 _ADDRESSES = re.compile(r"addresses had|failed addresses|unsuccessful delivery", re.IGNORECASE)
 _TRANSCRIPT = re.compile(r"transcript", re.IGNORECASE)
 # In brackets, or at the beginning of a line.
-_NAMED = re.compile(r"(?:<|^[ \t>]{0,8})([^<>\s()\[\],;:]{1,128}@[\w.-]{1,255}\w)(?=[>\s\[]|$)", re.MULTILINE)
+_NAMED = re.compile(
+    r"(?:<|^[ \t>]{0,8})([^<>\s()\[\],;:@]{1,128}@[\w.-]{1,255}\w)(?=[>\s\[]|$)", re.MULTILINE
+)
 # A line of the transcript that is sendmail's own verdict on a recipient.
 _VERDICT = re.compile(
     r"^[ \t]*([45]\d\d[ -](?:[45]\.\d{1,3}\.\d{1,3} )?)<?"
-    r"([^<>\s]{1,320}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,10})>?\.\.\.[ \t]*([^\n]{0,500})",
+    r"([^<>\s@]{1,320}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,10})>?\.\.\.[ \t]*([^\n]{0,500})",
     re.MULTILINE,
 )
 

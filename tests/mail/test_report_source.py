@@ -120,7 +120,7 @@ def test_bounds() -> None:
     encoded = "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\n" + "YWFh" * 200_000
     assert len(read_source(encoded.encode()).text) == MAX_TEXT
     assert read_source(b"").text == ""
-    assert read_source(b"\0" * 1_000).text == "\0" * 1_000
+    assert read_source(b"a\0b").text == "a b"  # it could not be stored
 
 
 def test_addresses() -> None:
