@@ -61,6 +61,7 @@ async def make_change(prepared: Prepared, rules: Sequence[HoldRule], generation:
         future_release=reports.future_release,
         dsn_ret=reports.ret,
         extra=submission.extra,
+        list_name=new.list_name,
         content=prepared.content,
         recipients=tuple(
             NewRecipient(

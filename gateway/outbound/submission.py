@@ -21,7 +21,7 @@ from gateway.config.settings import AccountSettings, Settings
 from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
-from gateway.model import Submission
+from gateway.model import HoldRule, Submission
 from gateway.outbound.from_ids import details, random_id, unique_sender
 from gateway.outbound.operations import HoldRules
 from gateway.outbound.prepared import Prepared, make_change
@@ -69,6 +69,7 @@ class NewSubmission:
     require_tls: bool | None = None
     future_release: datetime | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    list_name: str = ""  # of the mailing list that it belongs to
     sent_copy: bytes | None = None  # for the account's Sent mailbox, with its Bcc header
     reports: ReportWishes = field(default_factory=ReportWishes)
 
@@ -91,6 +92,7 @@ class Submitted:
     over_quota: bool = False
 
 
+Change = tuple[NewMessages, ...]  # of the copies of one message
 Refusal = SubmissionRefused | PluginError
 
 
@@ -126,15 +128,22 @@ class Submitter:
     async def submit(self, new: NewSubmission, keep: KeepAnswer | None = None) -> Submitted:
         """Make a submission durable. Nothing is queued upon SubmissionRefused, PluginError, StoreError
         (KeyUsed is one)."""
-        [result] = await self._submit((new,), keep, each=False)
+        return await self.submit_together((new,), keep)
+
+    async def submit_together(
+        self, copies: Sequence[NewSubmission], keep: KeepAnswer | None = None
+    ) -> Submitted:
+        """The same for a message that has a submission for each copy: all are queued, or none."""
+        [result] = await self._submit((copies,), keep, each=False)
         if isinstance(result, GatewayError):
             raise result
         return result
 
     async def submit_each(
-        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None = None
+        self, batch: Sequence[Sequence[NewSubmission]], keep: KeepAnswer | None = None
     ) -> tuple[Submitted | Refusal, ...]:
-        """Make those durable that can be, in one commit. Nothing is queued upon StoreError."""
+        """Make those messages durable that can be, each with all of its copies, in one commit. Nothing is
+        queued upon StoreError."""
         return await self._submit(batch, keep, each=True)
 
     async def kept_answer(self, account: str, key: str) -> idempotency.Kept | None:
@@ -142,28 +151,26 @@ class Submitter:
         return await self._store.read(lambda conn: idempotency.get(conn, account, key, self._clock.now()))
 
     async def _submit(
-        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None, *, each: bool
+        self, batch: Sequence[Sequence[NewSubmission]], keep: KeepAnswer | None, *, each: bool
     ) -> tuple[Submitted | Refusal, ...]:
         contents: list[StoredBytes] = []  # in doubt until it is known that they have rows
         try:
-            prepared = [await _or_refusal(self._prepare(new, contents), each) for new in batch]
+            prepared = [await _or_refusal(self._prepare_all(copies, contents), each) for copies in batch]
             changes, results = await self._queue_them(prepared, keep, each=each)
             if all(isinstance(result, Submitted) and not result.over_quota for result in results):
                 contents = []
         finally:
             for stored in contents:
                 await self._store.content.discard(stored)
-        for new, change, result in zip(batch, changes, results, strict=True):
-            if isinstance(change, NewMessages) and isinstance(result, Submitted):
-                log.info(
-                    "queued submission=%s session=%s account=%s messages=%s held=%d",
-                    change.submission_id,
-                    new.session or "-",
-                    new.account,
-                    tuple(recipient.id for recipient in result.recipients),
-                    sum(recipient.hold for recipient in change.recipients),
-                )
+        for copies, change, result in zip(batch, changes, results, strict=True):
+            if isinstance(change, tuple) and isinstance(result, Submitted):
+                _log(copies, change, result)
         return results
+
+    async def _prepare_all(
+        self, copies: Sequence[NewSubmission], contents: list[StoredBytes]
+    ) -> tuple[Prepared, ...]:
+        return tuple([await self._prepare(new, contents) for new in copies])
 
     async def _prepare(self, new: NewSubmission, contents: list[StoredBytes]) -> Prepared:
         """All that needs no transaction: check, filter, sign, store the content (`contents` gets it too).
@@ -192,18 +199,16 @@ class Submitter:
         return Prepared(new, account, stages, submission, content, sent_copy, from_ids, bases)
 
     async def _queue_them(
-        self, prepared: Sequence[Prepared | Refusal], keep: KeepAnswer | None, *, each: bool
-    ) -> tuple[Sequence[NewMessages | Refusal], tuple[Submitted | Refusal, ...]]:
+        self, prepared: Sequence[tuple[Prepared, ...] | Refusal], keep: KeepAnswer | None, *, each: bool
+    ) -> tuple[Sequence[Change | Refusal], tuple[Submitted | Refusal, ...]]:
         """Decide what to hold, and write it all, unless the hold rules changed in between."""
         for _ in range(DECIDE_AGAIN):
             rules, generation = await self._holding.snapshot()
             changes = [
-                await _or_refusal(make_change(one, rules, generation), each)
-                if isinstance(one, Prepared)
-                else one
+                await _or_refusal(_changes(one, rules, generation), each) if isinstance(one, tuple) else one
                 for one in prepared
             ]
-            wanted = [change for change in changes if isinstance(change, NewMessages)]
+            wanted = [change for change in changes if isinstance(change, tuple)]
             if not wanted:
                 return changes, _results(changes, ())
             write = partial(
@@ -211,12 +216,12 @@ class Submitter:
                 batch=wanted,
                 now=self._clock.now(),
                 each=each,
-                keep=None if keep is None else _kept(keep, wanted[0].account, changes),
+                keep=None if keep is None else _kept(keep, wanted[0][0].account, changes),
             )
             try:
                 # Before the write and not after it: so the claim that follows joins its transaction.
                 self._queued()
-                size = sum(change.size for change in wanted)
+                size = sum(new.size for change in wanted for new in change)
                 return changes, _results(changes, await self._store.write(write, size=size))
             except KeyUsed:
                 raise
@@ -264,29 +269,50 @@ async def _or_refusal(work: Awaitable[T], each: bool) -> T | Refusal:
         return refusal
 
 
+async def _changes(
+    prepared: Sequence[Prepared], rules: Sequence[HoldRule], generation: int
+) -> tuple[NewMessages, ...]:
+    return tuple([await make_change(one, rules, generation) for one in prepared])
+
+
 def _results(
-    changes: Sequence[NewMessages | Refusal], written: submissions.Results
+    changes: Sequence[Change | Refusal], written: submissions.Results
 ) -> tuple[Submitted | Refusal, ...]:
     """What became of each: refused before the store was asked, or as the store has it."""
     left = iter(written)
     return tuple(
-        _submitted(change, next(left)) if isinstance(change, NewMessages) else change for change in changes
+        _submitted(change, next(left)) if isinstance(change, tuple) else change for change in changes
     )
 
 
-def _submitted(change: NewMessages, added: submissions.Added | SubmissionRefused) -> Submitted | Refusal:
+def _submitted(change: Change, added: submissions.Added | SubmissionRefused) -> Submitted | Refusal:
     if isinstance(added, SubmissionRefused):
         return added
+    recipients = [recipient for new in change for recipient in new.recipients]
     return Submitted(
         tuple(
             QueuedRecipient(recipient.address, message_id, recipient.from_id)
-            for recipient, message_id in zip(change.recipients, added.ids, strict=True)
+            for recipient, message_id in zip(recipients, added.ids, strict=True)
         ),
         added.over_quota,
     )
 
 
-def _kept(keep: KeepAnswer, account: str, changes: Sequence[NewMessages | Refusal]) -> submissions.Keep:
+def _log(copies: Sequence[NewSubmission], change: Change, submitted: Submitted) -> None:
+    """A line for each submission."""
+    ids = iter(submitted.recipients)
+    for copy, new in zip(copies, change, strict=True):
+        log.info(
+            "queued submission=%s session=%s account=%s messages=%s held=%d",
+            new.submission_id,
+            copy.session or "-",
+            copy.account,
+            tuple(next(ids).id for _ in new.recipients),
+            sum(recipient.hold for recipient in new.recipients),
+        )
+
+
+def _kept(keep: KeepAnswer, account: str, changes: Sequence[Change | Refusal]) -> submissions.Keep:
     return submissions.Keep(
         account, keep.key, keep.digest, lambda written: keep.answer(_results(changes, written))
     )

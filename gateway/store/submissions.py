@@ -23,7 +23,8 @@ _SAVEPOINT, _RELEASE, _ROLLBACK = (
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A submission that is queued. `over_quota`: but its copy was not kept, for want of room."""
+    """A message that is queued, with all of its copies. `over_quota`: but not all was kept in Sent, for want
+    of room."""
 
     ids: tuple[int, ...]  # of its messages, in the order of the recipients
     over_quota: bool = False
@@ -45,28 +46,31 @@ class Keep:
 
 def add_all(
     conn: sa.Connection,
-    batch: Sequence[NewMessages],
+    batch: Sequence[Sequence[NewMessages]],
     now: datetime,
     *,
     each: bool,
     keep: Keep | None = None,
 ) -> Results:
-    """Queues the submissions; with `each`, those that can be, by themselves, otherwise all or none.
+    """Queues the messages; with `each`, those that can be, by themselves, otherwise all or none. A message is
+    one submission, or several where it differs for each recipient, which belong together.
 
     Raises Stale (hold rules changed), KeyUsed, and without `each` SubmissionRefused.
     """
     add = _add_by_itself if each else _add
-    results = tuple(add(conn, new, now) for new in batch)
+    results = tuple(add(conn, together, now) for together in batch)
     answer = None if keep is None else keep.answer(results)
     if keep is not None and answer is not None:
         idempotency.put(conn, keep.account, keep.key, idempotency.Kept(keep.digest, answer), now)
     return results
 
 
-def _add_by_itself(conn: sa.Connection, new: NewMessages, now: datetime) -> Added | SubmissionRefused:
+def _add_by_itself(
+    conn: sa.Connection, together: Sequence[NewMessages], now: datetime
+) -> Added | SubmissionRefused:
     _SAVEPOINT.run(conn)
     try:
-        added = _add(conn, new, now)
+        added = _add(conn, together, now)
     except SubmissionRefused as refused:
         _ROLLBACK.run(conn)
         _RELEASE.run(conn)
@@ -75,11 +79,14 @@ def _add_by_itself(conn: sa.Connection, new: NewMessages, now: datetime) -> Adde
     return added
 
 
-def _add(conn: sa.Connection, new: NewMessages, now: datetime) -> Added:
-    ids = queue.add(conn, new, now)
-    if new.sent_copy is not None:
-        try:
-            received.add(conn, new.sent_copy, now)
-        except OverQuota:  # raised before anything of the copy was written
-            return Added(ids, over_quota=True)
-    return Added(ids)
+def _add(conn: sa.Connection, together: Sequence[NewMessages], now: datetime) -> Added:
+    ids: list[int] = []
+    over_quota = False
+    for new in together:
+        ids += queue.add(conn, new, now)
+        if new.sent_copy is not None:
+            try:
+                received.add(conn, new.sent_copy, now)
+            except OverQuota:  # raised before anything of the copy was written
+                over_quota = True
+    return Added(tuple(ids), over_quota)

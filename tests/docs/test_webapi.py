@@ -22,7 +22,7 @@ from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS
 from gateway.model import SCOPES
 from gateway.store import events, listing, mailbox_listing, received
 from gateway.store.pages import MAX_PAGE
-from gateway.web.api import messages, models, queue, send
+from gateway.web.api import messages, models, queue, send, versions
 from gateway.web.api import templates as api_templates
 from gateway.web.api.methods import METHODS
 from gateway.web.pages import curl_command
@@ -58,6 +58,8 @@ def type_name(schema: Mapping[str, Any], *, null: bool) -> str:
     kind = one["type"]
     if kind == "array":
         return f"list of {type_name(one['items'], null=False)}"
+    if kind == "object" and str(one["additionalProperties"].get("$ref", "")).endswith("/JsonValue"):
+        return "object"
     if kind == "object":
         values = one["additionalProperties"]
         return "object" if values is True else f"object of {type_name(values, null=False)}"
@@ -114,6 +116,7 @@ def test_scopes() -> None:
 
 OBJECTS = {
     "NameAddress": "validation",
+    "Recipient": "validation",
     "File": "validation",
     "Submission": "serialization",
     "Refused": "serialization",
@@ -156,6 +159,7 @@ def test_limits_in_the_text() -> None:
     assert f"at most {send.MAX_FUTURE_RELEASE.days} days ahead" in section
     assert f"Files in all: {send.MAX_FILES:,}" in section
     assert f"{send.MAX_EXTRA // 1024} Ki characters" in section
+    assert f"may\n  have {versions.MAX_TOGETHER // 1024**2} MiB" in section
     assert f"at most {MAX_FILE_NAME} characters" in SECTIONS["File"]
     refused = re.search(r"must not set (.*?) or Content-\*", " ".join(section.split()))
     assert refused is not None

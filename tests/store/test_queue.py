@@ -149,7 +149,7 @@ def test_a_decision_on_older_hold_rules_is_stale(conn: sa.Connection) -> None:
 
 def test_a_sent_copy_comes_with_the_submission(conn: sa.Connection) -> None:
     copy = NewReceived(content=StoredBytes(3, data=b"bcc"), copies=(NewCopy(account="shop", mailbox="Sent"),))
-    [added] = submissions.add_all(conn, [submission(sent_copy=copy)], NOW, each=False)
+    [added] = submissions.add_all(conn, [[submission(sent_copy=copy)]], NOW, each=False)
     assert isinstance(added, submissions.Added)
     assert not added.over_quota
     (sent,) = messages_in(conn, "shop", "Sent")

@@ -73,35 +73,39 @@ class FakeSubmitter:
         self.full = False
         self.kept: dict[tuple[str, str], KeptAnswer] = {}
 
-    async def submit(self, new: NewSubmission, keep: KeepAnswer | None = None) -> Submitted:
-        [result] = await self.submit_each([new], keep)
+    async def submit_together(
+        self, copies: Sequence[NewSubmission], keep: KeepAnswer | None = None
+    ) -> Submitted:
+        [result] = await self.submit_each([copies], keep)
         if not isinstance(result, Submitted):
             raise result
         return result
 
     async def submit_each(
-        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None = None
+        self, batch: Sequence[Sequence[NewSubmission]], keep: KeepAnswer | None = None
     ) -> tuple[Submitted | Refusal, ...]:
         if self.error is not None:
             raise self.error
         results = tuple(map(self._submit, batch))
         answer = None if keep is None else keep.answer(results)
         if keep is not None and answer is not None:
-            if (batch[0].account, keep.key) in self.kept:
+            account = batch[0][0].account
+            if (account, keep.key) in self.kept:
                 raise KeyUsed
-            self.kept[batch[0].account, keep.key] = KeptAnswer(keep.digest, json.loads(json.dumps(answer)))
+            self.kept[account, keep.key] = KeptAnswer(keep.digest, json.loads(json.dumps(answer)))
         return results
 
     async def kept_answer(self, account: str, key: str) -> KeptAnswer | None:
         return self.kept.get((account, key))
 
-    def _submit(self, new: NewSubmission) -> Submitted | Refusal:
-        if any(recipient.localpart == "refused" for recipient in new.recipients):
+    def _submit(self, copies: Sequence[NewSubmission]) -> Submitted | Refusal:
+        recipients = [recipient for new in copies for recipient in new.recipients]
+        if any(recipient.localpart == "refused" for recipient in recipients):
             return SubmissionRefused("messageLimitReached", "too many")
-        self.submitted.append(new)
+        self.submitted += copies
         return Submitted(
-            tuple(QueuedRecipient(r, 100 + i, f"fromid{i}") for i, r in enumerate(new.recipients)),
-            over_quota=self.full and new.sent_copy is not None,
+            tuple(QueuedRecipient(r, 100 + i, f"fromid{i}") for i, r in enumerate(recipients)),
+            over_quota=self.full and any(new.sent_copy is not None for new in copies),
         )
 
 

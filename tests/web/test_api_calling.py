@@ -197,14 +197,14 @@ async def test_memory_for_bodies_is_shared(make_api: Callable[..., Any]) -> None
     answers = []
 
     async def first() -> None:
-        submit = api.submitter.submit
+        submit = api.submitter.submit_together
 
         async def slow(new: Any, keep: Any) -> Any:
             reading.set()
             await go_on.wait()
             return await submit(new, keep)
 
-        api.submitter.submit = slow
+        api.submitter.submit_together = slow
         answers.append(await api.raw("Send", "application/json", body))
 
     async with trio.open_nursery() as nursery:
@@ -395,7 +395,7 @@ async def test_cancellation_passes(api: Any) -> None:
     async def hang(*_: object) -> None:
         await trio.sleep_forever()
 
-    api.submitter.submit = hang
+    api.submitter.submit_together = hang
     with trio.move_on_after(0.01) as scope:
         await api.send()
     assert scope.cancelled_caught

@@ -136,7 +136,7 @@ async def test_a_batch_with_one_message_queued_is_kept_as_it_was(api: Any) -> No
 
 
 async def test_a_concurrent_duplicate_waits_for_the_first(api: Any) -> None:
-    submit = api.submitter.submit
+    submit = api.submitter.submit_together
     entered, go_on = trio.Event(), trio.Event()
 
     async def slow(*arguments: Any) -> Any:
@@ -144,7 +144,7 @@ async def test_a_concurrent_duplicate_waits_for_the_first(api: Any) -> None:
         await go_on.wait()
         return await submit(*arguments)
 
-    api.submitter.submit = slow
+    api.submitter.submit_together = slow
     answers: list[Any] = []
 
     async def call() -> None:
@@ -167,7 +167,7 @@ async def test_a_concurrent_duplicate_waits_for_the_first(api: Any) -> None:
 
 async def test_another_process_was_faster(api: Any) -> None:
     """What it was answered is in the store only when this one wants to write."""
-    submit = api.submitter.submit
+    submit = api.submitter.submit_together
 
     async def slower(*arguments: Any) -> Any:
         [keep] = arguments[1:]
@@ -175,5 +175,5 @@ async def test_another_process_was_faster(api: Any) -> None:
         api.submitter.kept["ann", keep.key] = Kept(keep.digest, result)
         return await submit(*arguments)
 
-    api.submitter.submit = slower
+    api.submitter.submit_together = slower
     assert (await api.send(**key())).json["MessageID"] == "<theirs@b.example>"

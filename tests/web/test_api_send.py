@@ -190,7 +190,7 @@ async def test_recipients_changed_by_a_plugin_are_not_named_wrongly(api: Any) ->
             )
         )
 
-    api.submitter.submit = submit
+    api.submitter.submit_together = submit
     answer = await api.send(To=[{"Address": "a@b.example"}, {"Address": "C@D.example"}])
     assert answer.json["Submissions"] == [
         {"Address": "C@D.example", "QueueMsgID": 7, "FromID": "f"},

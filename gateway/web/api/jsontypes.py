@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pydantic import (
     FailFast,
     Field,
     GetCoreSchemaHandler,
+    JsonValue,
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
@@ -128,6 +130,12 @@ StringMap = Annotated[
     dict[str, String],
     PlainSerializer(lambda given: dict(sorted(given.items())), return_type=dict[str, str], when_used="json"),
     NullIsZero({}),
+]
+# Any JSON, likewise.
+AnyMap = Annotated[
+    dict[str, JsonValue],
+    PlainSerializer(lambda given: json.dumps(given, sort_keys=True), return_type=str, when_used="json"),
+    _NullIsZero({}),
 ]
 # Large, and written as its digest, for the same purpose.
 FileData = Annotated[

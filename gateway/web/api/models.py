@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gateway.errors import ApiCode
 from gateway.web.api.jsontypes import (
+    AnyMap,
     Bool,
     FileData,
     Int64,
@@ -30,6 +31,12 @@ class NameAddress(Request):
     Address: String = ""
 
 
+class Recipient(NameAddress):
+    """`Variables` fill the template for this recipient, over those of the message."""
+
+    Variables: AnyMap = Field(default_factory=dict)
+
+
 class File(Request):
     """A file of a message. `Data` is base64 (RFC 4648, section 4, padded)."""
 
@@ -41,9 +48,9 @@ class File(Request):
 
 class SendRequest(Request):
     From: ListOf[NameAddress] = ()
-    To: ListOf[NameAddress] = ()
-    CC: ListOf[NameAddress] = ()
-    BCC: ListOf[NameAddress] = ()
+    To: ListOf[Recipient] = ()
+    CC: ListOf[Recipient] = ()
+    BCC: ListOf[Recipient] = ()
     ReplyTo: ListOf[NameAddress] = ()
     MessageID: String = ""
     References: ListOf[String] = ()
@@ -62,6 +69,10 @@ class SendRequest(Request):
     EnvID: String = ""
     DSNNotify: ListOf[String] = ()
     DSNReturn: String = ""
+    Template: String = ""
+    Variables: AnyMap = Field(default_factory=dict)
+    List: String = ""
+    Unsubscribe: Bool = False
 
 
 class Submission(Response):

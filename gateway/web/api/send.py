@@ -14,13 +14,12 @@ from typing import Any
 import trio
 
 from gateway import __version__
-from gateway.errors import SubmissionRefused
+from gateway.errors import PluginError, SubmissionRefused
 from gateway.mail.address import Address, AddressError, ascii_domain
 from gateway.mail.compose import (
     Composed,
     Draft,
     Mailbox,
-    MissingBody,
     bcc_field,
     compose,
     new_message_id,
@@ -33,6 +32,7 @@ from gateway.web.api.calls import Call
 from gateway.web.api.errors import MAX_MESSAGE, BadRequest, error_answer
 from gateway.web.api.files import read_files
 from gateway.web.api.services import KeepAnswer, NewSubmission, Refusal, ReportWishes, Submitted
+from gateway.web.api.versions import Room, Version, check_fields, make_versions
 
 MAX_RECIPIENTS = 1000
 MAX_BATCH = 500  # messages
@@ -53,7 +53,7 @@ _FILE_FIELD = re.compile(r"(AlternativeFiles|InlineFiles|AttachedFiles)\[(\d+)\]
 class _Sending:
     """A message that is composed, and what its answer needs."""
 
-    new: NewSubmission
+    copies: Sequence[NewSubmission]  # one for all recipients, or one for each
     as_given: Sequence[str]  # the addresses of its recipients
 
     def answer(self, result: Submitted | Refusal) -> models.SendResult | models.Refused:
@@ -63,30 +63,35 @@ class _Sending:
             return models.Refused(
                 Code="sentOverQuota",
                 Message="SaveSent: your mailboxes are full, so no copy is in Sent;"
-                f" the message {self.new.message_id} was queued nevertheless: do not send it again",
+                f" the message {self.message_id} was queued nevertheless: do not send it again",
             )
         addresses = [recipient.address for recipient in result.recipients]
         shown: Iterable[str] = self.as_given
-        if tuple(addresses) != self.new.recipients:  # a plugin's doing
-            as_given = dict(zip(self.new.recipients, self.as_given, strict=True))
+        wanted = [recipient for copy in self.copies for recipient in copy.recipients]
+        if addresses != wanted:  # a plugin's doing
+            as_given = dict(zip(wanted, self.as_given, strict=True))
             shown = [as_given.get(address) or str(address) for address in addresses]
         return models.SendResult(
-            MessageID=self.new.message_id,
+            MessageID=self.message_id,
             Submissions=[
                 models.Submission(Address=text, QueueMsgID=recipient.id, FromID=recipient.from_id)
                 for text, recipient in zip(shown, result.recipients, strict=True)
             ],
         )
 
+    @property
+    def message_id(self) -> str:
+        return self.copies[0].message_id
+
 
 async def send(call: Call, request: models.SendRequest) -> models.SendResult:
     """Raises SubmissionRefused, BadRequest, FieldError, OffloadError, PluginError, StoreError."""
-    sending = await _compose_all(call, request)
+    sending = await _compose_all(call, request, Room())
 
     def kept(results: Sequence[Submitted | Refusal]) -> Mapping[str, Any]:
         return sending.answer(results[0]).model_dump(mode="json")
 
-    answer = sending.answer(await call.services.submitter.submit(sending.new, _keep(call, kept)))
+    answer = sending.answer(await call.services.submitter.submit_together(sending.copies, _keep(call, kept)))
     if isinstance(answer, models.Refused):
         raise BadRequest(answer.Code, answer.Message)
     return answer
@@ -96,11 +101,12 @@ async def send_batch(call: Call, request: models.SendBatchRequest) -> models.Sen
     """Raises SubmissionRefused for the batch as a whole, StoreError."""
     _check_batch(request)
     composed: list[_Sending | models.Refused] = []
+    room = Room()
     for message in request.Messages:
         await trio.lowlevel.checkpoint()
         try:
-            composed.append(await _compose_all(call, message))
-        except (BadRequest, SubmissionRefused, FieldError, OffloadError) as exc:
+            composed.append(await _compose_all(call, message, room))
+        except (BadRequest, SubmissionRefused, FieldError, OffloadError, PluginError) as exc:
             composed.append(_refused(exc))
 
     def answer(results: Sequence[Submitted | Refusal]) -> models.SendBatchResult:
@@ -113,7 +119,7 @@ async def send_batch(call: Call, request: models.SendBatchRequest) -> models.Sen
         queued = any(isinstance(result, Submitted) for result in results)
         return answer(results).model_dump(mode="json") if queued else None
 
-    batch = [one.new for one in composed if isinstance(one, _Sending)]
+    batch = [one.copies for one in composed if isinstance(one, _Sending)]
     return answer(await call.services.submitter.submit_each(batch, _keep(call, kept)))
 
 
@@ -138,8 +144,9 @@ def _refused(exc: Exception) -> models.Refused:
     return models.Refused(Code=told.code, Message=told.message[:MAX_MESSAGE])
 
 
-async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
-    """The message of a request. Raises SubmissionRefused, BadRequest, FieldError, OffloadError."""
+async def _compose_all(call: Call, request: models.SendRequest, room: Room) -> _Sending:
+    """The message of a request. Raises SubmissionRefused, BadRequest, FieldError, OffloadError, PluginError,
+    StoreError."""
     services, now = call.services, call.services.clock.now()
     _check_limits(call, request)
     from_ = _from(call, request)
@@ -151,11 +158,9 @@ async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
     )
     if not to and not cc and not bcc:
         raise SubmissionRefused("noRecipients", "To, CC and BCC are all empty")
-    if not request.Text and not request.HTML:
-        raise MissingBody("Text", "a message needs Text or HTML")
+    check_fields(request)
     future_release = _future_release(request.FutureRelease, now)
-    recipients = tuple(mailbox.address for mailbox in (*to, *cc, *bcc))
-    reports = _report_wishes(request, recipients)
+    reports = _report_wishes(request, [mailbox.address for mailbox in (*to, *cc, *bcc)])
 
     draft = Draft(
         from_=[from_],
@@ -177,34 +182,40 @@ async def _compose_all(call: Call, request: models.SendRequest) -> _Sending:
         user_agent=USER_AGENT,
         require_tls_no=request.RequireTLS is False,
     )
-    composed = await _compose(call, request, draft)
-    del draft  # of a large file, a third of what it takes here
-    limit = services.settings.queue.max_message_size
-    if len(composed.data) > limit:
-        raise SubmissionRefused(
-            "messageTooLarge", f"the message has {len(composed.data)} bytes; at most {limit} are allowed"
+    copies: list[NewSubmission] = []
+    versions = await make_versions(call, request, draft, bcc)
+    secret = not request.MessageID and len(versions) == 1
+    del draft
+    while versions:
+        await trio.lowlevel.checkpoint()
+        version = versions.pop(0)
+        composed = await _compose(call, request, version)
+        if version.is_own:
+            room.take(len(composed.data))
+        recipients, subject, hidden = version.recipients, version.draft.subject, version.bcc
+        del version  # of a large file, a third of what it takes here
+        copies.append(
+            NewSubmission(
+                account=call.login.account,
+                login=call.login.address,
+                via="api",
+                header_from=from_.address,
+                recipients=recipients,
+                data=composed.data,
+                message_id=composed.message_id,
+                subject=subject,
+                smtputf8=composed.smtputf8 or not all(address.is_ascii for address in recipients),
+                made_message_id=secret,
+                has_8bit=composed.has_8bit,
+                require_tls=request.RequireTLS,
+                future_release=future_release,
+                extra=request.Extra,
+                list_name=request.List,
+                sent_copy=bcc_field(hidden) + composed.data if request.SaveSent else None,
+                reports=reports,
+            )
         )
-    return _Sending(
-        NewSubmission(
-            account=call.login.account,
-            login=call.login.address,
-            via="api",
-            header_from=from_.address,
-            recipients=recipients,
-            data=composed.data,
-            message_id=composed.message_id,
-            subject=request.Subject,
-            smtputf8=composed.smtputf8 or not all(address.is_ascii for address in recipients),
-            made_message_id=not request.MessageID,
-            has_8bit=composed.has_8bit,
-            require_tls=request.RequireTLS,
-            future_release=future_release,
-            extra=request.Extra,
-            sent_copy=bcc_field(bcc) + composed.data if request.SaveSent else None,
-            reports=reports,
-        ),
-        [entry.Address for entry in (*request.To, *request.CC, *request.BCC)],
-    )
+    return _Sending(copies, [entry.Address for entry in (*request.To, *request.CC, *request.BCC)])
 
 
 def _check_limits(call: Call, request: models.SendRequest) -> None:
@@ -291,14 +302,22 @@ def _report_wishes(request: models.SendRequest, recipients: Sequence[Address]) -
 # --- Composing -----------------------------------------------------------------------------------
 
 
-async def _compose(call: Call, request: models.SendRequest, draft: Draft) -> Composed:
+async def _compose(call: Call, request: models.SendRequest, version: Version) -> Composed:
     """Here, unless there is much text: files are encoded already."""
+    draft = version.draft
     try:
         if len(draft.text) + len(draft.html) <= COMPOSE_HERE:
-            return compose(draft)
-        return await call.services.offload.run(compose, draft)
+            composed = compose(draft)
+        else:
+            composed = await call.services.offload.run(compose, draft)
     except FieldError as exc:
-        raise type(exc)(_as_given(request, exc.field), exc.message) from None
+        raise version.wrong(type(exc)(_as_given(request, exc.field), exc.message)) from None
+    limit = call.services.settings.queue.max_message_size
+    if len(composed.data) > limit:
+        raise SubmissionRefused(
+            "messageTooLarge", f"the message has {len(composed.data)} bytes; at most {limit} are allowed"
+        )
+    return composed
 
 
 def _as_given(request: models.SendRequest, field: str) -> str:

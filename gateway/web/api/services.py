@@ -41,11 +41,14 @@ class Directory(Protocol):
 
 
 class Submitter(Protocol):
-    async def submit(self, new: NewSubmission, keep: KeepAnswer | None = None) -> Submitted:
-        """Raises SubmissionRefused, PluginError, StoreError: then nothing is queued."""
+    async def submit_together(
+        self, copies: Sequence[NewSubmission], keep: KeepAnswer | None = None
+    ) -> Submitted:
+        """A message, each of its copies. Raises SubmissionRefused, PluginError, StoreError: then nothing is
+        queued."""
 
     async def submit_each(
-        self, batch: Sequence[NewSubmission], keep: KeepAnswer | None = None
+        self, batch: Sequence[Sequence[NewSubmission]], keep: KeepAnswer | None = None
     ) -> tuple[Submitted | Refusal, ...]:
         """Raises StoreError: then nothing is queued."""
 
