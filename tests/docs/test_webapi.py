@@ -58,11 +58,10 @@ def type_name(schema: Mapping[str, Any], *, null: bool) -> str:
     kind = one["type"]
     if kind == "array":
         return f"list of {type_name(one['items'], null=False)}"
-    if kind == "object" and str(one["additionalProperties"].get("$ref", "")).endswith("/JsonValue"):
-        return "object"
     if kind == "object":
         values = one["additionalProperties"]
-        return "object" if values is True else f"object of {type_name(values, null=False)}"
+        anything = values is True or values.get("$ref") == "#/$defs/JsonValue"
+        return "object" if anything else f"object of {type_name(values, null=False)}"
     return ("time" if one.get("format") == "date-time" else str(kind)) + suffix
 
 

@@ -135,7 +135,7 @@ StringMap = Annotated[
 AnyMap = Annotated[
     dict[str, JsonValue],
     PlainSerializer(lambda given: json.dumps(given, sort_keys=True), return_type=str, when_used="json"),
-    _NullIsZero({}),
+    NullIsZero({}),
 ]
 # Large, and written as its digest, for the same purpose.
 FileData = Annotated[
