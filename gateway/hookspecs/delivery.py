@@ -152,7 +152,8 @@ class DeliverySpecs(Protocol):
     ) -> RetryAt | GiveUp | None:
         """Decides when a message is tried again after a temporary failure.
 
-        Called for each message with a temporary outcome; `message.attempts` counts the attempt just made.
+        Called for each message with a temporary outcome; `message.attempts` counts the attempt just made,
+        unless nothing was tried (`outcome.counts` is False).
         `now` is an aware datetime in UTC; `route` is the way that the attempt took, None if it did not come
         as far. Answer RetryAt with an aware datetime, or GiveUp to make the failure permanent; None leaves it
         to the next plugin.

@@ -95,7 +95,10 @@ class Attempts:
                 )
                 outcome = outcomes.fit(classified)
             if outcome.result is Result.TEMPORARY:
-                retry = await stages.retry(message=claimed.message, outcome=outcome, now=now, route=route)
+                failed = claimed.message
+                if not outcome.counts:
+                    failed = replace(failed, attempts=failed.attempts - 1)
+                retry = await stages.retry(message=failed, outcome=outcome, now=now, route=route)
             settlements.append(
                 decide(
                     claimed,

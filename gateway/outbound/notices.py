@@ -68,10 +68,12 @@ class News:
     route: Route | None = None  # the way that the attempt took
 
 
-def action_for(requested: Requested, event: str, *, passed_on: bool = False) -> Action | None:
+def action_for(
+    requested: Requested, event: str, *, passed_on: bool = False, counted: bool = True
+) -> Action | None:
     """What the sender is told, if anything. NOTIFY (RFC 3461, 4.1) absent means FAILURE and DELAY.
 
-    `passed_on`: the next hop took over to report (it has the extension DSN).
+    `passed_on`: the next hop took over to report (it has the extension DSN). `counted`: the attempt was one.
     """
     message = requested.message
     if message.sender is None or requested.is_report:
@@ -81,7 +83,8 @@ def action_for(requested: Requested, event: str, *, passed_on: bool = False) -> 
     if event in ("failed", "suppressed"):
         return "failed" if "FAILURE" in wanted else None
     if event == "delayed":
-        return "delayed" if "DELAY" in wanted and message.attempts == DELAYED_AFTER else None
+        late = counted and message.attempts == DELAYED_AFTER
+        return "delayed" if "DELAY" in wanted and late else None
     if event == "delivered":
         # Of a next hop that does not report, it is not known what it does with the message (RFC 3461, 5.2.2).
         return "relayed" if "SUCCESS" in wanted and not passed_on else None
@@ -108,7 +111,8 @@ class Notices:
 
         Its content is stored: `discard` it if no row comes to need it.
         """
-        action = action_for(requested, news.event, passed_on=news.outcome.dsn_passed_on)
+        outcome = news.outcome
+        action = action_for(requested, news.event, passed_on=outcome.dsn_passed_on, counted=outcome.counts)
         if action is None or not self._owner(requested.message):
             return None
         try:

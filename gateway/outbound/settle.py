@@ -51,7 +51,7 @@ def decide(
         name = "delayed"
         chosen = max(retry.time, now + SHORTEST) if isinstance(retry, RetryAt) else message.next_attempt
         dialed = add_dialed(claimed.dialed_ips, outcome.dialed) if outcome.dialed else None
-        then = Reschedule(next_attempt=chosen, dialed_ips=dialed)
+        then = Reschedule(next_attempt=chosen, dialed_ips=dialed, counted=outcome.counts)
     else:
         ended: RetiredAs = "failed"
         if suppressed:

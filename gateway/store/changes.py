@@ -243,6 +243,7 @@ class Suppress:
 class Reschedule:
     next_attempt: datetime
     dialed_ips: Mapping[str, list[str]] | None = None  # None: as they were
+    counted: bool = True  # False: the attempt was none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,13 @@ _HISTORY = Statement(sa.insert(attempt))
 _RESCHEDULE = Statement(
     sa.update(message)
     .where(_c.id == sa.bindparam("row"))
-    .values(lease_owner=None, lease_expires=None, next_attempt=sa.bindparam("due"), success=None)
+    .values(
+        lease_owner=None,
+        lease_expires=None,
+        next_attempt=sa.bindparam("due"),
+        success=None,
+        attempts=_c.attempts - sa.bindparam("uncounted"),
+    )
 )
 _DIALED = Statement(
     sa.update(message).where(_c.id == sa.bindparam("row")).values(dialed_ips=sa.bindparam("dialed"))
@@ -123,7 +129,8 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
     files: list[str] = []
     suppressing = _suppress(conn, row, change.suppress, now)
     if isinstance(change.then, Reschedule):
-        _RESCHEDULE.run(conn, {"row": row.id, "due": change.then.next_attempt})
+        due, uncounted = change.then.next_attempt, 0 if change.then.counted else 1
+        _RESCHEDULE.run(conn, {"row": row.id, "due": due, "uncounted": uncounted})
         if change.then.dialed_ips is not None:
             _DIALED.run(conn, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
     elif row.success is False and change.then.success:

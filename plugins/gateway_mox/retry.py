@@ -100,10 +100,10 @@ class MoxRetrySettings(RetrySettings):
 
 
 def next_attempt(message: QueuedMessage, now: datetime, settings: Schedule) -> RetryAt | GiveUp:
-    """What follows the failure, at `now`, of the last of `message.attempts` attempts (at least 1)."""
+    """What follows the failure, at `now`, of the last of `message.attempts` attempts; 0: none counted yet."""
     made = max(message.attempts, 1)
     maximum = message.max_attempts or settings.max_attempts
-    if maximum and made >= maximum:
+    if maximum and message.attempts >= maximum:
         return GiveUp("the only attempt failed" if made == 1 else f"all {made} attempts failed")
 
     # Over all of its attempts a message waits `made` intervals, that which is chosen now included.

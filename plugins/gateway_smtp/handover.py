@@ -82,7 +82,7 @@ async def hand_over(
     except Crowded as exc:
         # No reason to turn to another server: one that is there for times when this one is away.
         waiting = Outcome.temporary(str(exc), enhanced="4.4.5")
-        found.update(dict.fromkeys(left, replace(waiting, remote_mta=server.host)))
+        found.update(dict.fromkeys(left, replace(waiting, remote_mta=server.host, counts=False)))
         doubtful.update(left)
     return [n for n in numbers if found[n].result is Result.TEMPORARY and n not in doubtful]
 

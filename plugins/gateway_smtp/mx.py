@@ -183,4 +183,6 @@ def _is_blocked(outcome: Outcome) -> bool:
 
 def _telling(before: Outcome | None, after: Outcome) -> Outcome:
     """Of two temporary outcomes the later one; but what a server said rather than that one was away."""
-    return before if before is not None and before.code and not after.code else after
+    if before is None:
+        return after
+    return before if before.code and not after.code else replace(after, counts=before.counts or after.counts)

@@ -142,6 +142,12 @@ def test_a_route_has_a_schedule_of_its_own() -> None:
     assert isinstance(Retry().retry(failed, late, None, settings), RetryAt)
 
 
+def test_what_was_no_attempt_uses_none_up() -> None:
+    settings = MoxRetrySettings(**STEADY, max_attempts=1)
+    assert next_attempt(message(attempts=0), QUEUED, settings) == RetryAt(QUEUED + timedelta(minutes=7.5))
+    assert isinstance(next_attempt(message(attempts=1), QUEUED, settings), GiveUp)
+
+
 def test_mox_retry_has_them_too() -> None:
     settings = MoxRetrySettings.model_validate({"routes": {"once": {"max_attempts": 1}}})
     assert isinstance(MoxRetry().retry(message(attempts=1), QUEUED, Route("x", "once"), settings), GiveUp)

@@ -14,6 +14,8 @@ from gateway import Delivery, Outcome, Result, TransportType, hookimpl
 from gateway.clock import ManualClock
 from gateway.errors import ConfigError
 from gateway.store.listing import Filter
+from tests.plugins.mx_hosts import silent
+from tests.plugins.smtp_servers import scripted
 from tests.running import Receiver, Running, running, with_plugins
 
 
@@ -208,6 +210,26 @@ async def test_nobody_listens(tmp_path: Path, webhooks: Receiver) -> None:
         assert "refused" in told["Error"].lower()
         assert (told["SMTPCode"], told["Suppressing"]) == (0, False)
         _ = gateway
+
+
+async def test_a_wait_for_a_limit_is_no_attempt(tmp_path: Path, webhooks: Receiver) -> None:
+    async with scripted(silent) as port:
+
+        def change(raw: dict[str, Any]) -> None:
+            raw["transports"] = {"out": {"type": "smtp", "host": "127.0.0.1", "port": port, "tls": "none"}}
+            raw["routes"] = [{"transport": "out"}]
+            raw["plugin"]["limits"] = {"connections": 1, "wait": 0.3}
+            raw["plugin"]["retry"] = {"max_attempts": 1}
+            raw["grace"] = 0.5
+
+        async with running(tmp_path, webhooks, change=change) as gateway:
+            await gateway.send()
+            await gateway.send("second@example.org")
+            told = await webhooks.event("delayed")
+            assert told["SMTPEnhancedCode"] == "4.4.5"
+            item, [attempt] = await gateway.message(told["QueueMsgID"])
+            assert (item.message.attempts, attempt.state, attempt.enhanced) == (0, "done", "4.4.5")
+            assert "connections" in attempt.error
 
 
 async def test_a_schedule_for_a_route(tmp_path: Path, webhooks: Receiver) -> None:
