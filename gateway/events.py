@@ -118,6 +118,6 @@ async def parse_incoming(
         time=event.time,
         account=event.account,
         message=found.message,
-        parsed=await offload.run_beside(len(data), parse_message, data),
+        parsed=await offload.run_on_message(data, parse_message),
         data=data,
     )

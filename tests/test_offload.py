@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -60,6 +61,21 @@ async def test_few_large_messages_are_read_at_a_time() -> None:
 
 def _wait(_data: bytes) -> None:
     time.sleep(20)
+
+
+async def test_many_addresses_make_a_message_large() -> None:
+    """Of those in 64 KiB the loop would see nothing else for too long."""
+
+    def here(data: bytes) -> int:  # cannot be handed to another process
+        return len(data)
+
+    async with Offload.open() as pool:
+        assert await pool.run_on_message(b"x" * SMALL, here) == SMALL
+        assert await pool.run_on_message(b"a@b.example, " * 1_000, here) == 13_000
+        many = b"To: " + b"a@b," * 15_000
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            await pool.run_on_message(many, here)
+        assert await pool.run_on_message(many, len) == len(many)
 
 
 async def test_answers_and_errors_come_back() -> None:
