@@ -20,7 +20,8 @@ Row = dict[str, Any]
 def plugin_rows(settings: Settings, hooks: Hooks | None = None) -> list[Row]:
     """Every plugin that is installed or that a set names; with `hooks`, how those in use do.
 
-    State: "in use", "installed", or "missing" (a set in use names it, and nobody has it).
+    State: "in use", "suspended" (one of its hooks is not asked, because it failed again and again),
+    "installed", or "missing" (a set in use names it, and nobody has it).
     """
     sets, used = plugin_sets(settings), {name for names in sets_in_use(settings).values() for name in names}
     rows = {}
@@ -38,6 +39,8 @@ def plugin_rows(settings: Settings, hooks: Hooks | None = None) -> list[Row]:
             tallies = [tally for plugin, _, tally in hooks.calls if plugin == row["Plugin"]]
             row["Calls"] = sum(tally.calls for tally in tallies)
             row["Failures"] = sum(tally.failures for tally in tallies)
+            if any(tally.suspended for tally in tallies):
+                row["State"] = "suspended"
     return list(rows.values())
 
 

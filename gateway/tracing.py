@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from gateway.config.settings import DIRECT, Settings
 from gateway.hooks import GatewayStages, Hooks, Stages
@@ -124,13 +125,22 @@ class _Outgoing:
         self._trace.name(stages, "around_attempt")
         route = await self._route(message)
         await self._shape(message, route.transport)
-        failure = Outcome.temporary("of a failure for now", code=451, enhanced="4.3.0")
+        for code, failure in (
+            (451, Outcome.temporary("a failure for now", code=451, enhanced="4.3.0")),
+            (550, Outcome.permanent("a failure for good", code=550, enhanced="5.1.1")),
+        ):
+            await ask(
+                "classify_outcome",
+                stages.classify_outcome(outcome=failure, message=message, transport=route.transport),
+                partial(_classified, code),
+            )
+        failure = Outcome.temporary("a failure for now", code=451, enhanced="4.3.0")
         await ask(
             "retry",
             stages.retry(message=message, outcome=failure, now=sample.now, route=route),
             lambda answer: f"after a failure with 451: {_retried(answer, message)}",
         )
-        failure = Outcome.permanent("of a failure for good", code=550, enhanced="5.1.1")
+        failure = Outcome.permanent("a failure for good", code=550, enhanced="5.1.1")
         await ask(
             "suppress",
             stages.suppress(message=message, outcome=failure, source="queue", history=(), now=sample.now),
@@ -184,6 +194,10 @@ class _Outgoing:
                 self._stages.sign_webhook(headers={}, call=call),
                 lambda answer: f"{len(answer)} header fields",
             )
+
+
+def _classified(code: int, outcome: Outcome) -> str:
+    return f"a failure with {code} is {outcome.result.value}"
 
 
 def _retried(answer: RetryAt | GiveUp | None, message: QueuedMessage) -> str:

@@ -95,7 +95,8 @@ def _call(call: dict[str, Any], running: bool) -> list[object]:
     ]
     if running:
         mean = f"{call['Seconds'] / call['Calls'] * 1e6:.0f} us" if call["Calls"] else UNASKED
-        cells += [call["Calls"], call["Failures"], mean]
+        suspended = " (suspended)" if call["Suspended"] else ""
+        cells += [call["Calls"], f"{call['Failures']}{suspended}", mean]
     return cells
 
 

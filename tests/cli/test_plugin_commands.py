@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from gateway import (
     Address,
     Event,
     IncomingEvent,
+    Outcome,
     QueuedMessage,
     Reception,
     Reject,
+    Result,
     Submission,
     Suppress,
     hookimpl,
@@ -56,6 +59,10 @@ class Talker:
     @hookimpl
     def suppressed(self, message: QueuedMessage) -> bool:
         raise RuntimeError("broke down")
+
+    @hookimpl
+    def classify_outcome(self, outcome: Outcome) -> Outcome | None:
+        return replace(outcome, result=Result.TEMPORARY) if outcome.code == 550 else None
 
     @hookimpl
     def suppress(self) -> Suppress:
@@ -95,8 +102,8 @@ async def test_a_running_gateway(tmp_path: Path) -> None:
         steps = answer["Steps"]
         assert (answer["Running"], answer["From"], answer["Account"]) == (True, "mox@localhost", "mox")
         assert [step["Stage"] for step in steps if step["Asked"]] == [
-            "submission", "sign", "base_address", "hold", "suppressed", "route", "shape", "retry",
-            "suppress", "format_webhook", "sign_webhook",
+            "submission", "sign", "base_address", "hold", "suppressed", "route", "shape", "classify_outcome",
+            "classify_outcome", "retry", "suppress", "format_webhook", "sign_webhook",
         ]  # fmt: skip
         assert asked(steps, "hold")["Failure"] == "no answer in 0.05 s"
         assert asked(steps, "hold")["Seconds"] >= 0.05
@@ -152,6 +159,16 @@ async def test_a_running_gateway(tmp_path: Path) -> None:
             page = (await client.get("/plugins")).text
             assert "<td>test.talker</td><td>hold</td><td>1</td><td>1</td><td>1</td>" in page
             assert '<a href="/plugins">' in (await client.get("/")).text
+
+        # Five failures in a row.
+        for number in range(4):
+            await gateway.send(f"user{number}@example.org")
+        listed = await ok(gateway, "plugins", "list")
+        [line] = (line for line in listed.splitlines() if line.startswith("test.talker "))
+        assert line.split()[1] == "suspended"
+        shown = await ok(gateway, "plugins", "hooks")
+        [line] = (line for line in shown.splitlines() if line.startswith("hold ") and "test.talker" in line)
+        assert " 5 (suspended) " in line
 
         assert await refused(gateway, "plugins", "trace", "--to", "x") == "To: 'x': address 'x' has no @"
         assert await refused(gateway, "plugins", "hooks", "--account", "nobody") == (
