@@ -25,6 +25,7 @@ from gateway.testing.samples import (
     report_source,
     submission,
     temporary,
+    webhook_call,
 )
 from gateway.testing.transport import FakeTransport, HandedOver
 from gateway.testing.webhooks import Webhook, WebhookReceiver, webhook_receiver
@@ -54,5 +55,6 @@ __all__ = [
     "scripted_mx",
     "submission",
     "temporary",
+    "webhook_call",
     "webhook_receiver",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.mail.address import Address
 from gateway.mail.report_source import ReportSource, read_source
-from gateway.model import Delivery, Event, Outcome, QueuedMessage, Reception, Result, Submission
+from gateway.model import Delivery, Event, Outcome, QueuedMessage, Reception, Result, Submission, WebhookCall
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)  # of all data here
 PIECE = 64 * 1024  # bytes, of `Content.chunks`
@@ -74,6 +74,15 @@ def event(**fields: Any) -> Event:
     made = Event(
         id=1, time=NOW, account="app", name="delivered", queue_msg_id=7, from_id="", attempt=1,
         message_id="<7@example.org>", subject="hi", recipient="you@example.net",
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
+def webhook_call(body: bytes = b"{}", **fields: Any) -> WebhookCall:
+    """The first request about `event`."""
+    made = WebhookCall(
+        id=5, account="app", event="delivered", url="https://app.example/hook", format="mox", attempt=1,
+        time=NOW, body=body, secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
     )  # fmt: skip
     return replace(made, **fields)
 

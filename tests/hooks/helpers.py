@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from gateway import (
     WebhookBody,
     WebhookCall,
     hookimpl,
+    testing,
 )
 from gateway.config.settings import Settings
 from gateway.hooks import Hooks, Stages
 from gateway.mail.report_source import read_source
 from gateway.plugins import load_plugins
 
-NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOW = testing.NOW
 HERE = Path("/etc/gateway")
 
 
@@ -89,56 +90,11 @@ def stages(plugins: Mapping[str, object], config: Mapping[str, Any] | None = Non
 
 
 def a_submission(**changes: Any) -> Submission:
-    fields: dict[str, Any] = {
-        "id": "sub-1",
-        "account": "app",
-        "login": Address.parse("app@example.org"),
-        "via": "api",
-        "reverse_path": Address.parse("app@example.org"),
-        "recipients": (Address.parse("you@example.net"),),
-        "header_from": Address.parse("app@example.org"),
-        "data": b"Subject: hi\r\n\r\nhi\r\n",
-        "message_id": "<1@example.org>",
-        "subject": "hi",
-    }
-    return Submission(**(fields | changes))
+    return replace(testing.submission(), **changes)  # whatever their types
 
 
 def a_message() -> QueuedMessage:
-    return QueuedMessage(
-        id=7,
-        base_id=0,
-        submission_id="sub-7",
-        account="app",
-        sender=Address.parse("app@example.org"),
-        recipient=Address.parse("you@example.net"),
-        queued=NOW,
-        hold=False,
-        attempts=1,
-        max_attempts=0,
-        next_attempt=NOW,
-        last_attempt=None,
-        message_id="<7@example.org>",
-        subject="hi",
-        size=100,
-        has_8bit=False,
-        smtputf8=False,
-        require_tls=None,
-        transport="",
-        from_id="",
-        env_id="",
-        extra={},
-    )
-
-
-class NoContent:
-    size = 0
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield b""
-
-    async def read(self) -> bytes:
-        return b""
+    return testing.queued_message()
 
 
 def a_suppression() -> Suppression:
@@ -155,46 +111,19 @@ def a_suppression() -> Suppression:
 
 
 def a_delivery() -> Delivery:
-    return Delivery(
-        messages=(a_message(),),
-        content=NoContent(),
-        hostname="gateway.example",
-        started=NOW,
-        deadline=NOW + timedelta(minutes=30),
-    )
+    return testing.delivery(id=a_message().id)
 
 
 def an_event() -> Event:
-    return Event(
-        id=1,
-        time=NOW,
-        account="app",
-        name="delivered",
-        queue_msg_id=7,
-        from_id="",
-        message_id="<7@example.org>",
-        subject="hi",
-        recipient="you@example.net",
-        attempt=1,
-    )
+    return testing.event()
 
 
 def a_webhook_call() -> WebhookCall:
-    return WebhookCall(
-        id=5,
-        account="app",
-        event="delivered",
-        url="https://app.example/hook",
-        format="mox",
-        attempt=1,
-        time=NOW,
-        body=b"{}",
-        secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
-    )
+    return testing.webhook_call()
 
 
 def a_reception() -> Reception:
-    return Reception(step="mail", remote_ip="192.0.2.1", helo="client.example", reverse_path=None)
+    return testing.reception()
 
 
 def a_report() -> IncomingReport:
@@ -206,7 +135,7 @@ def a_report() -> IncomingReport:
         message_id="<1@mx.example>",
         subject="hi",
         dsn=None,
-        content=NoContent(),
+        content=testing.TextContent(b""),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import trio
 from OpenSSL import SSL
 
-from gateway import Address, Delivery, DsnRequest, Outcome
+from gateway import Address, Delivery, DsnRequest, Outcome, testing
 from gateway.accounts import Login
 from gateway.config.settings import AccountSettings
 from gateway.net.certificates import load_certificate, self_signed
@@ -30,41 +30,17 @@ from gateway.smtp.server import ServerLimits
 from gateway_smtp.fail import Fail
 from gateway_smtp.smtp import Smtp
 from gateway_smtp.transport import NextHopTransport
-from tests.hooks.helpers import NOW, a_message
 from tests.networks import a_network
 
 USER, PASSWORD = "gateway@example.org", "correct horse battery"
 CONTENT = b"Subject: hi\r\n\r\n.private words\r\n"
 
 
-class Text:
-    """A message's content."""
-
-    def __init__(self, data: bytes = CONTENT) -> None:
-        self.data, self.size = data, len(data)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self.data
-
-    async def read(self) -> bytes:
-        return self.data
-
-
 def delivery(
     *recipients: str, data: bytes = CONTENT, dsn: tuple[DsnRequest, ...] = (), **changes: Any
 ) -> Delivery:
-    message = replace(a_message(), **changes)
-    return Delivery(
-        messages=tuple(
-            replace(message, id=number, recipient=Address.parse(recipient))
-            for number, recipient in enumerate(recipients or ("b@example.net",), 1)
-        ),
-        content=Text(data),
-        hostname="gateway.example",
-        started=NOW,
-        deadline=NOW + timedelta(minutes=30),
-        dsn=dsn,
-    )
+    made = testing.delivery(*(recipients or ("b@example.net",)), data=data, **changes)
+    return replace(made, dsn=dsn)
 
 
 @asynccontextmanager
