@@ -176,6 +176,7 @@ call_filter_options: Callable[[F], F] = options(
     _account_option,
     _submitted_option,
     _next_attempt_option,
+    click.option("--url", "URL", default="", help="URL that is called."),
     click.option("--event", "Event", type=click.Choice(EVENTS), help="Event that the call tells of."),
 )
 

@@ -68,6 +68,8 @@ async def test_list_and_filters(failing: Running) -> None:
         (("--id", 7), set()),
         (("--account", "mox"), {1, 2}),
         (("--account", "other"), set()),
+        (("--url", failing.webhooks.url), {1, 2}),
+        (("--url", "http://localhost:1/"), set()),
         (("--event", "delivered"), {outgoing}),
         (("--event", "incoming"), {incoming}),
         (("--event", "failed"), set()),

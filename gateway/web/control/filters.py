@@ -73,10 +73,11 @@ class MessageFilter(CommonFilter):
 
 
 class CallFilter(CommonFilter):
+    URL: str = ""
     Event: EventName | Literal["incoming", ""] = ""
 
     def filter(self) -> call_listing.CallFilter:
-        return call_listing.CallFilter(**self._common(), event_name=self.Event)
+        return call_listing.CallFilter(**self._common(), url=self.URL, event_name=self.Event)
 
 
 class ReplayFilter(Request):
