@@ -77,14 +77,14 @@ async def test_slow(tmp_path: Path, command: str) -> None:
     assert (outcome.result.value, outcome.code) == ("delivered", 250)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["connect", "rcpt", "."])
 async def test_too_slow(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 0.3)
+    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 1.0)
     async with smtp_sink("-p", "-W", f"{command}:5") as port:
         [outcome] = await deliver(tmp_path, port)
     assert (outcome.result.value, outcome.code) == ("temporary", 0)
     unknown = "outcome unknown, the message may have been delivered: " if command == "." else ""
-    assert outcome.error == f"{unknown}no reply within 0.3 seconds"
+    assert outcome.error == f"{unknown}no reply within 1 seconds"
     assert outcome.enhanced == ("4.4.1" if command == "connect" else "4.4.2")
 
 

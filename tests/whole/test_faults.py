@@ -100,8 +100,8 @@ FAULTS = (
     Fault("expired", tls("expired"), "4.7.5", error="the certificate has expired"),
     Fault("wrong-name", tls("wrong name"), "4.7.5", error="the certificate is not for mx.wrong-name.example"),
     Fault("self-signed", tls("self-signed"), "4.7.5", error="the certificate is self-signed"),
-    Fault("hangs", tls(None), "4.7.5", error="no TLS handshake within 1 seconds"),
-    Fault("no-banner", server(silent), "4.4.1", error="no reply within 0.5 seconds"),
+    Fault("hangs", tls(None), "4.7.5", error="no TLS handshake within 1.5 seconds"),
+    Fault("no-banner", server(silent), "4.4.1", error="no reply within 1.5 seconds"),
     Fault("garbage", server(sends(b"220-mx\r\nwhat\r\n220 x\r\n")), "4.4.1", error="not an SMTP reply"),
     Fault("long-line", server(sends(b"220 " + b"x" * 1_000_000 + b"\r\n")), "4.4.1", error="line is longer"),
     Fault("many-lines", server(sends(b"220-mx\r\n" * 9_000)), "4.4.1", error="reply has more than 128 lines"),
@@ -121,15 +121,15 @@ async def test_each_fault(
     tmp_path: Path, webhooks: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 0.5)
+    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 1.5)
     async with mx_hosts(tmp_path) as hosts:
 
         def change(raw: dict[str, Any]) -> None:
             del raw["routes"]
-            direct = {"type": "direct", "port": hosts.port, "tls_timeout": 1.0}
+            direct = {"type": "direct", "port": hosts.port, "tls_timeout": 1.5}
             raw["transports"]["direct"] = direct
             raw["dns"] = {
-                "nameservers": ["127.0.0.1"], "port": hosts.dns.port, "validating": True, "timeout": 0.5,
+                "nameservers": ["127.0.0.1"], "port": hosts.dns.port, "validating": True, "timeout": 1.5,
             }  # fmt: skip
             raw["plugin"]["retry"] = {"max_attempts": 1}  # so that the sender is told at once
 
