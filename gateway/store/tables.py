@@ -92,8 +92,9 @@ class MessageRow(SQLModel, table=True):
         _index("message_due", "next_attempt", "id", "destination", where=MESSAGE_READY),
         _index("message_ready", "destination", "next_attempt", "id", where=MESSAGE_READY),
         _index("message_leased", "lease_expires", where="lease_owner IS NOT NULL"),
-        # Lists and actions by filter, in either order, of everybody or of one account.
-        sa.Index("message_next", "state", "next_attempt", "id"),
+        # Lists and actions by filter, in either order, of everybody or of one account: the messages of others
+        # are passed over within the index.
+        sa.Index("message_next", "state", "next_attempt", "id", "account"),
         sa.Index("message_queued", "state", "queued", "id"),
         sa.Index("message_account", "account", "state", "queued", "id"),
         _index("message_held", "account", "id", where="hold"),
