@@ -27,6 +27,13 @@ async def test_template_engines(mail_gateway: MailGateway) -> None:
         assert kept.status_code == 200, kept.text
         unknown = await api.post("TemplateSet", json=order | {"Engine": "brackets"})
         assert "braces" in unknown.json()["Message"]
+        send = {"To": [{"Address": "ada@example.net"}], "Template": "order"}
+        sent = await api.post("Send", json=send | {"Variables": {"name": "Ada", "what": "tea"}})
+        assert sent.status_code == 200, sent.text
+        await gateway.rest()
+        [message] = gateway.transport().got
+        assert b"\r\nSubject: Hello Ada\r\n" in message.data
+        assert b"Your tea." in message.data
     [plugin] = entry_points(group="mail_gateway", name="acme.templating")
     template = Template(name="order", engine="braces", subject="Hello {name}", text="Your {what}.", html="")
     fill = plugin.load().braces(template)
