@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import trio
 from pydantic import BaseModel, ConfigDict, Field
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from gateway import Event, GatewayContext, IncomingEvent, Service, hookimpl
 
@@ -25,7 +26,7 @@ class PushSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: Annotated[str, Field(pattern="^wss?://")]
+    url: Annotated[str, Field(pattern="^wss?://[^/]")]
     token: str = ""  # sent as `Authorization: Bearer`
 
 
@@ -44,14 +45,15 @@ class WebsocketPush:
             """Raises what breaks the connection: the gateway calls it again, a little later each time."""
             task_status.started()  # mail goes on while nobody listens
             headers = [(b"Authorization", b"Bearer " + settings.token.encode())] if settings.token else []
-            async with open_websocket_url(settings.url, extra_headers=headers) as connection:
+            async with await _dial(settings.url) as stream, trio.open_nursery() as nursery:
+                host, path = _host_and_path(settings.url)
+                connection = await wrap_client_stream(nursery, stream, host, path, extra_headers=headers)
+                nursery.start_soon(_ping, connection)
                 self._connection = connection
                 self._connected.set()
                 try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(_ping, connection)
-                        while True:  # what the server says is read, and not needed
-                            await connection.get_message()
+                    while True:  # what the server says is read, and not needed
+                        await connection.get_message()
                 finally:
                     self._connection, self._connected = None, trio.Event()
 
@@ -62,6 +64,20 @@ class WebsocketPush:
         await self._connected.wait()  # for as long as the hook has: then it has failed
         assert self._connection is not None
         await self._connection.send_message(json.dumps(as_json(event)))
+
+
+async def _dial(url: str) -> trio.abc.Stream:
+    parts = urlsplit(url)
+    assert parts.hostname is not None  # see PushSettings
+    if parts.scheme == "wss":
+        return await trio.open_ssl_over_tcp_stream(parts.hostname, parts.port or 443)
+    return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
+
+
+def _host_and_path(url: str) -> tuple[str, str]:
+    """As the handshake has them (RFC 6455, 4.1)."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2], (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 async def _ping(connection: WebSocketConnection) -> None:
