@@ -68,3 +68,10 @@ def commands(answer: Any, *_: object) -> str:
 
 def services(answer: Any, *_: object) -> str:
     return _named(answer, _SERVICE_NAME, callable, "an async function")
+
+
+def metrics(answer: Any, *_: object) -> str:
+    for collector in answer:
+        if not callable(getattr(collector, "collect", None)):
+            return f"{type(collector).__name__} in place of a collector of prometheus_client"
+    return ""

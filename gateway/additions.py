@@ -5,13 +5,14 @@ Plugins import these names from `gateway`. Times are aware datetimes in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import trio
+from prometheus_client import Metric
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
@@ -96,6 +97,13 @@ class Service(Protocol):
         self, gateway: GatewayContext, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Calls `task_status.started()` when it is ready, and ends by being cancelled."""
+
+
+class Collector(Protocol):
+    """What a plugin adds in the `metrics` stage: any collector of prometheus_client is one."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The values of now. Must not block."""
 
 
 # What a plugin may say of a login: who it is, or False for a refusal.

@@ -16,7 +16,7 @@ the grace period; then all is cancelled, and the store is closed last.
     run
     └── background                 clock, clean-up, expired leases, unfinished hold rules, mail that waits for
         │                          a plugin, MTA-STS policies, transports between deliveries, plugins'
-        │                          services: cancelled at the end
+        │                          services, metrics: cancelled at the end
         └── services               each returns when it is told to stop and is done
             ├── webhooks/sender
             ├── events             tells the plugins
@@ -53,6 +53,7 @@ from gateway.inbound.receive import Receiver
 from gateway.inbound.verify.message import Verifier
 from gateway.leases import Recovery
 from gateway.memory import give_large_blocks_back
+from gateway.metrics import Counts, Metrics
 from gateway.net.certificates import load_certificate
 from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
@@ -124,6 +125,7 @@ class Gateway:
     submission_addresses: tuple[Listen, ...]
     submissions_addresses: tuple[Listen, ...]
     web_addresses: tuple[Listen, ...]
+    metrics_addresses: tuple[Listen, ...]
 
 
 @asynccontextmanager
@@ -156,6 +158,11 @@ async def serving(
             await _listening(resources, section.listen, f"{name}.listen") if section.listen else []
             for name, section in (("submission", settings.submission), ("submissions", settings.submissions))
         ]
+        metrics_listeners = (
+            await _listening(resources, settings.metrics.listen, "metrics.listen")
+            if settings.metrics.listen
+            else []
+        )
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))
         resources.push_async_callback(control_listener.aclose)
@@ -180,6 +187,7 @@ async def serving(
             happened.set()
             called.set()
 
+        counts = Counts()
         owner = secrets.token_hex(8)  # of leases: a new one at each start
         directory = Directory(settings)
         authenticator = Authenticator(directory, store, clock, plugins=hooks.gateway.authenticate)
@@ -188,20 +196,26 @@ async def serving(
         operations = QueueOperations(
             settings, transports.keys(), store, clock, notices, queued.set, tell_of_events
         )
-        submitter = Submitter(settings, directory, hooks, store, holding, clock, queued.set)
+        submitter = Submitter(
+            settings, directory, hooks, store, holding, clock, queued.set, counts.submission
+        )
         submission = SmtpSubmission(settings, directory, submitter, clock, offload, settings.data_dir)
         logins = SaslLogins(authenticator)
-        attempts = Attempts(settings, directory, hooks, transports, store, clock, notices, tell_of_events)
+        attempts = Attempts(
+            settings, directory, hooks, transports, store, clock, notices, tell_of_events, counts.attempt
+        )
         scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
         verifier = Verifier(settings.hostname, resolver, offload, clock) if settings.smtp.verify else None
-        receiver = Receiver(settings, directory, hooks, store, clock, offload, tell_of_events, verifier)
+        receiver = Receiver(
+            settings, directory, hooks, store, clock, offload, tell_of_events, verifier, counts.received.inc
+        )
         calls = CallOperations(settings, store, clock, called.set)
         client = await resources.enter_async_context(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
         )
         caller = Caller(settings, hooks, client)
         urls = WebhookUrls(settings, store, clock, caller)
-        sender = WebhookSender(owner, settings, caller, store, clock, called, offload)
+        sender = WebhookSender(owner, settings, caller, store, clock, called, offload, counts.webhook_call)
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(settings, store)
         suppressions = SuppressionLists(hooks, store, clock)
@@ -244,6 +258,7 @@ async def serving(
             submission_addresses=bound(submission_listeners),
             submissions_addresses=bound(submissions_listeners),
             web_addresses=bound(web_listeners),
+            metrics_addresses=bound(metrics_listeners),
         )
         control = ControlApp(
             QueueCommands(store, clock, operations),
@@ -266,7 +281,8 @@ async def serving(
         await resources.enter_async_context(_started(hooks, context))
         await resources.enter_async_context(lifespan(web))
 
-        stopping = trio.Event()
+        metrics = Metrics(counts, hooks, store, clock)
+        stopping, never = trio.Event(), trio.Event()
         async with trio.open_nursery() as background:
             background.start_soon(clock.serve)
             background.start_soon(clean_up, store, clock)
@@ -277,10 +293,13 @@ async def serving(
             background.start_soon(policies.serve)
             for name, transport in transports.items():
                 background.start_soon(serve_transport, name, transport)
+            http = _http_settings(settings)
+            if metrics_listeners:
+                serve_metrics = partial(serve_http, metrics_listeners, metrics, http, stopping=never)
+                await background.start(serve_metrics)
             for name, (plugin, service) in hooks.added.services.items():
                 tally = hooks.calls[plugin, "services"]
                 background.start_soon(serve_service, plugin, name, service, context, tally)
-            http = _http_settings(settings)
             smtp_settings = _smtp_settings(settings, settings.smtp, settings.smtp.max_message_size, tls)
             with_starttls = replace(
                 _smtp_settings(settings, settings.submission, settings.queue.max_message_size, tls),
@@ -293,17 +312,30 @@ async def serving(
                     sender.serve,
                     teller.serve,
                     scheduler.serve,
-                    partial(serve_smtp, smtp_listeners, smtp_settings, receiver),
-                    partial(serve_http, web_listeners, web, http),
+                    partial(
+                        serve_smtp,
+                        smtp_listeners,
+                        smtp_settings,
+                        receiver,
+                        connected=counts.connection("smtp"),
+                    ),
+                    partial(serve_http, web_listeners, web, http, connected=counts.connection("web")),
                     partial(serve_http, [control_listener], control, http),
                 ):
                     await services.start(partial(serve, stopping=stopping))
-                for listeners, how in (
-                    (submission_listeners, with_starttls),
-                    (submissions_listeners, with_tls),
+                for name, listeners, how in (
+                    ("submission", submission_listeners, with_starttls),
+                    ("submissions", submissions_listeners, with_tls),
                 ):
                     if listeners:
-                        serve_them = partial(serve_smtp, listeners, how, submission, logins)
+                        serve_them = partial(
+                            serve_smtp,
+                            listeners,
+                            how,
+                            submission,
+                            logins,
+                            connected=counts.connection(name),
+                        )
                         await services.start(partial(serve_them, stopping=stopping))
                 try:
                     yield running

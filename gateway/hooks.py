@@ -18,7 +18,15 @@ from typing import TypeVar
 import click
 import trio
 
-from gateway.additions import ApiMethod, AsgiApplication, Credentials, GatewayContext, LoginAnswer, Service
+from gateway.additions import (
+    ApiMethod,
+    AsgiApplication,
+    Collector,
+    Credentials,
+    GatewayContext,
+    LoginAnswer,
+    Service,
+)
 from gateway.hookcalls import Call, Calls
 from gateway.hookverbs import around, first, fold, tell
 from gateway.mail.address import Address
@@ -256,6 +264,7 @@ class Added:
     pages: Named[AsgiApplication]
     commands: Named[click.Command]
     services: Named[Service]
+    metrics: Sequence[tuple[str, Collector]]  # each with its plugin's name
 
 
 class Hooks:

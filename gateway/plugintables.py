@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -85,6 +85,7 @@ class Compiler:
                 pages=_registered(gateway, "pages", "page"),
                 commands=_registered(gateway, "commands", "command"),
                 services=_registered(gateway, "services", "service"),
+                metrics=_listed(gateway, "metrics", iter),
             ),
             calls=self._calls,
             limiters=self._limiters,
@@ -236,19 +237,23 @@ def _by_hook(plugin: Plugin, given: object, where: str) -> Mapping[str, Any]:
     return given
 
 
-def _registered(table: Table, hook: str, what: str) -> Named[Any]:
-    """What the plugins answered to a hook of the verb ALL, by name, each with its plugin's."""
-    found: dict[str, tuple[str, Any]] = {}
+def _listed(table: Table, hook: str, each: Callable[[Any], Iterable[Any]]) -> tuple[tuple[str, Any], ...]:
+    """Each thing that the plugins answered to a hook of the verb ALL, with its plugin's name."""
     try:
         answers = all_answers(table.get(hook, ()))
     except PluginError as exc:
         raise ConfigError(f"{exc}; repair it, or take it out of the plugin sets") from exc
-    for plugin, given in answers:
-        for name, value in given.items():
-            if name in found:
-                raise ConfigError(
-                    f"plugin {plugin!r}, hook {hook!r}: plugin {found[name][0]!r} has the {what}"
-                    f" {name!r} too; take one of them out of the plugin sets"
-                )
-            found[name] = plugin, value
+    return tuple((plugin, value) for plugin, given in answers for value in each(given))
+
+
+def _registered(table: Table, hook: str, what: str) -> Named[Any]:
+    """What the plugins answered to a hook of the verb ALL, by name, each with its plugin's."""
+    found: dict[str, tuple[str, Any]] = {}
+    for plugin, (name, value) in _listed(table, hook, lambda given: given.items()):
+        if name in found:
+            raise ConfigError(
+                f"plugin {plugin!r}, hook {hook!r}: plugin {found[name][0]!r} has the {what} {name!r} too;"
+                " take one of them out of the plugin sets"
+            )
+        found[name] = plugin, value
     return MappingProxyType(found)

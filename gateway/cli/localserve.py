@@ -33,7 +33,13 @@ from gateway.net.certificates import self_signed
 
 ACCOUNT, LOGIN, PASSWORD = "mox", "mox@localhost", "moxmoxmox"
 PORT_BASE = 1000
-PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "web": 80}  # added to it, by section
+PORTS = {
+    "smtp": 25,
+    "submission": 587,
+    "submissions": 465,
+    "web": 80,
+    "metrics": 81,
+}  # added to it, by section
 RECEIVER = "http://localhost:9090/"
 TEMPLATE = Path(__file__).parent.parent / "config" / "localserve.toml"
 COLLECT_AFTER = 10_000  # new objects, in place of 700: most of them die young, without the collector
@@ -61,7 +67,7 @@ def url(text: str) -> str:
 @click.option(
     "--port-base",
     type=click.IntRange(0, 64000),
-    help="Added to the standard ports: SMTP 25, submission 587 and 465, HTTP 80.  [default: 1000]",
+    help="Added to the standard ports: SMTP 25, 587 and 465, HTTP 80, metrics 81.  [default: 1000]",
 )
 @click.option("--webhook-out", type=url, help=f"URL for events of sent messages.  [default: {RECEIVER}]")
 @click.option("--webhook-in", type=url, help=f"URL for messages that arrive.  [default: {RECEIVER}]")

@@ -281,6 +281,12 @@ class WebSettings(Section):
     operator_pages: bool = False  # the page /plugins, for anybody who reaches the listener
 
 
+class MetricsSettings(Section):
+    """[metrics]: numbers for Prometheus, on a listener of its own, for whoever can reach it."""
+
+    listen: Listens = ()
+
+
 class QueueSettings(Section):
     """[queue]: how much is delivered at a time."""
 
@@ -466,6 +472,7 @@ class Settings(Section):
     submission: SubmissionSettings = SubmissionSettings()
     submissions: SubmissionsSettings = SubmissionsSettings()
     web: WebSettings = WebSettings()
+    metrics: MetricsSettings = MetricsSettings()
     queue: QueueSettings = QueueSettings()
     webhooks: WebhookSettings = WebhookSettings()
     dns: DnsSettings = DnsSettings()

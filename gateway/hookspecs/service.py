@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import click
 
 from gateway import additionchecks
-from gateway.additions import ApiMethod, AsgiApplication, Authenticated, Credentials, GatewayContext, Service
+from gateway.additions import (
+    ApiMethod,
+    AsgiApplication,
+    Authenticated,
+    Collector,
+    Credentials,
+    GatewayContext,
+    Service,
+)
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 
 
@@ -82,6 +90,23 @@ class ServiceSpecs(Protocol):
         Called when the configuration is loaded, by the command line too. Answer the commands by their names.
 
         A failure: the configuration is refused; the command line says so, and has its own commands only.
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=(list, tuple),
+        check=additionchecks.metrics,
+    )
+    def metrics(self, settings: Any) -> Sequence[Collector] | None:
+        """Adds numbers to the metrics.
+
+        Called once, when the configuration is loaded. Answer collectors of prometheus_client, not registered
+        anywhere (`registry=None`).
+
+        A failure: the configuration is refused. A collector that raises is logged, and left out.
         """
 
     @hookspec(

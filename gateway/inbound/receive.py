@@ -60,8 +60,10 @@ class Receiver:
         offload: Offload,
         announced: Callable[[], None],
         verifier: Verifier | None = None,
+        count: Callable[[], None] = lambda: None,
     ) -> None:
-        """Without a verifier nothing is verified."""
+        """Without a verifier nothing is verified. `count` is called for each message that is taken."""
+        self.count = count
         self.reports = Reports(settings, hooks, store, offload)
         self.settings, self.directory, self.hooks = settings, directory, hooks
         self.store, self.clock, self.offload, self.announced = store, clock, offload, announced
@@ -290,6 +292,7 @@ class _Incoming:
                 # What was reported on is gone, or a suppression rested on what has changed.
                 if tries == DECIDE_AGAIN:
                     raise
+        self._receiver.count()
         log.info(
             "received session=%s messages=%s from=<%s> size=%d",
             self._session.id,

@@ -5,7 +5,7 @@ What happens on one is in `smtp_connection`.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -36,18 +36,20 @@ async def serve_smtp(
     handler: Handler,
     logins: Logins | None = None,
     *,
+    connected: Callable[[int], None] = lambda _change: None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[Sequence[trio.abc.Listener[_AnyStream]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stopping` is set, and then until the last transaction ends or `settings.grace` is over.
 
-    With `logins` mail is taken from those only who are logged in.
+    With `logins` mail is taken from those only who are logged in. `connected` is called with 1 and -1 when a
+    connection begins and ends.
 
     Resource handling: the listeners are closed when accepting ends. Error handling: an error of a connection
     is logged and stays in it; an error in accepting, other than a passing lack of resources, is raised.
     Cancellation ends all connections at once.
     """
-    server = _Server(settings, handler, logins)
+    server = _Server(settings, handler, logins, connected)
     async with trio.open_nursery() as timing:
         timing.start_soon(server.deadlines.serve)
         async with trio.open_nursery() as connections:
@@ -66,8 +68,15 @@ async def serve_smtp(
 class _Server(Shared):
     """A service: its connections, counted."""
 
-    def __init__(self, settings: ServerSettings, handler: Handler, logins: Logins | None) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        handler: Handler,
+        logins: Logins | None,
+        connected: Callable[[int], None],
+    ) -> None:
         super().__init__(settings, handler, logins)
+        self._connected = connected
         self._connections = 0
         self._turning_away = 0
         self._networks: Counter[tuple[int, int] | None] = Counter()
@@ -97,11 +106,13 @@ class _Server(Shared):
     def _counted(self, peer: IPv4Address | IPv6Address | None) -> Iterator[None]:
         network = _network(peer)
         self._connections += 1
+        self._connected(1)
         self._networks[network] += 1
         try:
             yield
         finally:
             self._connections -= 1
+            self._connected(-1)
             self._networks[network] -= 1
             if not self._networks[network]:
                 del self._networks[network]

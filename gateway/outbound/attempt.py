@@ -52,6 +52,7 @@ class Attempts:
     clock: Clock
     notices: Notices
     settled: Callable[[], None]  # webhook calls and events may be waiting
+    count: Callable[[str], None] = lambda _event: None  # each attempt that ended, by its event
 
     async def run(self, claims: Sequence[Claimed]) -> bool:
         """Attempt a transaction and settle it; returns when the result is durable or the lease ran out.
@@ -213,6 +214,7 @@ class Attempts:
                 )
                 continue
             assert settlement.event is not None
+            self.count(settlement.event.name)
             log.info(
                 "%s submission=%s message=%d recipient=%s attempt=%d transport=%s duration=%.3f%s",
                 settlement.event.name,

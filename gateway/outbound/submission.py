@@ -121,7 +121,10 @@ class Submitter:
         holding: HoldRules,
         clock: Clock,
         queued: Callable[[], None],
+        count: Callable[[str], None] = lambda _via: None,
     ) -> None:
+        """`count` is called for each submission that is queued."""
+        self._count = count
         self._settings, self._directory, self._hooks = settings, directory, hooks
         self._store, self._holding, self._clock, self._queued = store, holding, clock, queued
 
@@ -164,6 +167,7 @@ class Submitter:
                 await self._store.content.discard(stored)
         for copies, change, result in zip(batch, changes, results, strict=True):
             if isinstance(change, tuple) and isinstance(result, Submitted):
+                self._count(copies[0].via)
                 _log(copies, change, result)
         return results
 

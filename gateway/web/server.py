@@ -5,7 +5,7 @@
 """
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ async def serve_http(
     app: ASGIApp,
     settings: HttpSettings,
     *,
+    connected: Callable[[int], None] = lambda _change: None,
     stopping: trio.Event,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -36,12 +37,14 @@ async def serve_http(
     Once `stopping` is set, the listeners are closed, idle connections too; requests under way have
     `settings.grace` seconds, WebSocket peers are told to go; then whatever is left is closed.
 
+    `connected` is called with 1 and -1 when a connection begins and ends.
+
     Resource handling: the listeners are closed on return, however it comes about, and so are the connections.
 
     Error handling: what goes wrong on a connection or in the application is logged and stays there. An error
     of a listener is raised.
     """
-    server = _Server(app, settings)
+    server = _Server(app, settings, connected)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             serve = partial(trio.serve_listeners, handler_nursery=connections)
@@ -54,7 +57,8 @@ async def serve_http(
 
 
 class _Server:
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, connected: Callable[[int], None]) -> None:
+        self._connected = connected
         self._app = app
         self._settings = settings
         self._config = ProtocolConfig(settings)
@@ -69,10 +73,12 @@ class _Server:
             return
         connection = Connection(self._app, stream, self._settings, self._config, self._context)
         self._connections.add(connection)
+        self._connected(1)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            self._connected(-1)
 
     async def stop(self) -> None:
         await self._context.terminated.set()

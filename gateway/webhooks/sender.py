@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -57,7 +58,10 @@ class WebhookSender:
         clock: Clock,
         queued: Wakeup,
         offload: Offload,
+        count: Callable[[str], None] = lambda _result: None,
     ) -> None:
+        """`count` is called for each request that was made, with "success" or "failure"."""
+        self._count = count
         self._owner, self._settings, self._limits = owner, settings, settings.webhooks
         self._caller, self._store = caller, store
         self._clock, self._queued, self._offload = clock, queued, offload
@@ -167,6 +171,8 @@ class WebhookSender:
         try:
             result = await self._call(due)
             success = result.success is not False
+            if result.success is not None:
+                self._count("success" if success else "failure")
             self._results.append(result)  # to the list as it is now: each turn takes it and leaves another
         finally:
             self._places.leave(place, trio.current_time(), delivered=success)

@@ -274,6 +274,7 @@ def test_conf_has_what_the_first_start_writes() -> None:
         submission="127.0.0.1:1587",
         submissions="127.0.0.1:1465",
         web="127.0.0.1:1080",
+        metrics="127.0.0.1:1081",
         ip="127.0.0.1",
         smtp_port=1025,
         web_url="http://localhost:1080/",

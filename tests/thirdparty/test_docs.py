@@ -461,6 +461,15 @@ def a_context(example: Example) -> gateway.GatewayContext:
     return gateway.GatewayContext(hostname="gateway.example", data_dir=example.directory, now=lambda: NOW)
 
 
+async def counts_large_mail(example: Example) -> None:
+    for size in (10, 1_000_001):
+        await example.stages.submission(submission=a_submission(data=b"x" * size))
+    [(plugin, collector)] = example.hooks.added.metrics
+    [family] = collector.collect()
+    assert plugin == "example"
+    assert ("acme_large_messages_total", 1.0) in [(one.name, one.value) for one in family.samples]
+
+
 async def beats(example: Example) -> None:
     _, service = example.hooks.added.services["heartbeat"]
     file = example.directory / "plugins" / "acme.heartbeat" / "alive"
@@ -521,6 +530,7 @@ EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, 
     "api_methods": (knows_ages, {}),
     "pages": (says_hello, {}),
     "commands": (has_a_motto, {}),
+    "metrics": (counts_large_mail, {}),
     "services": (beats, {}),
     "start": (has_a_directory, {}),
     "stop": (clears_up, {}),

@@ -209,3 +209,43 @@ async def test_a_method_of_the_gateways_own_name_is_refused(tmp_path: Path, webh
     with pytest.raises(ConfigError, match="the API has a method Send already"):
         async with running(tmp_path, webhooks, change=change, plugins={"taken": Taken()}):
             pass
+
+
+async def test_metrics(tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(tmp_path, webhooks, change=household()) as gateway:
+        await gateway.send()
+        await gateway.send("user550@example.org")
+        await webhooks.event("delivered")
+        await webhooks.event("failed")
+        await webhooks.incoming()
+        [address] = gateway.gateway.metrics_addresses
+        async with httpx.AsyncClient(base_url=f"http://{address}") as prometheus:
+
+            async def values() -> dict[str, str]:
+                answer = await prometheus.get("/metrics")
+                assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+                names = [line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")]
+                assert len(names) == len(set(names))
+                lines = [line for line in answer.text.splitlines() if line[0] != "#"]
+                return {name: value for name, _, value in (line.rpartition(" ") for line in lines)}
+
+            for sample, wanted in (
+                ('gateway_attempts_total{event="delivered"}', "1.0"),
+                ('gateway_attempts_total{event="failed"}', "1.0"),
+                ('gateway_submissions_total{via="api"}', "2.0"),
+                ("gateway_received_total", "1.0"),
+                ('gateway_webhook_calls_total{result="success"}', "3.0"),
+                ('gateway_queue_messages{state="queued"}', "0.0"),
+                ('gateway_queue_messages{state="held"}', "0.0"),
+                ('gateway_queue_messages{state="due"}', "0.0"),
+                ('gateway_plugin_failures_total{hook="route",plugin="mox.routing"}', "0.0"),
+                ('gateway_plugin_suspended{hook="route",plugin="mox.routing"}', "0.0"),
+                ('gateway_plugin_calls_total{hook="route",plugin="mox.routing"}', "2.0"),
+                ("acme_logins", "7.0"),
+            ):
+                with trio.fail_after(5):
+                    while (found := await values()).get(sample) != wanted:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+            assert float(found['gateway_connections{listener="web"}']) >= 1
+            assert (await prometheus.get("/")).status_code == 404
+    assert f"plugin '{NAME}', hook 'metrics': collecting raised RuntimeError" in caplog.text

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import click
 import trio
+from prometheus_client import Gauge, Metric
 from pydantic import BaseModel, ConfigDict
 from quart_trio import QuartTrio
 
@@ -17,6 +18,7 @@ from gateway import (
     ApiMethod,
     AsgiApplication,
     Authenticated,
+    Collector,
     Credentials,
     GatewayContext,
     Outcome,
@@ -105,6 +107,11 @@ class _Beat:
         await trio.sleep_forever()
 
 
+class _BrokenCollector:
+    def collect(self) -> Iterable[Metric]:
+        raise RuntimeError("acme broke down")
+
+
 class Household:
     Settings = HouseholdSettings
 
@@ -143,6 +150,12 @@ class Household:
     @hookimpl
     def commands(self) -> Mapping[str, click.Command]:
         return {"acme-motto": motto}
+
+    @hookimpl
+    def metrics(self) -> Sequence[Collector]:
+        logins = Gauge("acme_logins", "Users that may log in.", registry=None)
+        logins.set(7)
+        return [logins, _BrokenCollector()]
 
     @hookimpl
     def services(self, settings: HouseholdSettings) -> Mapping[str, Service]:

@@ -1,0 +1,186 @@
+"""What the gateway counts, and the text in which Prometheus reads it, on a listener of its own.
+
+Each gateway has a registry of its own; nothing is global. What plugins add is collected with it, and a
+collector that fails is left out of that answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from time import perf_counter
+from typing import Any
+
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from gateway.additions import Collector
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.hookcalls import SLOW, Calls, described
+from gateway.hooks import Hooks
+from gateway.store import listing, tables
+from gateway.store.store import Store
+
+PATH = "/metrics"
+
+log = logging.getLogger(__name__)
+
+
+class Counts:
+    """What the parts of the gateway count as it happens."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.attempts = Counter(
+            "gateway_attempts",
+            "Attempts at messages, by what they came to.",
+            ["event"],
+            registry=self.registry,
+        )
+        self.submissions = Counter(
+            "gateway_submissions", "Submissions queued.", ["via"], registry=self.registry
+        )
+        self.received = Counter(
+            "gateway_received", "Messages taken from other servers.", registry=self.registry
+        )
+        self.webhook_calls = Counter(
+            "gateway_webhook_calls", "Requests of webhook calls.", ["result"], registry=self.registry
+        )
+        self.connections = Gauge(
+            "gateway_connections", "Connections that are open.", ["listener"], registry=self.registry
+        )
+
+    def attempt(self, event: str) -> None:
+        self.attempts.labels(event).inc()
+
+    def submission(self, via: str) -> None:
+        self.submissions.labels(via).inc()
+
+    def webhook_call(self, result: str) -> None:
+        self.webhook_calls.labels(result).inc()
+
+    def connection(self, listener: str) -> Callable[[int], None]:
+        """To be called with 1 when a connection begins, and with -1 when it ends."""
+        return self.connections.labels(listener).inc
+
+
+class Metrics:
+    """The ASGI application that answers GET /metrics."""
+
+    def __init__(self, counts: Counts, hooks: Hooks, store: Store, clock: Clock) -> None:
+        self._counts, self._store, self._clock = counts, store, clock
+        self._messages: Mapping[str, int] = {}
+        registry = counts.registry
+        registry.register(_Plugins(hooks.calls))
+        registry.register(_Queue(lambda: self._messages))
+        self._added = [(plugin, collector) for plugin, collector in hooks.added.metrics]
+
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] != PATH or scope["method"] not in ("GET", "HEAD"):
+            await _answer(send, 404, b"there is only GET /metrics\n", "text/plain; charset=utf-8")
+            return
+        body = await self.text()
+        await _answer(send, 200, b"" if scope["method"] == "HEAD" else body, CONTENT_TYPE_PLAIN_0_0_4)
+
+    async def text(self) -> bytes:
+        """The values of now."""
+        now = self._clock.now()
+        try:
+            self._messages = await self._store.read(lambda conn: _messages(conn, now))
+        except StoreError as exc:
+            log.warning("the queue's numbers are missing from the metrics: %s", exc)
+            self._messages = {}
+        parts = [generate_latest(self._counts.registry)]
+        parts += [_collected(plugin, collector) for plugin, collector in self._added]
+        return b"".join(parts)
+
+
+def _collected(plugin: str, collector: Collector) -> bytes:
+    """What a plugin's collector has, by itself, so that it can spoil nothing else."""
+    registry = CollectorRegistry(auto_describe=False)
+    started = perf_counter()
+    try:
+        registry.register(collector)
+        text = generate_latest(registry)
+    except Exception as exc:
+        log.error("plugin %r, hook 'metrics': collecting raised %s", plugin, described(exc), exc_info=exc)
+        return b""
+    if (took := perf_counter() - started) > SLOW:
+        log.warning("plugin %r, hook 'metrics': stopped the event loop for %.2f s", plugin, took)
+    return text
+
+
+def _messages(conn: sa.Connection, now: Any) -> Mapping[str, int]:
+    message = tables.message
+    due = (
+        sa.select(sa.func.count())
+        .select_from(message)
+        .where(sa.text(tables.MESSAGE_READY), message.c.next_attempt <= now)
+    )
+    return {
+        "queued": listing.counts(conn)["queued"],
+        "held": listing.count_held(conn),
+        "due": conn.execute(due).scalar_one(),
+    }
+
+
+class _Queue:
+    def __init__(self, messages: Callable[[], Mapping[str, int]]) -> None:
+        self._messages = messages
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "gateway_queue_messages", "Messages in the queue; of them held, and due.", labels=["state"]
+        )
+        for state, count in self._messages().items():
+            family.add_metric([state], count)
+        yield family
+
+
+class _Plugins:
+    """The tallies of plugins' hooks."""
+
+    _COUNTED = (
+        ("calls", "Calls of a plugin's hook."),
+        ("failures", "Calls that failed, time-outs included."),
+        ("timeouts", "Calls that took longer than their time limit."),
+        ("slow", "Calls that stopped the event loop for over 0.1 s."),
+        ("skipped", "Calls that were not made, because the hook was suspended."),
+        ("seconds", "Time that calls took, in seconds."),
+    )
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        labels = ["plugin", "hook"]
+        for name, text in self._COUNTED:
+            counted = CounterMetricFamily(f"gateway_plugin_{name}", text, labels=labels)
+            for plugin, hook, tally in self._calls:
+                counted.add_metric([plugin, hook], getattr(tally, name))
+            yield counted
+        suspended = GaugeMetricFamily(
+            "gateway_plugin_suspended", "1 while a plugin's hook is suspended.", labels=labels
+        )
+        for plugin, hook, tally in self._calls:
+            suspended.add_metric([plugin, hook], float(tally.suspended))
+        yield suspended
+
+
+async def _answer(send: Callable[[Any], Awaitable[None]], status: int, body: bytes, kind: str) -> None:
+    headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
