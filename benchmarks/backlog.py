@@ -20,18 +20,26 @@ from gateway.store.store import Store
 
 
 def fill(
-    data_dir: Path, count: int, *, account: str, domains: Sequence[str], due_in: timedelta = timedelta()
+    data_dir: Path,
+    count: int,
+    *,
+    account: str,
+    domains: Sequence[str],
+    due_in: timedelta = timedelta(),
+    hold: bool = False,
 ) -> None:
     """Queue `count` submissions of 1 kB and one recipient, in turn to each of `domains`."""
-    trio.run(_fill, data_dir, count, account, domains, due_in)
+    trio.run(_fill, data_dir, count, account, domains, due_in, hold)
 
 
-async def _fill(data_dir: Path, count: int, account: str, domains: Sequence[str], due_in: timedelta) -> None:
+async def _fill(
+    data_dir: Path, count: int, account: str, domains: Sequence[str], due_in: timedelta, hold: bool
+) -> None:
     clock = Clock()
     async with Store.open(data_dir, clock) as store:
         for start in range(0, count, STEP):
             numbers = range(start, min(start + STEP, count))
-            await store.write(partial(_queue, numbers, account, domains, clock.now(), due_in))
+            await store.write(partial(_queue, numbers, account, domains, clock.now(), due_in, hold))
 
 
 def _queue(
@@ -40,6 +48,7 @@ def _queue(
     domains: Sequence[str],
     now: datetime,
     due_in: timedelta,
+    hold: bool,
     conn: sa.Connection,
 ) -> None:
     _rules, generation = holds.snapshot(conn)
@@ -50,7 +59,7 @@ def _queue(
             account=account,
             submission_id=f"{number:016x}",
             sender=Address(account, "localhost"),
-            recipients=(NewRecipient(address=Address(f"u{number}", domain), destination=domain),),
+            recipients=(NewRecipient(address=Address(f"u{number}", domain), destination=domain, hold=hold),),
             content=StoredBytes(len(data), data=data),
             message_id=f"<{number}@example.org>",
             subject=f"Message {number}",

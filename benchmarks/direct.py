@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
+from benchmarks.backlog import fill
 from benchmarks.load import drive, repeat
+from benchmarks.mx_zone import SILENT_HOSTS
 from benchmarks.processes import GatewayProcess, Running, gateway, script, send_request
 from benchmarks.smtp_load import content
 from benchmarks.smtp_sink import SinkStatistics
@@ -16,6 +21,8 @@ from benchmarks.table import Figure, Row, compared, progress
 from gateway.cli.localserve import ACCOUNT
 
 COUNT = 5000
+SILENT = 10_000
+UNTIL_CROWDED = 30.0  # seconds until as many wait for silent servers as may
 DOMAINS = 500
 PLAIN_COUNT = 500
 SETTINGS = """
@@ -32,6 +39,12 @@ events = ["unrecognized"]  # none of those that occur
 [[accounts.mox.routes]]
 transport = "mx"
 
+[accounts.silent]
+addresses = ["silent@localhost"]
+
+[[accounts.silent.routes]]
+transport = "mx"
+
 [transports.mx]
 type = "direct"
 port = {port}
@@ -43,25 +56,35 @@ def direct(rounds: int) -> list[Row]:
     """5,000 messages to 500 domains on 20 hosts, released from hold, until the hosts took the last.
 
     With a TLS connection for each message, and with connections that are kept, beside a loop with smtplib
-    that does the same.
+    that does the same. And with 10,000 messages under way or due to as many domains whose servers accept a
+    connection and never say anything, beside the same without these; all the healthy domains have taken mail
+    before.
     """
     new: list[Figure] = []
     kept: list[Figure] = []
     plain_new: list[Figure] = []
     plain_kept: list[Figure] = []
+    behind: list[Figure] = []
     with script("benchmarks.mx_sinks") as sinks, script("benchmarks.mx_zone") as zone:
         taken = SinkStatistics(sinks.address)
         settings = partial(SETTINGS.format, dns=zone.address[1], port=sinks.address[1])
         with (
             gateway(settings=settings(idle=0)) as connecting,
             gateway(settings=settings(idle=10)) as keeping,
+            gateway(settings=settings(idle=10), prepare=_fill) as burdened,
+            _silence(sinks.address[1]),
         ):
             measured: list[tuple[str, GatewayProcess, list[Figure]]] = [
                 ("new connections", connecting, new),
                 ("kept connections", keeping, kept),
+                (f"kept connections, {SILENT:,} silent", burdened, behind),
             ]
             for _, tested, _ in measured:
                 tested.ask("queue/hold-rules/add", Account=ACCOUNT)
+            progress(f"direct, {SILENT:,} silent domains")
+            _released(burdened, taken)
+            burdened.ask("queue/release", Filter={"Account": "silent"})
+            time.sleep(UNTIL_CROWDED)
             for number in range(rounds):
                 progress(f"direct, round {number + 1} of {rounds}, the yardsticks")
                 plain_new.append(_plain_loop(sinks, taken, messages_per_connection=1))
@@ -73,7 +96,22 @@ def direct(rounds: int) -> list[Row]:
     return [
         compared("direct, 500 domains, new TLS connections", new, plain_new, "600/s"),
         compared("direct, 500 domains, kept connections", kept, plain_kept, "2,000/s"),
+        compared(f"direct, kept connections, {SILENT:,} silent domains", behind, kept, "0.90"),
     ]
+
+
+def _fill(data_dir: Path) -> None:
+    domains = [f"silent{number}.example" for number in range(SILENT)]
+    fill(data_dir, SILENT, account="silent", domains=domains, hold=True)
+
+
+@contextmanager
+def _silence(port: int) -> Iterator[None]:
+    """Servers that accept connections and say nothing: the system alone does that."""
+    with ExitStack() as listeners:
+        for number in range(1, SILENT_HOSTS + 1):
+            listeners.enter_context(socket.create_server((f"127.0.2.{number}", port), backlog=1000))
+        yield
 
 
 def _released(tested: GatewayProcess, taken: SinkStatistics) -> Figure:

@@ -1,6 +1,7 @@
 """DNS for `direct`: the MX hosts of any number of domains. `python -m benchmarks.mx_zone PORT`
 
-dN.example has one of the hosts of `benchmarks.mx_sinks`. Nothing else is there.
+dN.example has one of the hosts of `benchmarks.mx_sinks`, silentN.example one of those that
+`benchmarks.direct` has accept connections and say nothing. Nothing else is there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dns.rrset
 
 from benchmarks.mx_sinks import HOSTS
 
+SILENT_HOSTS = 100
 _SOA = "ns. hostmaster. 1 3600 600 86400 300"
 
 
@@ -38,6 +40,10 @@ def answer(data: bytes) -> bytes:
 def _record(name: str, rdtype: str) -> str:
     if rdtype == "MX" and (domain := re.fullmatch(r"d(\d+)\.example\.", name)):
         return f"10 mx{int(domain[1]) % HOSTS}.test."
+    if rdtype == "MX" and (domain := re.fullmatch(r"silent(\d+)\.example\.", name)):
+        return f"10 silent{int(domain[1]) % SILENT_HOSTS}.test."
+    if rdtype == "A" and (host := re.fullmatch(r"silent(\d+)\.test\.", name)):
+        return f"127.0.2.{int(host[1]) + 1}"
     if rdtype == "A" and (host := re.fullmatch(r"mx(\d+)\.test\.", name)):
         return f"127.0.1.{int(host[1]) + 1}"
     return ""

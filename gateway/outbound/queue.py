@@ -82,6 +82,7 @@ class QueueScheduler:
             per_destination=self._settings.max_deliveries_per_destination,
             max_recipients=self._settings.max_recipients_per_transaction,
             busy=self._places.busy(),
+            standing=self._places.standing(now),
             position=self._position,
         )
         claims = await self._store.write(lambda conn: queue.claim(conn, wanted, fallback_next_attempt))
@@ -93,7 +94,7 @@ class QueueScheduler:
             return 0.0
         seconds = POLL if claims.next_due is None else (claims.next_due - wanted.now).total_seconds()
         self._crowded = seconds <= 0  # due already, yet not claimed: its destination has no room
-        return POLL if self._crowded else min(seconds, POLL)
+        return min(self._places.until_room(now) if self._crowded else seconds, POLL)
 
     async def _attempt(self, claims: Sequence[Claimed], place: Place) -> None:
         delivered = False

@@ -6,7 +6,7 @@ transaction and raises `gateway.errors.Stale` when they no longer hold. Times ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -155,6 +155,16 @@ class NewMessages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is known of destinations or URLs by what came of earlier attempts. A claim only reads it."""
+
+    slow: Container[str] = ()  # kept us waiting in vain: one place each
+    proven: Container[str] = ()  # took something lately
+    unproven_room: int | None = None  # for all others together; None: as for any
+    asked: tuple[str, ...] = ()  # with no room for others: the proven ones that are to be looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """Wanted: what is due, for at most `room` transactions, `per_destination` of each with `busy` under way.
 
@@ -168,6 +178,7 @@ class Claim:
     per_destination: int
     max_recipients: int
     busy: Mapping[str, int] = field(default_factory=dict)  # destination -> under way
+    standing: Standing = Standing()
     position: str = ""  # as the claim before answered
 
 
@@ -324,6 +335,7 @@ class ClaimCalls:
     room: int
     per_url: int = 1
     busy: Mapping[str, int] = field(default_factory=dict)  # URL -> under way
+    standing: Standing = Standing()
     position: str = ""
 
 

@@ -4,11 +4,13 @@ Two steps, each a bounded walk along a partial index, whatever the table holds:
 
 1. The earliest due rows of all. Nearly always this is the answer.
 2. If these were many and their keys are busy, they may hide others: then a skip scan from key to key, in
-   rounds that start where the one before stopped, and the earliest of each key with room.
+   rounds that start where the one before stopped, and the earliest of each key with room. Where the only
+   keys with room are those that took something lately, these are looked up instead.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +19,13 @@ from typing import cast
 
 import sqlalchemy as sa
 
+from gateway.store.changes import Standing
 from gateway.store.statements import Statement
 from gateway.store.tables import UtcTime
 
 _WINDOW = 50  # rows looked at beyond twice the room: enough to see past a few busy keys
-_KEYS = 200  # keys that one skip scan goes over: about 0.8 ms
+_KEYS = 50  # keys that one skip scan goes over: about 0.2 ms
+_SCANS = 4  # of these in a claim, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,14 @@ class Due:
 
     def __init__(self, table: str, key: str, ready: str) -> None:
         self._sqlite = _Statements(
-            key, f"{table} INDEXED BY {table}_due", f"{table} INDEXED BY {table}_ready", ready
+            key,
+            f"{table} INDEXED BY {table}_due",
+            f"{table} INDEXED BY {table}_ready",
+            ready,
+            "json_each(:names)",
         )
-        self._others = _Statements(key, table, table, ready)
+        names = "json_array_elements_text(CAST(:names AS json)) AS named (value)"
+        self._others = _Statements(key, table, table, ready, names)
 
     def next(self, conn: sa.Connection) -> datetime | None:
         """When the earliest is due, also if that is in the past and its key is busy."""
@@ -56,36 +65,64 @@ class Due:
         per_key: int,
         busy: Mapping[str, int],
         position: str,
+        standing: Standing = Standing(),  # noqa: B008 - frozen
     ) -> Picked:
-        """IDs of at most `room` due rows, such that no key has more than `per_key` with its `busy` ones."""
+        """IDs of at most `room` due rows, such that no key has more than `per_key` with its `busy` ones, or
+        than its `standing` allows."""
         if room <= 0:
             return Picked((), position, more=False)
         statements = self._statements(conn)
         taken = Counter(busy)
         ids: list[int] = []
+        unproven_room = room if standing.unproven_room is None else standing.unproven_room
+
+        def room_of(key: str) -> int:
+            left = min((1 if key in standing.slow else per_key) - taken[key], room - len(ids))
+            return left if key in standing.proven else min(left, unproven_room)
+
         window = 2 * room + _WINDOW
         seen = statements.earliest.all(conn, {"now": now, "limit": window})
         for row_id, key in seen:
-            if len(ids) < room and taken[key] < per_key:
+            if room_of(key) > 0:
                 taken[key] += 1
+                unproven_room -= key not in standing.proven
                 ids.append(row_id)
-        if len(ids) == room or len(seen) < window:
-            return Picked(tuple(ids), position, more=len(ids) == room)
+        used_up = (
+            bool(standing.unproven_room) and unproven_room <= 0
+        )  # the next claim asks for proven ones only
+        if len(ids) == room or len(seen) < window or used_up:
+            return Picked(tuple(ids), position, more=len(ids) == room or used_up)
 
-        heads = statements.keys.all(conn, {"position": position, "steps": _KEYS})
-        position = heads[-1][0] if len(heads) == _KEYS else ""
         got = set(ids)
-        for key, _ in sorted((head for head in heads if head[1] <= now), key=lambda head: head[1]):
-            wanted = min(per_key - taken[key], room - len(ids))
+
+        def take(key: str) -> None:
+            nonlocal unproven_room
+            wanted = room_of(key)
             if wanted <= 0:
-                continue
+                return
             # What the first step took of this key comes first here as well.
             limit = taken[key] - busy.get(key, 0) + wanted
             rows = statements.of_key.all(conn, {"key": key, "now": now, "limit": limit})
             added = [row_id for (row_id,) in rows if row_id not in got][:wanted]
-            ids += added
+            ids.extend(added)
             taken[key] += len(added)
-        return Picked(tuple(ids), position, more=len(ids) == room or position != "")
+            unproven_room -= 0 if key in standing.proven else len(added)
+
+        if standing.unproven_room == 0:
+            # Those that have room are known: a walk over the others, of which there may be many, is spared.
+            names = json.dumps([key for key in standing.asked if room_of(key) > 0])
+            for (key,) in statements.due_of.all(conn, {"names": names, "now": now, "limit": room}):
+                take(key)
+            return Picked(tuple(ids), position, more=len(ids) == room)
+
+        for _ in range(_SCANS):
+            heads = statements.keys.all(conn, {"position": position, "steps": _KEYS})
+            position = heads[-1][0] if len(heads) == _KEYS else ""
+            for key, _due in sorted((head for head in heads if head[1] <= now), key=lambda head: head[1]):
+                take(key)
+            if len(ids) == room or not position:
+                break
+        return Picked(tuple(ids), position, more=len(ids) == room or position != "" or unproven_room <= 0)
 
     def _statements(self, conn: sa.Connection) -> _Statements:
         return self._sqlite if conn.dialect.name == "sqlite" else self._others
@@ -94,7 +131,7 @@ class Due:
 class _Statements:
     """What S608 sees here are names of tables, columns and indexes from this program, never a value."""
 
-    def __init__(self, key: str, by_time: str, by_key: str, ready: str) -> None:
+    def __init__(self, key: str, by_time: str, by_key: str, ready: str, names: str) -> None:
         now = sa.bindparam("now", type_=UtcTime())
         self.next = Statement(
             sa.text(
@@ -113,6 +150,13 @@ class _Statements:
             sa.text(
                 f"SELECT id FROM {by_key} WHERE {ready} AND {key} = :key AND next_attempt <= :now"  # noqa: S608
                 " ORDER BY next_attempt, id LIMIT :limit"
+            ).bindparams(now)
+        )
+
+        self.due_of = Statement(
+            sa.text(
+                f"SELECT value FROM {names} WHERE EXISTS (SELECT 1 FROM {by_key}"  # noqa: S608
+                f" WHERE {ready} AND {key} = value AND next_attempt <= :now) LIMIT :limit"
             ).bindparams(now)
         )
 

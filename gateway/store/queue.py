@@ -193,7 +193,9 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
     `fallback(attempts, now)` is the next attempt's time should this one's result bring no other; it must be
     quick and must not raise.
     """
-    picked = _DUE.pick(conn, wanted.now, wanted.room, wanted.per_destination, wanted.busy, wanted.position)
+    picked = _DUE.pick(
+        conn, wanted.now, wanted.room, wanted.per_destination, wanted.busy, wanted.position, wanted.standing
+    )
     groups, more = _transactions(conn, picked.ids, wanted)
     more = more or picked.more
     rows = [row for group in groups for row in group]

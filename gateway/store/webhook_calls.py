@@ -138,7 +138,7 @@ def claim(
     that one is over: events of a message come in order. Those to a URL that is disabled are over, as failed.
     """
     now = wanted.now
-    picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, wanted.busy, wanted.position)
+    picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, wanted.busy, wanted.position, wanted.standing)
     if not picked.ids:
         return CallClaims((), picked.position, picked.more)
     found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids})}

@@ -127,6 +127,7 @@ class WebhookSender:
             room=room,
             per_url=self._limits.max_calls_per_url,
             busy=self._busy(now),
+            standing=self._places.standing(trio.current_time()),
             position=self._position,
         )
         try:

@@ -34,22 +34,40 @@ def test_what_takes_long_gives_up_its_place_but_not_its_share() -> None:
 def test_who_kept_us_waiting_in_vain_has_one_place_until_it_fares_better() -> None:
     now = places(most_of_one=5)
     now.leave(now.take("a", 0), SLOW_AFTER, delivered=False)
-    assert now.busy() == {"a": 4}
+    assert "a" in now.standing(2).slow
     again = now.take("a", 10)
-    assert now.busy() == {"a": 5}
+    assert "a" in now.standing(10).slow
     now.leave(again, 11, delivered=False)  # a quick refusal is an answer
-    assert now.busy() == {}
+    assert "a" not in now.standing(11).slow
 
 
 def test_a_slow_server_that_takes_mail_keeps_its_share() -> None:
     now = places()
     now.leave(now.take("a", 0), SLOW_AFTER * 10, delivered=True)
-    assert now.busy() == {}
+    assert "a" not in now.standing(99).slow
+
+
+def test_a_part_is_for_those_that_took_something_lately() -> None:
+    now = places(most=10, most_slow=5)
+    assert now.standing(0).unproven_room == 8
+    now.leave(now.take("good", 0), 1, delivered=True)
+    assert "good" in now.standing(1).proven
+    now.take("good", 1)
+    new = [now.take(f"new{number}", 1) for number in range(8)]
+    assert (now.room(1), now.standing(1).unproven_room) == (1, 0)
+    later = 1 + SLOW_AFTER
+    assert now.room(later) == 6  # of nine that are slow, five are in nobody's way
+    assert now.standing(later).unproven_room == 4
+    now.leave(new[0], later, delivered=False)
+    now.leave(now.take("good", later), later + SLOW_AFTER, delivered=False)  # it was silent this time
+    assert "good" not in now.standing(9).proven
 
 
 def test_what_is_remembered_is_bounded() -> None:
     now = places()
     for number in range(REMEMBERED + 5):
         now.leave(now.take(f"d{number}", 0), SLOW_AFTER, delivered=False)
-    assert len(now.busy()) == REMEMBERED
-    assert "d0" not in now.busy()
+    slow = now.standing(9).slow
+    assert "d0" not in slow
+    assert f"d{REMEMBERED + 4}" in slow
+    assert "d5" in slow

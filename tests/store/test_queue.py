@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +25,17 @@ from gateway.store import (
     submissions,
     tables,
 )
-from gateway.store.changes import Claim, Ending, EventDraft, NewCopy, NewReceived, Report, Retire, Suppress
+from gateway.store.changes import (
+    Claim,
+    Ending,
+    EventDraft,
+    NewCopy,
+    NewReceived,
+    Report,
+    Retire,
+    Standing,
+    Suppress,
+)
 from gateway.store.content import StoredBytes, release_content
 from gateway.store.listing import Filter
 from tests.store.sample import (
@@ -221,6 +233,33 @@ def test_a_long_skip_scan_goes_on_where_it_stopped(conn: sa.Connection) -> None:
         wanted = replace(wanted, position=claims.position)
     assert found == [last]
     assert rounds == 3
+
+
+def test_where_only_proven_destinations_have_room_these_are_found_behind_any_number_of_others(
+    conn: sa.Connection,
+) -> None:
+    add(conn, *(f"u@silent{i:03}.example" for i in range(300)))
+    add(conn, "a@good.example", "b@good.example", "c@good.example", "a@better.example", now=at(1))
+    add(conn, "later@good.example", not_before=at(9999))
+    proven = ("better.example", "good.example", "idle.example")
+    standing = Standing(proven=proven, unproven_room=0, asked=proven)
+    wanted: dict[str, Any] = {"room": 5, "per_destination": 2, "standing": standing}
+    got = claim(conn, at(5), **wanted)
+    assert sorted(str(c.message.recipient) for c in got) == [
+        "a@better.example",
+        "a@good.example",
+        "b@good.example",
+    ]
+    assert claim(conn, at(5), **wanted, busy={"good.example": 2}) == ()
+
+
+def test_destinations_that_are_not_proven_share_their_room_and_slow_ones_have_one_place(
+    conn: sa.Connection,
+) -> None:
+    add(conn, *(f"{n}@{name}.example" for n in range(3) for name in ("slow", "new", "good")))
+    standing = Standing(slow=("slow.example",), proven=("good.example",), unproven_room=3)
+    got = Counter(c.destination for c in claim(conn, at(5), standing=standing))
+    assert got == {"slow.example": 1, "new.example": 2, "good.example": 3}
 
 
 def test_held_messages_are_never_claimed(conn: sa.Connection) -> None:
