@@ -87,9 +87,8 @@ class Due:
                 taken[key] += 1
                 unproven_room -= key not in standing.proven
                 ids.append(row_id)
-        used_up = (
-            bool(standing.unproven_room) and unproven_room <= 0
-        )  # the next claim asks for proven ones only
+        # Where the others have none left, the next claim asks for proven ones only.
+        used_up = standing.unproven_room != 0 and unproven_room <= 0
         if len(ids) == room or len(seen) < window or used_up:
             return Picked(tuple(ids), position, more=len(ids) == room or used_up)
 
