@@ -82,7 +82,7 @@ from gateway.services import serve_service
 from gateway.smtp.server import ServerLimits
 from gateway.store import queue, webhook_calls
 from gateway.store.store import Store
-from gateway.wakeup import Wakeup
+from gateway.wakeup import Bell, Wakeup
 from gateway.web.api.added import all_methods
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
@@ -183,9 +183,12 @@ async def serving(
         # Hints from those who write to those who wait for it; polling makes up for any that is lost.
         queued, happened, called = Wakeup(), Wakeup(), Wakeup()
 
+        streamed = Bell()
+
         def tell_of_events() -> None:
             happened.set()
             called.set()
+            streamed.ring()
 
         counts = Counts()
         owner = secrets.token_hex(8)  # of leases: a new one at each start
@@ -232,7 +235,7 @@ async def serving(
                 unsubscriber=unsubscriber,
                 webhooks=calls,
                 queue=AccountQueue(store, operations),
-                events=EventLog(caller, store, offload),
+                events=EventLog(caller, store, offload, streamed),
                 clock=clock,
                 offload=offload,
             ),

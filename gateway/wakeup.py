@@ -8,6 +8,19 @@ from __future__ import annotations
 import trio
 
 
+class Bell:
+    """A hint to all who wait: they take `next`, look for what they wait for, and then wait for it."""
+
+    __slots__ = ("next",)
+
+    def __init__(self) -> None:
+        self.next = trio.Event()
+
+    def ring(self) -> None:
+        self.next.set()
+        self.next = trio.Event()
+
+
 class Wakeup:
     """Coalesces hints: however often it was set since the last `wait`, that wakes once.
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "suppression": "suppression",
     "report": "report",
     "account": "account",
+    "tail": "tail",
     "plugins": "plugins",
 }
 

@@ -100,8 +100,8 @@ class Unsubscriber:
             settle.unsubscribe(conn, link.account, link.recipient, link.message_id, report, now)
             return True
 
-        self._happened()  # before the write: who waits for events finds it in the same transaction
         if await self._store.write(write):
+            self._happened()
             log.info("unsubscribed account=%s list=%s recipient=%s", *_logged(link))
 
     async def _signing_key(self) -> bytes:

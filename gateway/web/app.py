@@ -6,35 +6,32 @@ request parsed, the method run, and the answer written. No other way leads to a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from gateway.accounts import parse_basic, parse_bearer
 from gateway.additions import AsgiApplication
 from gateway.errors import GatewayError
 from gateway.outbound.unsubscribe import PATH as UNSUBSCRIBE
 from gateway.web.added_pages import added_page
+from gateway.web.admission import Headers, check_scope, is_host, log_in
 from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import ErrorAnswer, HttpError, error_answer, protocol_error
 from gateway.web.api.idempotency import Keys, check_key
 from gateway.web.api.jsontypes import Request, Response, parse_request
 from gateway.web.api.methods import METHODS, Method
-from gateway.web.api.services import BadCredentialsError, Login, Services
+from gateway.web.api.services import Login, Services
+from gateway.web.event_stream import PATH as EVENTS
+from gateway.web.event_stream import EventStreams
 from gateway.web.http1 import ASGIApp
 from gateway.web.pages import Rows, make_pages
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Mapping[bytes, bytes]
 
 # Of every answer of the API: it is this account's business only, and what it says it is.
 _EVERY_ANSWER = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-# A host name, IPv4 address or IPv6 literal, and perhaps a port.
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -58,6 +55,7 @@ class WebApp:
         self._max_message_size = services.settings.queue.max_message_size
         self._budget = BodyBudget(web.memory_for_bodies)
         self._keys = Keys()
+        self._streams = EventStreams(services)
         self._added = pages or {}
         self._pages: ASGIApp = make_pages(
             methods, web.base_path, services.unsubscriber, example_login, plugins
@@ -68,6 +66,8 @@ class WebApp:
         if added is not None:
             root, page = added
             await page({**scope, "root_path": root}, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == self._base + EVENTS:
+            await self._streams(scope, receive, send)
         elif scope["type"] != "http":
             await self._pages(scope, receive, send)
         elif self._is_of_pages(scope["path"]) or scope["method"] == "GET":
@@ -125,64 +125,12 @@ class WebApp:
 
     async def _admit(self, scope: Message, headers: Headers, name: str) -> tuple[Login, Method]:
         """Who calls, and what. Raises the errors that precede every method."""
-        # First, for a page of another site must not even be able to fail logins in its visitor's network.
-        if is_cross_site(headers):
-            raise HttpError(403, "calls from the pages of another site are refused")
-        login = await self._login(scope, headers)
+        login = await log_in(self._services.accounts, scope, headers)
         method = self._methods.get(name)
         if method is None:
             raise HttpError(404, f"there is no such method; GET {self._base} lists them")
-        if not login.may(method.scope):
-            raise HttpError(403, f"{name} needs the scope {method.scope}; {_scopes(login)}")
+        check_scope(login, method.scope, name)
         return login, method
-
-    async def _login(self, scope: Message, headers: Headers) -> Login:
-        """Raises BadCredentialsError, TooManyFailuresError, StoreError."""
-        given, accounts = headers.get(b"authorization", b"").decode("latin-1"), self._services.accounts
-        remote_ip = (scope.get("client") or ("",))[0]
-        if (key := parse_bearer(given)) is not None:
-            return await accounts.authenticate_key(key, remote_ip)
-        credentials = parse_basic(given)
-        if credentials is None:
-            raise BadCredentialsError(
-                "log in with HTTP basic authentication: an email address, and a password or an API key; or"
-                " with an API key as Bearer"
-            )
-        return await accounts.authenticate(*credentials, remote_ip)
-
-
-def _scopes(login: Login) -> str:
-    """What a login that may not do everything may do, for people."""
-    scopes = ", ".join(sorted(login.scopes or ())) or "none"
-    return f"the API key {login.key!a} has: {scopes}"
-
-
-def is_host(value: bytes) -> bool:
-    """Whether a Host header names a host, or is empty. Quart has no answer for one that doesn't."""
-    return not value or _HOST.fullmatch(value) is not None
-
-
-def is_cross_site(headers: Headers) -> bool:
-    """Whether a browser sent this for a page that is not ours (WHATWG Fetch, 3.2; W3C Fetch Metadata, 2.3).
-
-    Only browsers send these headers, and no page can set them.
-    """
-    site = headers.get(b"sec-fetch-site")
-    if site is not None:
-        return site not in (b"same-origin", b"none")
-    origin = headers.get(b"origin")
-    if origin is None:
-        return False
-    try:
-        page = urlsplit(origin.decode("latin-1"))
-        here = urlsplit(f"{page.scheme}://{headers.get(b'host', b'').decode('latin-1')}")
-        default = {"http": 80, "https": 443}.get(page.scheme)
-        return page.hostname is None or (page.hostname, page.port or default) != (
-            here.hostname,
-            here.port or default,
-        )
-    except ValueError:
-        return True
 
 
 def to_json(answer: Response) -> bytes:

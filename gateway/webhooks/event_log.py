@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import trio
 from pydantic_core import from_json
 
 from gateway.config.settings import MOX
@@ -18,6 +19,7 @@ from gateway.offload import Offload
 from gateway.store import events
 from gateway.store.events import IncomingReference
 from gateway.store.store import Store
+from gateway.wakeup import Bell
 from gateway.webhooks.calling import Caller, NoPayload
 
 MAX_PAGE = 1000  # events
@@ -44,8 +46,22 @@ class EventPage:
 class EventLog:
     """The events of all accounts, as long as each account keeps its webhooks."""
 
-    def __init__(self, caller: Caller, store: Store, offload: Offload) -> None:
-        self._caller, self._store, self._offload = caller, store, offload
+    def __init__(self, caller: Caller, store: Store, offload: Offload, happened: Bell) -> None:
+        self._caller, self._store, self._offload, self._happened = caller, store, offload, happened
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set when something more has happened: a hint."""
+        return self._happened.next
+
+    async def newest(self) -> str:
+        """The cursor after which there is only what is still to happen. Raises StoreError."""
+        return make_cursor(await self._store.read(events.newest))
+
+    def check_cursor(self, cursor: str) -> None:
+        """Raises ValueError for one that no page ended with."""
+        if cursor:
+            parse_cursor(cursor)
 
     async def page(
         self, account: str, *, cursor: str = "", maximum: int = 100, names: Sequence[str] = ()

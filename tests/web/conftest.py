@@ -330,6 +330,17 @@ class FakeEvents:
         self.asked.append((account, cursor, maximum, names))
         return EventPage((LoggedEvent(1, {"Event": "delivered"}),), "after", more=False)
 
+    @property
+    def changed(self) -> trio.Event:
+        return trio.Event()
+
+    async def newest(self) -> str:
+        return "newest"
+
+    def check_cursor(self, cursor: str) -> None:
+        if cursor == "wrong":
+            raise ValueError("cursor 'wrong' is none that a page ended with")
+
     async def payload(self, event: model.Event) -> Any:
         return None if event.name == "relayed" else {"Event": event.name}
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+import trio
+
 from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
@@ -164,6 +166,16 @@ class Events(Protocol):
         """Raises ValueError for a cursor that no page ended with, StoreError, OffloadError."""
 
     async def payload(self, event: Event) -> Any: ...
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set when something more has happened: a hint."""
+
+    async def newest(self) -> str:
+        """The cursor after which there is only what is still to happen. Raises StoreError."""
+
+    def check_cursor(self, cursor: str) -> None:
+        """Raises ValueError for one that no page ended with."""
 
 
 class Clock(Protocol):

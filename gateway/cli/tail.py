@@ -1,0 +1,129 @@
+"""`gateway tail`: an account's events as they happen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets as random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from gateway.cli.common import CONFIG_FILE, EVENTS, CommandError, ask, dir_option, printable
+from gateway.client.exchange import ApiError
+from gateway.client.stream import Streamed, follow
+from gateway.config.load import load
+from gateway.errors import GatewayError
+
+COLORS = {
+    "delivered": "green", "relayed": "green", "expanded": "green", "delayed": "yellow",
+    "failed": "red", "suppressed": "magenta", "complained": "red", "unsubscribed": "magenta",
+    "canceled": "cyan", "unrecognized": "cyan", "incoming": "blue",
+}  # fmt: skip
+KEY_LASTS = 86400.0  # seconds
+
+
+@click.command()
+@dir_option
+@click.option("--account", default="", help="Account name; not needed where there is only one.")
+@click.option(
+    "--event", "events", type=click.Choice(EVENTS), multiple=True, help="Only these; may be given again."
+)
+@click.option("--cursor", help="Go on after an event: its Cursor. Empty: all that are kept.")
+@click.option("--url", default="", help="Another gateway's API, with an API key in $GATEWAY_KEY.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each event, with its Cursor.")
+@click.option("--no-color", is_flag=True, help="No colours, even on a terminal.")
+def tail(
+    directory: Path,
+    account: str,
+    events: tuple[str, ...],
+    cursor: str | None,
+    url: str,
+    as_json: bool,
+    no_color: bool,
+) -> None:
+    """Show an account's events as they happen, until Ctrl-C. After a broken connection it goes on.
+
+    \b
+    Example: gateway tail --event failed --event delayed
+    """
+    logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
+    color = False if no_color or os.environ.get("NO_COLOR") else None
+
+    async def tell(streamed: Streamed) -> None:
+        if streamed.payload is None:
+            return
+        if as_json:
+            click.echo(json.dumps({"Cursor": streamed.cursor, "Event": streamed.payload}))
+        else:
+            click.echo(line(streamed.payload), color=color)
+
+    async def run(url: str, secret: str) -> None:
+        await follow(url, secret, tell=tell, cursor=cursor, events=events)
+
+    try:
+        if url:
+            secret = os.environ.get("GATEWAY_KEY", "")
+            if not secret:
+                raise CommandError("--url needs an API key with the scope events in $GATEWAY_KEY")
+            trio.run(run, url.rstrip("/") + "/", secret)
+        else:
+            with _key(directory, account) as secret:
+                trio.run(run, _api(directory), secret)
+    except KeyboardInterrupt:
+        pass
+    except ApiError as exc:
+        raise CommandError(str(exc)) from None
+
+
+def line(payload: dict[str, Any]) -> str:
+    """An event as people read it; nothing of a stranger's text can move the cursor."""
+    if "Event" not in payload:
+        meta = payload["Meta"]
+        time, name, who = meta["Received"], "incoming", f"{meta['MailFrom'] or '<>'} -> {meta['RcptTo']}"
+        rest = f"{payload['Subject']} MsgID={meta['MsgID']}"
+    else:
+        time, name, who = payload["WebhookQueued"], payload["Event"], payload["Recipient"]
+        code = f"{payload['SMTPCode']} {payload['SMTPEnhancedCode']} " if payload["SMTPCode"] else ""
+        rest = f"{payload['Subject']} QueueMsgID={payload['QueueMsgID']} {code}{payload['Error']}"
+    name_shown = click.style(f"{name:<12}", fg=COLORS.get(name), bold=name in ("failed", "complained"))
+    return f"{time[:19]} {name_shown} {printable(who)}  {printable(rest)}".rstrip()
+
+
+@contextmanager
+def _key(directory: Path, account: str) -> Iterator[str]:
+    """An API key for as long as it is wanted, which the running gateway makes and revokes."""
+    if not account:
+        accounts = list(_settings(directory).accounts)
+        if len(accounts) != 1:
+            raise CommandError(
+                f"say which account, with --account; there are: {', '.join(accounts) or 'none'}"
+            )
+        account = accounts[0]
+    name = f"tail-{random.token_hex(4)}"
+    wanted = {"Account": account, "Name": name, "Scopes": ["events"], "Seconds": KEY_LASTS}
+    secret: str = ask(directory, "account/keys/add", wanted)["Key"]
+    try:
+        yield secret
+    finally:
+        ask(directory, "account/keys/revoke", {"Account": account, "Name": name})
+
+
+def _api(directory: Path) -> str:
+    """Where this machine reaches the API."""
+    web = _settings(directory).web
+    listen = web.listen[0]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - nothing is bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{listen.port}{web.base_path}"
+
+
+def _settings(directory: Path) -> Any:
+    try:
+        return load(directory / CONFIG_FILE)
+    except GatewayError as exc:
+        raise CommandError(str(exc)) from None
