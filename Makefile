@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 SYSTEM := curl swaks libnet-ssleay-perl msmtp
 # Servers, another implementation of DKIM, and another reader of mail. The tests start a Postfix of their own; the system's is not to run.
 SYSTEM += postfix sasl2-bin libsasl2-modules libmail-dkim-perl libemail-mime-perl
+# Runs the script of the API's pages.
+SYSTEM += nodejs
 
 .PHONY: help run system test check format bench bench-reports soak clean
 
