@@ -166,10 +166,12 @@ class RunningGateway:
 
     async def rest(self) -> None:
         """Wait until nothing is due, under way, or still to be told. Raises trio.TooSlowError."""
-        with trio.fail_after(PATIENCE):
-            while not await self.gateway.store.read(self._at_rest):
-                await self._nudge()
-                await trio.sleep(LOOK_AGAIN)
+        give_up = trio.current_time() + PATIENCE
+        while left := await self.gateway.store.read(self._left):
+            if trio.current_time() > give_up:
+                raise trio.TooSlowError(f"after {PATIENCE:g} s there is still {left}; the log may say why")
+            await self._nudge()
+            await trio.sleep(LOOK_AGAIN)
 
     # --- How it is found out
 
@@ -220,22 +222,29 @@ class RunningGateway:
             data=data,
         )
 
-    def _at_rest(self, conn: sa.Connection) -> bool:
+    def _left(self, conn: sa.Connection) -> str:
+        """What is left to do; empty for nothing."""
         now = self.clock.now()
         m, c = message.c, webhook_call.c
-        busy = (
-            sa.select(m.id).where(m.lease_owner.is_not(None)),
-            sa.select(m.id).where(m.state == "queued", ~m.hold, m.next_attempt <= now),
-            sa.select(c.id).where(c.state == "queued", c.lease_owner.is_not(None)),
-            sa.select(c.id).where(c.state == "queued", c.next_attempt <= now),
-        )
-        if any(conn.execute(statement.limit(1)).first() for statement in busy):
-            return False
+        waiting, calling = m.state == "queued", c.state == "queued"
+        things = {
+            "an attempt under way": sa.select(m.id).where(m.lease_owner.is_not(None)),
+            "a message that is due": sa.select(m.id).where(
+                m.state == "queued", ~m.hold, m.next_attempt <= now
+            ),
+            "a webhook call under way": sa.select(c.id).where(
+                c.state == "queued", c.lease_owner.is_not(None)
+            ),
+            "a webhook call that is due": sa.select(c.id).where(c.state == "queued", c.next_attempt <= now),
+        }
+        for thing, statement in things.items():
+            if conn.execute(statement.limit(1)).first() is not None:
+                return thing
         accounts = self.gateway.settings.accounts
         if not any(self.gateway.hooks.for_account(account).has("event") for account in accounts):
-            return True
+            return ""
         told, newest = events.cursor(conn, READER), events.newest(conn)
-        return told is not None and told >= newest
+        return "" if told is not None and told >= newest else "an event that plugins have not been told"
 
     async def _nudge(self) -> None:
         """Have the gateway look for what is due: it does not know that the clock was moved."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 from email.message import EmailMessage
 
 import pytest
+import trio
 
 from gateway import (
     Address,
@@ -207,3 +208,21 @@ async def test_what_is_wrong_is_said(mail_gateway: MailGateway) -> None:
 def test_the_plugin_of_pytest_imports_nothing_of_the_gateway() -> None:
     code = "import sys, gateway_pytest; sys.exit(any(m.partition('.')[0] == 'gateway' for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Deaf:
+    """Stage `event`: fails, and has to be told again."""
+
+    @hookimpl
+    def event(self) -> None:
+        raise RuntimeError("deaf")
+
+
+async def test_what_does_not_come_to_rest_is_named(
+    mail_gateway: MailGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.testing.running.PATIENCE", 1.0)
+    settings = {"deaf": {"on_error": {"event": "defer"}}}
+    async with mail_gateway(Deaf(), settings=settings) as gateway:
+        with pytest.raises(trio.TooSlowError, match="still an event that plugins have not been told"):
+            await gateway.deliver()
