@@ -229,13 +229,9 @@ class RunningGateway:
         waiting, calling = m.state == "queued", c.state == "queued"
         things = {
             "an attempt under way": sa.select(m.id).where(m.lease_owner.is_not(None)),
-            "a message that is due": sa.select(m.id).where(
-                m.state == "queued", ~m.hold, m.next_attempt <= now
-            ),
-            "a webhook call under way": sa.select(c.id).where(
-                c.state == "queued", c.lease_owner.is_not(None)
-            ),
-            "a webhook call that is due": sa.select(c.id).where(c.state == "queued", c.next_attempt <= now),
+            "a message that is due": sa.select(m.id).where(waiting, ~m.hold, m.next_attempt <= now),
+            "a webhook call under way": sa.select(c.id).where(calling, c.lease_owner.is_not(None)),
+            "a webhook call that is due": sa.select(c.id).where(calling, c.next_attempt <= now),
         }
         for thing, statement in things.items():
             if conn.execute(statement.limit(1)).first() is not None:
