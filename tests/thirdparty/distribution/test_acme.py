@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -196,6 +197,17 @@ async def test_authenticate_and_api_methods_and_pages(mail_gateway: MailGateway)
         shouted = await api.post("AcmeShout", json={"Word": "hi"}, auth=("ada", "lovelace"))
         assert shouted.json()["Text"].startswith("HI, app ")
         assert (await api.get(str(api.base_url.join("/plugins/acme/hello/ada")))).text == "hello ada"
+
+
+async def test_metrics(mail_gateway: MailGateway) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configuration = {"metrics": {"listen": [f"127.0.0.1:{port}"]}}
+    async with mail_gateway("acme.household", settings=HOUSEHOLD, configuration=configuration) as gateway:
+        api = await gateway.api()
+        answer = await api.get(f"http://127.0.0.1:{port}/metrics", auth=("", ""))
+        assert "\nacme_logins 7.0\n" in answer.text
 
 
 async def test_services_and_start_and_stop(mail_gateway: MailGateway, tmp_path: Path) -> None:
