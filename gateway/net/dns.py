@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -28,6 +28,7 @@ import dns.rdata
 import dns.rdatatype
 import dns.resolver
 import dns.reversename
+import outcome
 import trio
 
 from gateway.config.settings import DnsSettings
@@ -40,7 +41,9 @@ MAX_TTL = 3600.0  # seconds that an answer is kept, however long its owner allow
 MAX_NEGATIVE_TTL = 300.0  # seconds, of "there is none": what was forgotten is soon added
 MAX_CACHE = 16 * 1024 * 1024  # bytes, about
 _HERE = "127.0.0.1"  # asked where no name server is configured
-_MAX_QUERIES = 100  # at a time
+# At a time, without those that have taken long: domains that answer nothing hold up no others.
+_MAX_QUERIES = 100
+_SLOW_AFTER = 1.0  # seconds
 _UDP_PAYLOAD = 1232  # octets; larger datagrams may be fragmented, and fragments forged
 _ENTRY = 300  # bytes that a cached answer takes beside its records
 _RECORD = 150  # bytes that a record takes beside its text
@@ -199,10 +202,16 @@ class Resolver:
         reply: Reply[T]
         question = f"{name.to_text(omit_final_dot=True)} {kind.name}"
         try:
-            async with self._limiter:
-                found = await self._inner.resolve(
-                    name, kind.rdtype, raise_on_no_answer=False, search=False, backend=self._backend
+            found = await self._in_turn(
+                partial(
+                    self._inner.resolve,
+                    name,
+                    kind.rdtype,
+                    raise_on_no_answer=False,
+                    search=False,
+                    backend=self._backend,
                 )
+            )
         except dns.resolver.NXDOMAIN as exc:
             response = exc.kwargs["responses"][name]
             reply = NoRecords(nxdomain=True, authentic=self._authentic(response))
@@ -226,6 +235,22 @@ class Resolver:
         longest = MAX_TTL if isinstance(reply, Answer) else MAX_NEGATIVE_TTL
         self._cache.put(key, reply, min(ttl, longest))
         return reply
+
+    async def _in_turn(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask when there is a place, and give it up when that takes long."""
+        place = object()
+        await self._limiter.acquire_on_behalf_of(place)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hold, place)
+            result = await outcome.acapture(ask)
+            nursery.cancel_scope.cancel()
+        return result.unwrap()
+
+    async def _hold(self, place: object) -> None:
+        try:
+            await trio.sleep(_SLOW_AFTER)
+        finally:
+            self._limiter.release_on_behalf_of(place)
 
     def _authentic(self, response: dns.message.Message) -> bool:
         return self.validating and bool(response.flags & dns.flags.AD)

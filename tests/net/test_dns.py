@@ -228,6 +228,23 @@ async def test_the_cache_has_a_size() -> None:
     assert cache.get(("a.example", RdataType.A)) is None
 
 
+async def test_silent_domains_hold_up_no_others(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.net.dns._MAX_QUERIES", 3)
+    monkeypatch.setattr("gateway.net.dns._SLOW_AFTER", 0.05)
+    asking = resolver(server, timeout=3.0)
+    server.add("good.example", "A", "192.0.2.1")
+    for number in range(9):
+        server.fail(f"s{number}.example", "A", "silent")
+    async with trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(asking.ipv4, f"s{number}.example")
+        await trio.sleep(0.01)
+        with trio.fail_after(2):
+            assert isinstance(await asking.ipv4("good.example"), Answer)
+        nursery.cancel_scope.cancel()
+    assert asking._limiter.borrowed_tokens == 0
+
+
 async def test_equal_questions_are_asked_once(server: DnsServer) -> None:
     asking = resolver(server)
     answers = []
