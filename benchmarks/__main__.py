@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from benchmarks.deliver import deliver
 from benchmarks.direct import direct
+from benchmarks.engine import engine
 from benchmarks.memory import memory
 from benchmarks.receive import inbound, submission
 from benchmarks.send import batch, roundtrip, send
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "inbound": inbound,
     "submission": submission,
     "webhooks": webhooks,
+    "engine": engine,
     "memory": memory,
 }
 

@@ -25,7 +25,7 @@ def plugin_rows(settings: Settings, hooks: Hooks | None = None) -> list[Row]:
     """
     sets, used = plugin_sets(settings), {name for names in sets_in_use(settings).values() for name in names}
     rows = {}
-    for plugin in installed():
+    for plugin in installed(settings):
         named = [name for name, plugins in sets.items() if plugin.name in plugins]
         state = "in use" if plugin.name in used else "installed"
         rows[plugin.name] = _row(plugin.name, plugin.distribution, plugin.version, named, state)

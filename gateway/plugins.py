@@ -1,18 +1,24 @@
 """Finds and loads plugins.
 
 A plugin is an entry point of the group "mail_gateway": its name is the plugin's, its value a module, an
-object, or a class that is made without arguments. Built-in plugins are found in the same way. Only those
-are imported that a plugin set in use names; `gateway.pluginchecks` looks at what they are, and
-`gateway.plugintables` compiles the sets. pluggy's own order and calls are not used.
+object, or a class that is made without arguments. Built-in plugins are found in the same way. Small ones
+may be a file NAME.py in the directory `plugins.directory`. Only those are imported that a plugin set in use
+names; `gateway.pluginchecks` looks at what they are, and `gateway.plugintables` compiles the sets. pluggy's
+own order and calls are not used.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import trio
 
@@ -46,7 +52,7 @@ def load_plugins(
     """
     used = sets_in_use(settings)
     extra = extra or {}
-    available = _available()
+    available = _available(_directory(settings))
     plugins: dict[str, Plugin] = {}
     for set_name, names in used.items():
         for name in names:
@@ -74,23 +80,54 @@ class Installed:
     load: Callable[[], object]
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version}"
+        return f"{self.distribution} {self.version}".strip()
 
 
-def installed() -> list[Installed]:
-    """All installed plugins, by name."""
+def installed(settings: Settings | None = None) -> list[Installed]:
+    """All installed plugins, by name, and with `settings` those in the directory of files. Raises
+    ConfigError."""
+    directory = _directory(settings) if settings is not None else None
     return sorted(
-        (p for found in _available().values() for p in found), key=lambda p: (p.name, p.distribution)
+        (p for found in _available(directory).values() for p in found), key=lambda p: (p.name, p.distribution)
     )
 
 
-def _available() -> dict[str, list[Installed]]:
+def _directory(settings: Settings) -> Path | None:
+    """Raises ConfigError."""
+    if not settings.plugins.directory:
+        return None
+    directory = Path(settings.plugins.directory)
+    if not directory.is_dir():
+        raise ConfigError(f"plugins.directory: {directory} is no directory; make it, or remove the setting")
+    return directory
+
+
+def _available(directory: Path | None) -> dict[str, list[Installed]]:
     available: dict[str, list[Installed]] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
         found = Installed(point.name, name, version, point.value, point.load)
         available.setdefault(point.name, []).append(found)
+    for file in sorted(directory.glob("*.py")) if directory is not None else ():
+        found = Installed(file.stem, str(file), "", str(file), partial(_import_file, file))
+        available.setdefault(file.stem, []).append(found)
     return available
+
+
+def _import_file(file: Path) -> ModuleType:
+    # By a name that no package has; in sys.modules, where annotations of its classes are looked up.
+    name = "gateway_file_plugin_" + re.sub(r"\W", lambda found: f"_{ord(found[0]):x}_", str(file.resolve()))
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _import(
@@ -102,7 +139,7 @@ def _import(
         raise ConfigError(f"{place(set_name)}: no plugin {name!r} is installed; {listed}")
     if len(found) > 1:
         both = " and ".join(map(str, found))
-        raise ConfigError(f"plugin {name!r}: {both} both have a plugin of this name; uninstall one of them")
+        raise ConfigError(f"plugin {name!r}: {both} both have a plugin of this name; remove one of them")
     try:
         return found[0].load()
     except Exception as exc:

@@ -37,7 +37,11 @@ def parse(raw: Mapping[str, Any], path: Path) -> Settings:
         settings = Settings.model_validate(raw)
     except ValidationError as exc:
         raise ConfigError(f"{path}: {describe(exc, Settings)}") from None
-    return settings.model_copy(update={"data_dir": (path.parent / settings.data_dir).absolute()})
+    base = path.parent.absolute()
+    plugins = settings.plugins
+    if plugins.directory:
+        plugins = plugins.model_copy(update={"directory": str(base / plugins.directory)})
+    return settings.model_copy(update={"data_dir": base / settings.data_dir, "plugins": plugins})
 
 
 def load(path: Path) -> Settings:

@@ -341,6 +341,8 @@ class PluginsSettings(Section):
     """[plugins]: which plugin sets the gateway runs with, in order."""
 
     sets: Strings = ("default",)
+    # Of plugins that are a single file each, NAME.py; relative to the configuration file.
+    directory: Annotated[str, Field(pattern=r"^[^\0]*$")] = ""
 
 
 class PluginSet(Section):

@@ -116,7 +116,7 @@ def test_two_distributions_with_plugins_of_one_name(site: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load("acme.route")
     assert str(caught.value) in [
-        f"plugin 'acme.route': {both} both have a plugin of this name; uninstall one of them"
+        f"plugin 'acme.route': {both} both have a plugin of this name; remove one of them"
         for both in ("acme 1.2 and clone 0.1", "clone 0.1 and acme 1.2")
     ]
 

@@ -1,0 +1,124 @@
+"""What plugins import does not change unannounced: tests/hooks/surface.txt has all public names.
+
+A change that is meant: `python -m tests.hooks.test_surface` writes the file anew; say it in CHANGELOG.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import gateway
+from gateway.hookspecs import SPECS, HookSpecs
+
+FILE = Path(__file__).with_name("surface.txt")
+
+PLUGIN = """
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from gateway import (
+    Address, ApiCall, ApiMethod, Authenticated, Credentials, Delivery, Outcome, QueuedMessage, Reject, Route,
+    Submission, TransportType, hookimpl,
+)
+
+
+class Settings(BaseModel):
+    transport: str = "backup"
+
+
+@hookimpl
+def route(message: QueuedMessage, settings: Settings) -> Route | None:
+    return Route(settings.transport) if message.attempts > 3 else None
+
+
+@hookimpl
+async def submission(submission: Submission) -> Submission | Reject | None:
+    return Reject(550, "5.7.1", "no") if "x" in submission.subject else None
+
+
+@hookimpl(thread=True, limit=2.0)
+def authenticate(credentials: Credentials) -> Authenticated | None:
+    return Authenticated(account="app", address=Address.parse("a@b.example"))
+
+
+class Nowhere:
+    async def deliver(self, delivery: Delivery) -> list[Outcome]:
+        return [Outcome.temporary("nowhere") for _ in delivery.messages]
+
+
+@hookimpl
+def transports() -> Mapping[str, TransportType]:
+    return {"nowhere": TransportType(Settings, lambda name, settings, network: Nowhere())}
+"""
+
+
+def surface() -> Iterator[str]:
+    """A line for each public name, each of its public members, and each hook."""
+    for name in sorted(gateway.__all__):
+        thing = getattr(gateway, name)
+        yield f"{name}: {_kind(thing)}"
+        if inspect.isclass(thing) and not issubclass(thing, Exception):
+            yield from _members(name, thing)
+    for name, spec in SPECS.items():
+        signature = inspect.signature(getattr(HookSpecs, name))
+        yield (
+            f"hook {name}{signature}: {spec.verb.name}, {spec.scope.value}, {spec.limit:g} s,"
+            f" {spec.on_error.name}{', necessary' if spec.necessary else ''}"
+        )
+
+
+def _kind(thing: Any) -> str:
+    if inspect.isclass(thing):
+        bases = ", ".join(base.__name__ for base in thing.__bases__ if base is not object)
+        return f"class({bases})"
+    if inspect.isfunction(thing):
+        return f"def {inspect.signature(thing)}"
+    return re.sub(r"<function (\w+) at \w+>", r"\1", str(thing))
+
+
+def _members(name: str, kind: type[Any]) -> Iterator[str]:
+    if dataclasses.is_dataclass(kind):
+        for field in dataclasses.fields(kind):
+            required = field.default is field.default_factory is dataclasses.MISSING
+            yield f"{name}.{field.name}: {field.type}{'' if required else ' = ...'}"
+    for member, value in sorted(vars(kind).items()):
+        if member.startswith("_") or member in getattr(kind, "__slots__", ()):
+            continue
+        function = getattr(value, "__func__", value)
+        if inspect.isfunction(function):
+            yield f"{name}.{member}{inspect.signature(function)}"
+        elif isinstance(value, property):
+            yield f"{name}.{member}: property"
+        elif isinstance(value, kind):
+            yield f"{name}.{member}"
+
+
+def test_nothing_changed_unannounced() -> None:
+    said = "the public names changed; if that is meant, run python -m tests.hooks.test_surface, and tell it"
+    assert list(surface()) == FILE.read_text(encoding="utf-8").splitlines(), said
+
+
+def test_a_plugin_can_be_checked_strictly(tmp_path: Path) -> None:
+    """As a third party does it: against what is installed, which says that it has types."""
+    assert files("gateway").joinpath("py.typed").is_file()
+    plugin = tmp_path / "acme_mail.py"
+    plugin.write_text(PLUGIN)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file="]
+    command += ["--cache-dir", str(tmp_path / "cache"), str(plugin)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    FILE.write_text("".join(f"{line}\n" for line in surface()), encoding="utf-8")
