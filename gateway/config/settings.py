@@ -342,7 +342,7 @@ class PluginsSettings(Section):
 
     sets: Strings = ("default",)
     # Of plugins that are a single file each, NAME.py; relative to the configuration file.
-    directory: Annotated[str, Field(pattern=r"^[^\0]*$")] = ""
+    directory: Annotated[str, Field(pattern=r"^[^\x00]*$")] = ""
 
 
 class PluginSet(Section):
