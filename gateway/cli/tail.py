@@ -75,8 +75,9 @@ def tail(
         else:
             with _key(directory, account) as secret:
                 trio.run(run, _api(directory), secret)
-    except KeyboardInterrupt:
-        pass
+    except (KeyboardInterrupt, BaseExceptionGroup) as exc:
+        if isinstance(exc, BaseExceptionGroup) and exc.split(KeyboardInterrupt)[1] is not None:
+            raise
     except ApiError as exc:
         raise CommandError(str(exc)) from None
 

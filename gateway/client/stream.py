@@ -5,24 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Never
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    DisconnectionTimeout,
-    HandshakeError,
-    open_websocket_url,
-)
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, wrap_client_stream
 
 from gateway.client.exchange import ApiError
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a connection is tried again
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes: incoming mail has its text in its event
+
+CONNECT = 30.0  # seconds, to connect, and for the handshake
+
+_TRY_AGAIN = (429, 502, 503, 504)  # statuses
+_ENDS = (HandshakeError, ConnectionClosed, OSError, trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError)
 
 log = logging.getLogger(__name__)
 
@@ -59,26 +59,66 @@ async def follow(
         query = {} if cursor is None else {"cursor": cursor}
         if events:
             query["events"] = ",".join(events)
-        try:
-            opened = open_websocket_url(
-                f"{base}events?{urlencode(query)}", extra_headers=headers, max_message_size=MAX_MESSAGE
-            )
-            async with opened as socket:
-                while True:
-                    told = json.loads(await socket.get_message())
-                    cursor, wait = told["Cursor"], FIRST_WAIT
-                    await tell(Streamed(told["Cursor"], told["Event"]))
-        except ConnectionRejected as exc:
-            if exc.status_code not in (429, 502, 503, 504):
-                raise _refusal(exc) from None
-            reason = f"status {exc.status_code}"
-        except ConnectionClosed as exc:
-            reason = exc.reason.reason if exc.reason is not None and exc.reason.reason else "it was closed"
-        except (HandshakeError, DisconnectionTimeout, OSError, trio.TooSlowError) as exc:
-            reason = str(exc) or type(exc).__name__
-        log.warning("the stream of events broke off: %s; again in %g s", reason, wait)
+        told: list[Streamed] = []  # the last
+
+        async def tell_and_remember(streamed: Streamed, told: list[Streamed] = told) -> None:
+            await tell(streamed)
+            told[:] = [streamed]
+
+        ended = await _once(urlsplit(f"{base}events?{urlencode(query)}"), headers, tell_and_remember)
+        if isinstance(ended, ConnectionRejected) and ended.status_code not in _TRY_AGAIN:
+            raise _refusal(ended)
+        if not isinstance(ended, _ENDS):
+            raise ended
+        if told:
+            cursor, wait = told[0].cursor, FIRST_WAIT
+        log.warning("the stream of events broke off: %s; again in %g s", _why(ended), wait)
         await trio.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT)
+
+
+async def _once(
+    url: SplitResult, headers: list[tuple[bytes, bytes]], tell: Callable[[Streamed], Awaitable[None]]
+) -> Exception:
+    """Follow one connection to its end, which is answered: out of a nursery it would come as a group."""
+    host, tls = url.hostname or "", url.scheme == "wss"
+    stream: trio.abc.Stream
+    try:
+        with trio.fail_after(CONNECT):
+            if tls:
+                stream = await trio.open_ssl_over_tcp_stream(host, url.port or 443)
+            else:
+                stream = await trio.open_tcp_stream(host, url.port or 80)
+    except (OSError, trio.TooSlowError) as exc:
+        return exc
+    try:
+        # Closed by us: trio-websocket leaves a connection open that the other side has ended.
+        async with stream, trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT):
+                socket = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    url.netloc.rpartition("@")[2],
+                    f"{url.path}?{url.query}",
+                    extra_headers=headers,
+                    max_message_size=MAX_MESSAGE,
+                )
+            while True:
+                message = json.loads(await socket.get_message())
+                await tell(Streamed(message["Cursor"], message["Event"]))
+    except ExceptionGroup as group:
+        ended: Exception = group
+        while isinstance(ended, ExceptionGroup):  # the first says why
+            ended = ended.exceptions[0]
+        return ended
+
+
+def _why(ended: Exception) -> str:
+    if isinstance(ended, ConnectionRejected):
+        return f"status {ended.status_code}"
+    if isinstance(ended, ConnectionClosed):
+        return (ended.reason.reason if ended.reason is not None else None) or "it was closed"
+    return str(ended) or type(ended).__name__
 
 
 def _refusal(exc: ConnectionRejected) -> ApiError:
