@@ -32,6 +32,8 @@ class MoxReceive:
             return None
         if dmarc.result != "fail":
             return None
+        if dmarc.disposition == "reject" and not dmarc.domain:
+            return Reject(550, "5.7.26", f"DMARC: it cannot be told who this is from: {dmarc.reason}")
         if dmarc.disposition == "reject":
             return Reject(
                 550, "5.7.26", "DMARC: this is not from the domain in From, which wants it rejected"

@@ -142,6 +142,22 @@ async def test_a_failure_is_refused(tmp_path: Path, webhooks: Receiver) -> None:
             assert not list((gateway.directory / "data" / "content").iterdir())
 
 
+async def test_nobody_hides_from_it_behind_a_long_header(tmp_path: Path, webhooks: Receiver) -> None:
+    filler = (b"X: " + b"y" * 900 + b"\r\n") * 1_200
+    async with dns_server() as server:
+        publish(server)
+        async with verifying(tmp_path, webhooks, server) as gateway:
+            code, text = await refused(gateway, filler + MESSAGE)
+            assert (code, text) == (
+                550,
+                "5.7.26 DMARC: it cannot be told who this is from: the header section is too long",
+            )
+            assert (await refused(gateway, b"X: y\r\n" * 10_001 + MESSAGE))[0] == 550
+            assert (await refused(gateway, MESSAGE.replace(b"\r\n\r\n", b"\r\n" + filler + b"\r\n", 1)))[
+                0
+            ] == 550
+
+
 @pytest.mark.parametrize(("policy", "mailbox"), [(None, "Inbox"), ({"quarantine_mailbox": "Junk"}, "Junk")])
 async def test_quarantine(
     tmp_path: Path, webhooks: Receiver, policy: dict[str, Any] | None, mailbox: str

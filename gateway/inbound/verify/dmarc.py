@@ -30,10 +30,14 @@ _LOWER: Mapping[DmarcPolicy, DmarcPolicy] = {"reject": "quarantine", "quarantine
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who a message says that it is from. `problem` is why it has no single author whom it can be held to."""
+    """Who a message says that it is from. `problem` is why it has no single author whom it can be held to.
+
+    `unread`: the author whom a person would see may be in what was not read.
+    """
 
     domains: tuple[str, ...] = ()  # canonical, each once
     problem: str = ""
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,10 @@ def read_author(values: Sequence[bytes]) -> Author:
     """From all From fields of a message. Never raises."""
     domains: dict[str, None] = {}
     problem = "" if values else "there is no From"
+    cut = False
     for value in values[: MAX_DOMAINS + 1]:
         if len(value) > MAX_FROM:
-            problem = "From is too long"
+            problem, cut = "From is too long", True
             value = value[:MAX_FROM].rpartition(b",")[0]
         for entry in parse_address_list(unfold(value)):
             try:
@@ -85,12 +90,12 @@ def read_author(values: Sequence[bytes]) -> Author:
             else:
                 domains[domain] = None
             if len(domains) > MAX_DOMAINS:
-                return Author(tuple(domains)[:MAX_DOMAINS], "From has too many domains")
+                return Author(tuple(domains)[:MAX_DOMAINS], "From has too many domains", unread=True)
     if not domains:
         problem = problem or "From has no address"
     elif len(values) > 1:
         problem = "there is more than one From"
-    return Author(tuple(domains), problem)
+    return Author(tuple(domains), problem, unread=cut or len(values) > MAX_DOMAINS + 1)
 
 
 def _domain(text: str) -> str:
@@ -166,8 +171,11 @@ def decide(
 ) -> DmarcCheck:
     """`policies` by the author's domains; `sample` answers numbers from 0 to 1 (for pct).
 
-    Of several domains the strictest counts, and a message with several From fields never passes.
+    Of several domains the strictest counts, and a message with several From fields never passes. An author
+    who was hidden from us is taken for one whose domain wants failures rejected.
     """
+    if author.unread:
+        return DmarcCheck(result="fail", disposition="reject", reason=author.problem)
     if not author.domains:
         return DmarcCheck(result="permerror", reason=author.problem)
     uncertain = _trouble(spf, dkim)
@@ -176,6 +184,9 @@ def decide(
     if not author.problem:
         return worst
     asked = max((policies[domain].asked_for or "none" for domain in author.domains), key=_POLICIES.index)
+    trouble = next((policy.trouble for policy in policies.values() if policy.trouble), "")
+    if trouble and asked != "reject":
+        return DmarcCheck(result="temperror", domain=worst.domain, reason=trouble)
     known = None if all(check.policy is None for check in checks) else asked
     return DmarcCheck(
         result="fail", domain=worst.domain, policy=known, disposition=asked, reason=author.problem

@@ -7,10 +7,12 @@ the canonicalizations that its signatures want. So nothing is read twice, and no
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 
 import trio
 
@@ -33,7 +35,6 @@ from gateway.mail.dkim_body import BodyHash, Canonicalization
 from gateway.mail.dkim_signature import (
     Signature,
     read_signatures,
-    split_fields,
 )
 from gateway.mail.headers import MAX_SECTION
 from gateway.mail.public_suffix import suffix_list
@@ -41,6 +42,10 @@ from gateway.offload import Offload
 from gateway.recent import Recent
 
 IPREV_LIMIT = 20.0  # seconds
+NO_FROM = Author(problem="there is no From")
+TOO_LONG = "the header section is too long"
+MAX_FROM_FIELDS = 10
+_FROM = re.compile(rb"^from[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,7 @@ class IncomingMessage:
         self._verifier = verifier
         self._section = bytearray()
         self._complete = False
-        self._author = Author(problem="the header section is too long")
+        self._author = NO_FROM
         self._signatures: tuple[Signature | DkimCheck, ...] = ()
         self._hashes: dict[Canonicalization, BodyHash] = {}
 
@@ -160,9 +165,11 @@ class IncomingMessage:
         return field + without_forged(bytes(self._section), hostname)
 
     async def _header_ends(self, end: int | None) -> bytes:
-        """Reads the section; what came behind it. None: it does not end, and nothing can be told from it."""
+        """Reads the section; what came behind it. None: it is longer than what is read of one."""
         self._complete = True
         if end is None:
+            section = bytes(self._section)
+            self._author = await self._verifier.offload.run_beside(len(section), _read_beginning, section)
             return b""
         body = bytes(self._section[end:])
         del self._section[end:]
@@ -182,9 +189,18 @@ def _end_of_header(section: bytearray, start: int) -> int | None:
 
 
 def _read(section: bytes) -> tuple[Author, tuple[Signature | DkimCheck, ...]]:
-    fields = split_fields(section)
-    author = read_author([field.partition(b":")[2] for name, field in fields if name == b"from"])
-    return author, read_signatures(section)
+    return read_author(_from(section)), read_signatures(section)
+
+
+def _read_beginning(section: bytes) -> Author:
+    """Of a section that is too long to be read: its signatures hold for nothing, and it passes by none."""
+    author = read_author(_from(section))
+    return replace(author, problem=TOO_LONG, unread=author.unread or not author.domains)
+
+
+def _from(section: bytes) -> list[bytes]:
+    """All From fields, but for those of many that are too many anyway; however many others there are."""
+    return [match[1] for match in islice(_FROM.finditer(section), MAX_FROM_FIELDS)]
 
 
 async def _iprev(lookups: Lookups, ip: IPv4Address | IPv6Address) -> IprevCheck:

@@ -71,7 +71,7 @@ def decided(
     ],
 )
 def test_the_author(fields: list[bytes], domains: tuple[str, ...], problem: str) -> None:
-    assert read_author(fields) == Author(domains, problem)
+    assert read_author(fields) == Author(domains, problem, unread=problem == "From has too many domains")
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
@@ -252,6 +252,21 @@ def test_several_from_fields_fail() -> None:
     assert (found.result, found.policy, found.disposition) == ("fail", None, "none")
 
 
+def test_several_from_fields_wait_while_a_policy_is_not_known() -> None:
+    author = Author(("example.org", "example.com"), "there is more than one From")
+    unknown = Policy(trouble="time-out")
+    found = several(author, {"example.org": unknown, "example.com": Policy()})
+    assert (found.result, found.policy, found.reason) == ("temperror", None, "time-out")
+    found = several(author, {"example.org": unknown, "example.com": REJECT})
+    assert (found.result, found.disposition) == ("fail", "reject")
+
+
+def test_an_author_among_too_many_is_held_to_what_the_others_do_not_ask_for() -> None:
+    author = read_author([b", ".join(b"a@x%d.example" % n for n in range(5))])
+    found = several(author, {domain: Policy() for domain in author.domains})
+    assert (found.result, found.disposition, found.reason) == ("fail", "reject", "From has too many domains")
+
+
 def test_no_author() -> None:
     found = several(Author(problem="there is no From"), {})
     assert (found.result, found.reason, found.aligned) == ("permerror", "there is no From", False)
@@ -260,5 +275,5 @@ def test_no_author() -> None:
 def test_too_many_addresses() -> None:
     started = time.process_time()
     author = read_author([b"a@example.org," * 70_000])
-    assert author == Author(("example.org",), "From is too long")
+    assert author == Author(("example.org",), "From is too long", unread=True)
     assert time.process_time() - started < 0.2

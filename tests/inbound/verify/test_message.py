@@ -75,9 +75,6 @@ async def test_any_pieces(verifier: Verifier, size: int) -> None:
         (b"\r\n", "there is no From"),
         (b"\r\nFrom: a@example.org\r\n\r\n", "there is no From"),
         (b"no header at all", "there is no From"),
-        (b"X: " + b"y" * 1_000_001, "the header section is too long"),
-        (b"X: y\r\n" * 200_000 + b"From: a@example.org\r\n\r\n", "the header section is too long"),
-        (b"X: y\r\n" * 20_000 + b"From: a@example.org\r\n\r\n", "there is no From"),
     ],
 )
 async def test_no_author(verifier: Verifier, data: bytes, problem: str) -> None:
@@ -88,6 +85,37 @@ async def test_no_author(verifier: Verifier, data: bytes, problem: str) -> None:
     head = message.head(results, CLIENT)
     assert head.startswith(b"Authentication-Results: mx.example.net; ")
     assert (head + body).endswith(b'"\r\n' + data)
+
+
+LONG = b"X: y\r\n" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("data", "domain", "problem"),
+    [
+        (b"X: " + b"y" * 1_000_001, "", "the header section is too long"),
+        (LONG + b"From: a@example.org\r\n\r\n", "", "the header section is too long"),
+        (b"From: a@example.org\r\n" + LONG + b"\r\n", "example.org", "the header section is too long"),
+        (b"From: " + b"x\r\n " * 3_000 + b"<a@example.org>\r\n\r\n", "", "From is too long"),
+    ],
+)
+async def test_an_author_who_hides_is_none(
+    verifier: Verifier, data: bytes, domain: str, problem: str
+) -> None:
+    message = verifier.message()
+    body = await put(message, data, 65_536)
+    results = await message.results(CLIENT)
+    dmarc = results.dmarc
+    assert (dmarc.result, dmarc.domain, dmarc.disposition) == ("fail", domain, "reject")
+    assert dmarc.reason == problem
+    assert (message.head(results, CLIENT) + body).endswith(b"\r\n" + data)
+
+
+async def test_an_author_behind_many_fields_is_found(verifier: Verifier) -> None:
+    message = verifier.message()
+    await put(message, b"X: y\r\n" * 20_000 + b"fRom :\r\n a@example.org\r\n\r\n", 65_536)
+    dmarc = (await message.results(CLIENT)).dmarc
+    assert (dmarc.result, dmarc.domain, dmarc.disposition) == ("fail", "example.org", "reject")
 
 
 async def test_a_header_without_a_body(verifier: Verifier) -> None:
