@@ -163,6 +163,7 @@ class QueuedMessage:
     # The gateway made the identifier, with 128 random bits, and sent it to this recipient alone: who knows it
     # got the message.
     message_id_secret: bool = False
+    from_id_secret: bool = False
     base_address: str = ""  # the recipient's, as of the stage `base_address` when it was queued
 
 

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from gateway.mail.address import Address
 
 BYTES = 16  # 128 bits, 22 characters of base64url
+
+
+@dataclass(frozen=True, slots=True)
+class FromId:
+    """Of one recipient's message; without an ID there is none."""
+
+    id: str = ""
+    sender: Address | None = None  # the unique reverse-path
+    secret: bool = False  # the gateway made it: one that a submitter chose may be guessed
 
 
 def random_id() -> str:

@@ -11,7 +11,7 @@ from gateway.config.settings import AccountSettings
 from gateway.hooks import Stages
 from gateway.mail.address import Address
 from gateway.model import EnvIdOrigin, HoldRule, Submission
-from gateway.outbound.from_ids import random_id
+from gateway.outbound.from_ids import FromId, random_id
 from gateway.store.changes import NewCopy, NewMessages, NewReceived, NewRecipient
 from gateway.store.content import StoredBytes
 
@@ -33,7 +33,7 @@ class Prepared:
     submission: Submission
     content: StoredBytes
     sent_copy: StoredBytes | None
-    from_ids: Sequence[tuple[str, Address | None]]
+    from_ids: Sequence[FromId]
     bases: Sequence[str]
 
 
@@ -69,14 +69,15 @@ async def make_change(prepared: Prepared, rules: Sequence[HoldRule], generation:
                 base_address=base,
                 hold=hold,
                 destination=r.domain,
-                from_id=from_id,
-                sender=sender,
+                from_id=from_id.id,
+                from_id_secret=from_id.secret,
+                sender=from_id.sender,
                 env_id=env_id,
                 env_id_origin=origin,
                 dsn_notify=reports.recipients.get(r, ("", ""))[0],
                 dsn_orcpt=reports.recipients.get(r, ("", ""))[1],
             )
-            for r, (from_id, sender), (env_id, origin), base, hold in zip(
+            for r, from_id, (env_id, origin), base, hold in zip(
                 submission.recipients,
                 prepared.from_ids,
                 _env_ids(reports.env_id, submission.recipients, prepared.from_ids),
@@ -97,15 +98,15 @@ async def make_change(prepared: Prepared, rules: Sequence[HoldRule], generation:
 
 
 def _env_ids(
-    given: str, recipients: Sequence[Address], from_ids: Sequence[tuple[str, Address | None]]
+    given: str, recipients: Sequence[Address], from_ids: Sequence[FromId]
 ) -> Iterator[tuple[str, EnvIdOrigin]]:
     """For each recipient its envelope's ENVID: what the submitter gave, or else one for each transaction."""
-    sharing = Counter(r.domain for r, (from_id, _) in zip(recipients, from_ids, strict=True) if not from_id)
+    sharing = Counter(r.domain for r, unique in zip(recipients, from_ids, strict=True) if not unique.id)
     shared = {domain: random_id() for domain, count in sharing.items() if count > 1}
-    for recipient, (from_id, _) in zip(recipients, from_ids, strict=True):
+    for recipient, unique in zip(recipients, from_ids, strict=True):
         if given:
             yield given, "submitter"
-        elif from_id or recipient.domain not in shared:
+        elif unique.id or recipient.domain not in shared:
             yield random_id(), "recipient"
         else:
             yield shared[recipient.domain], "transaction"

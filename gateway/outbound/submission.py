@@ -22,7 +22,7 @@ from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy,
 from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
 from gateway.model import HoldRule, Submission
-from gateway.outbound.from_ids import details, random_id, unique_sender
+from gateway.outbound.from_ids import FromId, details, random_id, unique_sender
 from gateway.outbound.operations import HoldRules
 from gateway.outbound.prepared import Prepared, make_change
 from gateway.outbound.suppression import base_address
@@ -238,10 +238,8 @@ class Submitter:
                 await self._holding.refresh()
         raise StoreBusy("hold rules keep changing; try again")
 
-    def _from_ids(
-        self, submission: Submission, account: AccountSettings
-    ) -> Sequence[tuple[str, Address | None]]:
-        """For each recipient its FromID, and the unique reverse-path with it; ("", None) for none.
+    def _from_ids(self, submission: Submission, account: AccountSettings) -> Sequence[FromId]:
+        """For each recipient its FromID.
 
         Raises SubmissionRefused.
         """
@@ -252,16 +250,18 @@ class Submitter:
             or not separators
             or not self._directory.may_send_from(submission.account, sender)  # a plugin's
         ):
-            return [("", None)] * count
+            return [FromId()] * count
         if submission.via == "smtp" and not any(_same(sender, address) for address in account.addresses):
             chosen = details(sender, separators)
             if chosen and count > 1:
                 raise SubmissionRefused("user", "a FromID in MAIL FROM is for one recipient only")
             if chosen:
-                return [(chosen[0], sender)]
+                return [FromId(chosen[0], sender)]
         ids = [random_id() for _ in range(count)]
         try:
-            return [(i, unique_sender(sender, i, account.addresses, separators)) for i in ids]
+            return [
+                FromId(i, unique_sender(sender, i, account.addresses, separators), secret=True) for i in ids
+            ]
         except AddressError as exc:
             raise SubmissionRefused("user", f"no unique address can be made of {sender}: {exc}") from None
 

@@ -109,6 +109,7 @@ class NewRecipient:
     base_address: str = ""  # for the suppression list; empty: the address itself
     hold: bool = False
     from_id: str = ""
+    from_id_secret: bool = False  # see model.QueuedMessage
     env_id: str = ""
     env_id_origin: EnvIdOrigin = "submitter"
     sender: Address | None = None  # a reverse-path of its own; None: the submission's

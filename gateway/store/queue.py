@@ -113,6 +113,7 @@ def _new_rows(new: NewMessages, content_id: int, now: datetime) -> list[dict[str
             "destination": recipient.destination,
             **_sender(recipient.sender or new.sender),
             "from_id": recipient.from_id,
+            "from_id_secret": recipient.from_id_secret,
             "env_id": recipient.env_id,
             "env_id_origin": recipient.env_id_origin,
             "dsn_notify": recipient.dsn_notify,

@@ -77,6 +77,7 @@ def queued_message(row: AnyRow, **changed: Any) -> QueuedMessage:
         "env_id": row.env_id,
         "env_id_origin": row.env_id_origin,
         "message_id_secret": row.message_id_secret,
+        "from_id_secret": row.from_id_secret,
         "extra": row.extra,
         "base_address": row.base_address,
     }

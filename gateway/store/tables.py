@@ -170,6 +170,8 @@ class MessageRow(SQLModel, table=True):
     keep_until: datetime | None = _time(null=True)
     # The mailing list that it belongs to: its recipient may be suppressed for that alone. Empty: none.
     list_name: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    # As message_id_secret: not where the submitter chose the FromID.
+    from_id_secret: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
 
 
 class AttemptRow(SQLModel, table=True):

@@ -1,7 +1,8 @@
 """`mox.fromid`: what comes to a unique address is about the message that was sent from it.
 
-A FromID is known to nobody but those who got or carried the message, so a report that comes to one is
-trusted, and so is a complaint that names one, unless it is about somebody else. Nothing else is sent to such
+A FromID that the gateway made is known to nobody but those who got or carried the message, so a report that
+comes to one is trusted, and so is a complaint that names one, unless it is about somebody else. One that a
+submitter chose may be guessed. Nothing else is sent to such
 an address: what is no report at all is recognized as that.
 """
 
@@ -10,15 +11,12 @@ from __future__ import annotations
 from gateway import IncomingReport, ReportMatch, SentMessages, hookimpl
 from gateway_mox.recipients import may_be_for
 
-# Characters of the gateway's own (128 bits). One that a submitter chose may be shorter: it can be guessed.
-SECRET = 22
-
 
 @hookimpl
 async def match_report(report: IncomingReport, sent: SentMessages) -> ReportMatch | None:
     for from_id in report.details:
         for message in await sent.find(from_id=from_id):
-            trusted = len(from_id) >= SECRET
+            trusted = message.from_id_secret
             if report.feedback is not None:
                 trusted = trusted and may_be_for(message, report.feedback.recipients)
                 return ReportMatch(message.id, "fromid", None, trusted)

@@ -61,11 +61,12 @@ def report(*addresses: str, **fields: Any) -> IncomingReport:
     return replace(a_report(), dsn=DeliveryStatus(**dsn, recipients=about(*addresses)), **given)
 
 
-@pytest.mark.parametrize(("from_id", "trusted"), [(SECRET, True), ("order-17", False)])
+@pytest.mark.parametrize("from_id", [SECRET, "order-17"])
+@pytest.mark.parametrize("trusted", [True, False])
 async def test_fromid(from_id: str, trusted: bool) -> None:
     given = report("You@example.net", details=("other", from_id))
     assert given.dsn is not None
-    answer = await fromid.match_report(given, sent(from_id=from_id))
+    answer = await fromid.match_report(given, sent(from_id=from_id, from_id_secret=trusted))
     assert answer == ReportMatch(1, "fromid", given.dsn.recipients[0], trusted)
     assert await fromid.match_report(report("you@example.net"), sent(from_id=from_id)) is None
     for details in ((), (from_id.upper(),), ("",)):
@@ -88,6 +89,7 @@ async def test_what_differs_from_the_recipient_suppresses_nobody(
     block = RecipientStatus(action="failed", addresses=tuple(map(Address.parse, addresses)))
     secrets = {
         "from_id": SECRET,
+        "from_id_secret": True,
         "env_id": "E",
         "env_id_origin": "recipient",
         "base_address": "yo@example.net",
@@ -180,9 +182,11 @@ def complaint(*addresses: str, details: tuple[str, ...] = (), **fields: Any) -> 
     ("named", "trusted"), [((), True), (("YOU@example.net",), True), (("me@example.net",), False)]
 )
 async def test_complaints_by_fromid(named: tuple[str, ...], trusted: bool) -> None:
-    answer = await fromid.match_report(complaint(*named, details=(SECRET,)), sent(from_id=SECRET))
+    answer = await fromid.match_report(
+        complaint(*named, details=(SECRET,)), sent(from_id=SECRET, from_id_secret=True)
+    )
     assert answer == ReportMatch(1, "fromid", None, trusted)
-    guessed = await fromid.match_report(complaint(details=("order-17",)), sent(from_id="order-17"))
+    guessed = await fromid.match_report(complaint(details=(SECRET,)), sent(from_id=SECRET))
     assert guessed == ReportMatch(1, "fromid", None, False)
 
 

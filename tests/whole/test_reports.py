@@ -127,13 +127,14 @@ async def submitted(gateway: Running, sender: str, *to: str, login: str = "mox@l
     return (await gateway.gateway.submitter.submit(new)).recipients[0].from_id
 
 
-async def test_over_smtp_it_may_be_chosen(gateway: Running) -> None:
-    assert await submitted(gateway, "mox+order-17@localhost") == "order-17"
-    delivered = await gateway.webhooks.event("delivered", FromID="order-17")
+@pytest.mark.parametrize("chosen", ["order-17", "customer-1234-order-17-of-2026"])
+async def test_over_smtp_it_may_be_chosen(gateway: Running, chosen: str) -> None:
+    assert await submitted(gateway, f"mox+{chosen}@localhost") == chosen
+    delivered = await gateway.webhooks.event("delivered", FromID=chosen)
     item, _ = await gateway.message(delivered["QueueMsgID"])
-    assert str(item.message.sender) == "mox+order-17@localhost"
+    assert str(item.message.sender) == f"mox+{chosen}@localhost"
     with pytest.raises(SubmissionRefused, match="in use already"):
-        await submitted(gateway, "mox+order-17@localhost")
+        await submitted(gateway, f"mox+{chosen}@localhost")
     with pytest.raises(SubmissionRefused, match="one recipient only"):
         await submitted(gateway, "mox+order-18@localhost", "a@example.org", "b@example.org")
     assert len(await submitted(gateway, "mox@localhost", "a@example.org", "b@example.org")) == 22
