@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +95,8 @@ def test_its_readme(
 def settings(environment: Environment, value: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The model of a plugin's settings; None if it has none."""
     name, _, attribute = value.partition(":")
-    spec = importlib.util.spec_from_file_location(name, environment.packages / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)  # pydantic looks there for what annotations name
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(environment.packages)
+    module = importlib.import_module(name)
     return getattr(getattr(module, attribute) if attribute else module, "Settings", None)
 
 
