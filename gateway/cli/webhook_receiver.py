@@ -21,9 +21,8 @@ from gateway.errors import StartError
 from gateway.net.listeners import bound, open_tcp
 from gateway.web.server import ASGIApp, HttpSettings, serve_http
 
-MAX_BODY = (
-    32 * 1024 * 1024
-)  # bytes; an incoming message's Text and HTML, 1 MiB each, may grow sixfold in JSON
+# Bytes; an incoming message's Text and HTML, 1 MiB each, may grow sixfold in JSON.
+MAX_BODY = 32 * 1024 * 1024
 MAX_SHOWN = 300  # characters of any one value
 TEXT_LINES = 5  # of an incoming message
 _HELLO = b"This is a webhook receiver. Webhooks are POSTed to any path here.\n"

@@ -35,13 +35,13 @@ from gateway.smtp.replies import Reply
 from gateway.store import reports, usage
 from gateway.store.changes import IncomingDraft, NewCopy, NewReceived, Report
 from gateway.store.content import Spool, StoredBytes
+from gateway.store.received import INBOX
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
 
 Step = Literal["mail", "rcpt", "data"]  # of Reception
 
-INBOX = "Inbox"
 MAX_RECEIVED = 100  # header fields; more is a loop (RFC 5321, 6.3)
 DECIDE_AGAIN = 3  # times, when what a report says rests on what changes until the commit
 HEAD = 1024 * 1024  # bytes kept in memory to read the header section from

@@ -26,11 +26,11 @@ from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, Retry
 from gateway.offload import Offload
 from gateway.outbound.from_ids import without_from_id
 from gateway.store.changes import NewCopy, NewReceived
+from gateway.store.received import INBOX
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
 
-INBOX = "Inbox"
 DELAYED_AFTER = 5  # failed attempts: then the sender hears that the message is late
 FORESEEN = 100  # attempts to come that the retry stage is asked about
 FORESEE_WITHIN = 5.0  # seconds

@@ -1,7 +1,8 @@
 """How many deliveries run at a time: in all, to each destination, and to those that keep us waiting.
 
 A server that accepts a connection and says nothing is waited for as long as the RFC asks, minutes. Four
-rules keep such servers from holding up everybody else:
+rules keep such servers from holding up everybody else; the third is kept by the claim, which is told who is
+`busy`:
 
 1. An attempt that takes long gives up its place to another, as long as there are not too many such.
 2. A destination that kept an attempt waiting in vain has one place, until an attempt to it fares better.
@@ -36,8 +37,8 @@ class Place:
 class Places:
     """The places, and who has them. Times are seconds of one clock."""
 
-    def __init__(self, *, most: int, most_of_one: int, most_slow: int) -> None:
-        self._most, self._most_of_one, self._most_slow = most, most_of_one, most_slow
+    def __init__(self, *, most: int, most_slow: int) -> None:
+        self._most, self._most_slow = most, most_slow
         self._taken: dict[Place, None] = {}  # the oldest first
         self._by_destination: Counter[str] = Counter()
         self._slow: OrderedDict[str, None] = OrderedDict()  # destinations that kept us waiting in vain

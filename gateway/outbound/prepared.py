@@ -14,13 +14,13 @@ from gateway.model import EnvIdOrigin, HoldRule, Submission
 from gateway.outbound.from_ids import FromId, random_id
 from gateway.store.changes import NewCopy, NewMessages, NewReceived, NewRecipient
 from gateway.store.content import StoredBytes
+from gateway.store.received import SENT
 
 if TYPE_CHECKING:
     from gateway.outbound.submission import NewSubmission
 
 DEFAULT_MESSAGES_PER_DAY = 1000
 DEFAULT_FIRST_TIME_RECIPIENTS_PER_DAY = 200
-SENT = "Sent"  # mailbox
 
 
 @dataclass(frozen=True, slots=True)

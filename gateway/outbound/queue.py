@@ -40,7 +40,6 @@ class QueueScheduler:
         self._store, self._clock, self._queued = store, clock, queued
         self._places = Places(
             most=settings.max_deliveries,
-            most_of_one=settings.max_deliveries_per_destination,
             most_slow=settings.max_slow_deliveries,
         )
         self._position = ""  # where the search for destinations with room goes on

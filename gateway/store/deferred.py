@@ -7,9 +7,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from gateway.store.changes import STEP
 from gateway.store.tables import attempt, message
 
-STEP = 500  # messages in one transaction
 MAX_PROBE_ATTEMPTS = 3  # of a message that is used to see whether a plugin answers again
 
 

@@ -19,7 +19,8 @@ from gateway.store.tables import AnyRow, content, mailbox, received
 
 # Every account has these; they get their row when they are first used. So do those of its own that are
 # configured; others begin with mail for them.
-STANDARD = frozenset({"Inbox", "Sent", "Archive", "Trash", "Drafts", "Junk"})
+INBOX, SENT = "Inbox", "Sent"
+STANDARD = frozenset({INBOX, SENT, "Archive", "Trash", "Drafts", "Junk"})
 
 _MAILBOX = Statement(
     sa.select(mailbox.c.id).where(

@@ -36,9 +36,8 @@ T = TypeVar("T")
 
 MAX_WAITING = 1000  # writes; more than that would wait longer than their callers do
 BATCH_WRITES = 64
-BATCH_BYTES = (
-    4 * 1024 * 1024
-)  # as the callers announce them; keeps a commit, and so the next caller's wait, short
+# As the callers announce them; keeps a commit, and so the next caller's wait, short.
+BATCH_BYTES = 4 * 1024 * 1024
 BATCH_TIME = 0.005  # seconds
 # Pause after a full batch where several processes write: SQLite's lock is not fair, and a waiter sleeps
 # between its tries, so that a busy writer would otherwise keep it for ever.

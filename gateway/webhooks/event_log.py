@@ -23,9 +23,8 @@ from gateway.wakeup import Bell
 from gateway.webhooks.calling import Caller, NoPayload
 
 MAX_PAGE = 1000  # events
-MAX_BYTES = (
-    4 * 1024 * 1024
-)  # of the payloads of a page, after which it ends: incoming mail has its text in them
+# Bytes of the payloads of a page, after which it ends: incoming mail has its text in them.
+MAX_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from gateway.hooks import Hooks
 from gateway.mail.fields import format_date
 from gateway.mail.reading import parse_message
 from gateway.model import Event, EventName, IncomingEvent, ReceivedMessage
+from gateway.store.received import INBOX
 
 RECIPIENT = "ada@example.com"
 MESSAGE_ID = "<test@example.com>"
@@ -49,7 +50,7 @@ def _incoming(account: str, address: str, now: datetime) -> IncomingEvent:
     message = ReceivedMessage(
         id=0,
         account=account,
-        mailbox="Inbox",
+        mailbox=INBOX,
         received=now,
         size=len(data),
         flags=(),

@@ -10,9 +10,9 @@ from gateway.mail.address import Address, ascii_domain
 from gateway.mail.compose import Draft, Mailbox, compose, new_message_id
 from gateway.store.changes import NewCopy, NewReceived
 from gateway.store.content import StoredBytes
+from gateway.store.received import INBOX
 from gateway.store.webhook_urls import UrlState
 
-INBOX = "Inbox"
 MAX_HOST = 100  # characters, in the subject
 TEXT = """\
 The account {account} has this URL for its webhooks:

@@ -68,7 +68,6 @@ class WebhookSender:
         self._lease = settings.webhooks.timeout + FORMAT_TIME
         self._places = Places(
             most=settings.webhooks.max_calls,
-            most_of_one=settings.webhooks.max_calls_per_url,
             most_slow=settings.webhooks.max_slow_calls,
         )
         self._paused: dict[str, datetime] = {}  # URL -> until when its receiver wants no calls

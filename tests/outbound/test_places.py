@@ -6,7 +6,7 @@ from gateway.outbound.places import REMEMBERED, SLOW_AFTER, Places
 
 
 def places(**limits: int) -> Places:
-    return Places(**({"most": 3, "most_of_one": 2, "most_slow": 1000} | limits))
+    return Places(**({"most": 3, "most_slow": 1000} | limits))
 
 
 def test_each_attempt_takes_a_place_and_leaves_it() -> None:
@@ -32,7 +32,7 @@ def test_what_takes_long_gives_up_its_place_but_not_its_share() -> None:
 
 
 def test_who_kept_us_waiting_in_vain_has_one_place_until_it_fares_better() -> None:
-    now = places(most_of_one=5)
+    now = places()
     now.leave(now.take("a", 0), SLOW_AFTER, delivered=False)
     assert "a" in now.standing(2).slow
     again = now.take("a", 10)

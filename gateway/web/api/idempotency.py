@@ -22,9 +22,8 @@ from gateway.web.api.errors import BadRequest
 from gateway.web.api.jsontypes import Request, Response
 from gateway.web.api.services import KeptAnswer
 
-DIGEST_HERE = (
-    1024 * 1024
-)  # bytes of a body; more take milliseconds, which a thread has (hashing frees the loop)
+# Bytes of a body. More than this takes milliseconds, which a thread has: hashing frees the loop.
+DIGEST_HERE = 1024 * 1024
 
 _KEY = re.compile(r"[ -~]{1,255}")
 

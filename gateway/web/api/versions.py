@@ -76,7 +76,7 @@ def check_fields(request: models.SendRequest) -> None:
                 raise SubmissionRefused("user", f"{name}: the template has it; leave it out, or Template")
     elif not request.Text and not request.HTML:
         raise MissingBody("Text", "a message needs Text or HTML, or a Template")
-    elif request.Variables or any(entry.Variables for _, entry in _entries(request)):
+    elif request.Variables or any(entry.Variables for entry in (*request.To, *request.CC, *request.BCC)):
         raise SubmissionRefused("user", "Variables: they are for a Template, and there is none")
     if request.Unsubscribe:
         for index, (name, _) in enumerate(request.Headers):
