@@ -40,11 +40,13 @@ import trio
 from OpenSSL import SSL
 
 from gateway import datadir, templates
-from gateway.accounts import Authenticator, Directory
+from gateway.accounts import Authenticator
 from gateway.additions import GatewayContext
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
-from gateway.config.settings import Listen, Settings, SmtpSettings, SubmissionSettings
+from gateway.config.settings import Settings, SmtpSettings, SubmissionSettings
+from gateway.config.values import Listen
+from gateway.directory import Directory
 from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
 from gateway.hooks import Hooks

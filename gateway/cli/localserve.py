@@ -25,7 +25,8 @@ from gateway import __version__, app
 from gateway.accounts import Authenticator
 from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option
 from gateway.config.load import parse, read_toml
-from gateway.config.settings import Settings, http_url
+from gateway.config.settings import Settings
+from gateway.config.values import http_url
 from gateway.datadir import Locked
 from gateway.errors import GatewayError, StartError
 from gateway.logs import set_up_logging

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import trio
 
-from gateway.config.settings import Listen
+from gateway.config.values import Listen
 from gateway.errors import StartError
 from gateway.net.listeners import bound, open_tcp
 from gateway.web.server import ASGIApp, HttpSettings, serve_http

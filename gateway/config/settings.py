@@ -6,204 +6,45 @@ Every setting has its default and its meaning here; docs/configuration.md lists 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from gateway.mail.address import Address, AddressError, parse_domain
-from gateway.mail.fields import FieldError, check_text
+from gateway.config.values import (
+    AllEvents,
+    AsTuple,
+    BaseUrl,
+    DataDir,
+    Domain,
+    DomainPatterns,
+    EmailAddresses,
+    Events,
+    FormatName,
+    HeaderValue,
+    HttpUrl,
+    IpAddresses,
+    Listens,
+    Mailboxes,
+    Networks,
+    Positive,
+    Seconds,
+    Secrets,
+    Section,
+    Separators,
+    Strings,
+    Text,
+)
+from gateway.mail.address import Address, AddressError
 from gateway.model import EventName, RouteRule
 
 DIRECT = "direct"  # the transport that needs no table, and takes what no route matches
+OUTGOING: tuple[EventName, ...] = get_args(EventName)  # the names of events of messages that were sent
 INCOMING = "incoming"  # the name of the event of a message that came in
-MAX_MAILBOX = 200  # characters of a mailbox's name
 MOX = "mox"  # the format of webhooks that is written where none is chosen
-SECRET_PREFIX = "whsec_"  # noqa: S105  # of Standard Webhooks
 MAX_MESSAGE_SIZE = 25 * 1024 * 1024  # bytes; what large providers accept, base64 included
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, so that typos surface."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Listen(Section):
-    """An address to listen on, written "127.0.0.1:1025" or "[::1]:1025"."""
-
-    host: str
-    port: int
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        host, colon, port = value.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f'{value!r} is not an address and a port, such as "127.0.0.1:1025"')
-        try:
-            ip_address(host)
-        except ValueError:
-            raise ValueError(f'{host!r} is not an IP address; write one, such as "127.0.0.1:1025"') from None
-        return {"host": host, "port": int(port)}
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _domain(value: str) -> str:
-    try:
-        return parse_domain(value)
-    except AddressError as exc:
-        raise ValueError(str(exc)) from None
-
-
-def _domain_pattern(value: str) -> str:
-    """A domain, or with a leading dot the domain and all below it."""
-    return "." + _domain(value[1:]) if value.startswith(".") else _domain(value)
-
-
-def _address(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return Address.parse(value)
-    except AddressError as exc:
-        raise ValueError(str(exc)) from None
-
-
-def _network(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return ip_network(value)
-    except ValueError as exc:
-        raise ValueError(f'{exc}; write a network such as "10.0.0.0/8"') from None
-
-
-def _ip(value: str) -> str:
-    try:
-        return str(ip_address(value))
-    except ValueError:
-        raise ValueError(f'{value!a} is not an IP address; write one, such as "127.0.0.1"') from None
-
-
-def _separator(value: str) -> str:
-    try:
-        Address.parse(f"a{value}b@localhost")
-    except AddressError:
-        pass
-    else:
-        if value:
-            return value
-    raise ValueError(f'{value!a} can separate nothing in an address; write one such as "+"')
-
-
-def _text(value: str) -> str:
-    try:
-        check_text("", value)
-    except FieldError as exc:
-        raise ValueError(str(exc).removeprefix(": ")) from None
-    return value
-
-
-def _mailbox(value: str) -> str:
-    if not value or len(value) > MAX_MAILBOX or not value.isprintable() or value != value.strip():
-        raise ValueError(f"{value!a} is no name of a mailbox: 1 to {MAX_MAILBOX} printable characters")
-    return value
-
-
-def _header_value(value: str) -> str:
-    if not (value.isascii() and value.isprintable()):
-        raise ValueError("must be printable ASCII, as it goes into a header")
-    return value
-
-
-def _secret(value: str) -> str:
-    """Standard Webhooks: 24 to 64 random bytes."""
-    try:
-        size = len(base64.b64decode(value.removeprefix(SECRET_PREFIX), validate=True))
-    except binascii.Error:
-        size = 0
-    if not value.startswith(SECRET_PREFIX) or not 24 <= size <= 64:
-        raise ValueError(
-            f"a secret is {SECRET_PREFIX} and 24 to 64 bytes in base64; make one with"
-            ' echo "whsec_$(head -c 32 /dev/urandom | base64)"'
-        )
-    return value
-
-
-def _data_dir(value: Path) -> Path:
-    if "\0" in str(value):
-        raise ValueError("no path has a NUL character")
-    return value
-
-
-def http_url(value: str) -> str:
-    """Raises ValueError if nothing could be called there."""
-    try:
-        parts = urlsplit(value)
-        callable_ = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port over 65535, brackets that do not match
-        callable_ = False
-    if not callable_ or any(char.isspace() or not char.isprintable() for char in value):
-        raise ValueError(f"{value!a} is no URL; write one such as http://localhost:9090/")
-    return value
-
-
-def _is_near(host: str) -> bool:
-    """Whether it is this machine, or an address that the internet does not reach."""
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return host == "localhost"
-
-
-def _base_url(value: str) -> str:
-    if not value:
-        return value
-    parts = urlsplit(http_url(value))
-    if parts.scheme != "https" and not _is_near(parts.hostname or ""):
-        raise ValueError(f"{value!a} must begin with https:// (RFC 8058); put a proxy with TLS before it")
-    if parts.query or parts.fragment or parts.username is not None or not value.isascii():
-        raise ValueError(f"{value!a} must be ASCII, without a user, ? and #")
-    return value.rstrip("/") + "/"
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-Domain = Annotated[str, AfterValidator(_domain)]
-DomainPattern = Annotated[str, AfterValidator(_domain_pattern)]
-EmailAddress = Annotated[Address, BeforeValidator(_address)]
-Text = Annotated[str, AfterValidator(_text)]  # for people, in a header
-HeaderValue = Annotated[str, AfterValidator(_header_value)]
-Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-IpAddresses = Annotated[tuple[Annotated[str, AfterValidator(_ip)], ...], BeforeValidator(_tuple)]
-Listens = Annotated[tuple[Listen, ...], BeforeValidator(_tuple)]
-Mailboxes = Annotated[tuple[Annotated[str, AfterValidator(_mailbox)], ...], BeforeValidator(_tuple)]
-Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
-Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], BeforeValidator(_tuple)]
-Events = Annotated[tuple[EventName, ...], BeforeValidator(_tuple)]
-AllEvents = Annotated[tuple[EventName | Literal["incoming"], ...], BeforeValidator(_tuple)]
-Secrets = Annotated[
-    tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_tuple), Field(max_length=2)
-]
-FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")]
-Positive = Annotated[int, Field(gt=0)]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-HttpUrl = Annotated[str, AfterValidator(http_url)]
 
 
 class SmtpSettings(Section):
@@ -357,8 +198,8 @@ class Route(Section):
     """[[routes]], also in an account or a domain."""
 
     transport: Annotated[str, Field(min_length=1)]
-    from_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
-    to_domains: Annotated[tuple[DomainPattern, ...], BeforeValidator(_tuple)] = ()
+    from_domains: DomainPatterns = ()
+    to_domains: DomainPatterns = ()
     minimum_attempts: Annotated[int, Field(ge=0)] = 0
     name: str = ""  # for plugins that treat what goes this way in another way, such as `retry`
 
@@ -376,8 +217,8 @@ class Route(Section):
         )
 
 
-Routes = Annotated[tuple[Route, ...], BeforeValidator(_tuple)]
-AccountNames = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=100)]
+Routes = Annotated[tuple[Route, ...], AsTuple]
+AccountNames = Annotated[tuple[str, ...], AsTuple, Field(min_length=1, max_length=100)]
 
 
 class DomainSettings(Section):
@@ -412,17 +253,17 @@ class MoxWebhookTarget(WebhookTarget):
 class AccountSettings(Section):
     """[accounts.NAME]: who may send, and receives."""
 
-    addresses: Annotated[tuple[EmailAddress, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    addresses: Annotated[EmailAddresses, Field(min_length=1)]
     full_name: Text = ""
     plugin_set: str = ""  # instead of the domain's or the gateway's, for the stages of account scope
     plugin: Mapping[str, Mapping[str, Any]] = {}  # [accounts.NAME.plugin.PLUGIN]: over [plugin.PLUGIN]
     routes: Routes = ()
     webhook_outgoing: MoxWebhookTarget | None = None
     webhook_incoming: MoxWebhookTarget | None = None
-    webhooks: Annotated[tuple[WebhookTarget, ...], BeforeValidator(_tuple), Field(max_length=100)] = ()
+    webhooks: Annotated[tuple[WebhookTarget, ...], AsTuple, Field(max_length=100)] = ()
     # Logins whose messages get a unique reverse-path for each recipient, so that what comes back says which
     # message it is about. The domains of all the account's addresses need a catchall separator.
-    from_id_login_addresses: Annotated[tuple[EmailAddress, ...], BeforeValidator(_tuple)] = ()
+    from_id_login_addresses: EmailAddresses = ()
     # Over the last 24 hours, counted for each recipient; 0 is the default, -1 no limit.
     max_messages_per_day: Annotated[int, Field(ge=-1)] = 0
     max_first_time_recipients_per_day: Annotated[int, Field(ge=-1)] = 0
@@ -433,13 +274,12 @@ class AccountSettings(Section):
 
     def all_webhook_targets(self) -> Iterator[tuple[WebhookTarget, tuple[str, ...]]]:
         """Each URL with the events that go there."""
-        outgoing = get_args(EventName)
         if self.webhook_outgoing is not None:
-            yield self.webhook_outgoing, self.webhook_outgoing.events or outgoing
+            yield self.webhook_outgoing, self.webhook_outgoing.events or OUTGOING
         if self.webhook_incoming is not None:
             yield self.webhook_incoming, (INCOMING,)
         for target in self.webhooks:
-            yield target, target.events or (*outgoing, INCOMING)
+            yield target, target.events or (*OUTGOING, INCOMING)
 
     def webhook_targets(self, event: str) -> tuple[WebhookTarget, ...]:
         """Where calls for an event go, each with a call of its own: an outgoing one's name, or "incoming"."""
@@ -464,9 +304,7 @@ class Settings(Section):
     """gateway.toml."""
 
     hostname: Domain
-    data_dir: Annotated[Path, AfterValidator(_data_dir)] = Field(
-        default=Path("data"), strict=False
-    )  # relative to the configuration file
+    data_dir: DataDir = Field(default=Path("data"), strict=False)  # relative to the configuration file
     grace: Seconds = 10.0  # for work under way when the gateway stops
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tls: TlsSettings = TlsSettings()

@@ -13,9 +13,9 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import INCOMING, AccountSettings, Settings
+from gateway.directory import Directory
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hooks import Hooks
 from gateway.inbound.replies import FULL, OK, rejection, reply_to

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from gateway.config.settings import Listen
+from gateway.config.values import Listen
 from gateway.errors import StartError
 
 BACKLOG = 512  # connections that wait to be accepted

@@ -15,9 +15,9 @@ from functools import partial
 
 import trio
 
-from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import DIRECT, Settings
+from gateway.directory import Directory
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages

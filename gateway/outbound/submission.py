@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 
 import trio
 
-from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
+from gateway.directory import Directory
 from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError

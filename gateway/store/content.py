@@ -8,12 +8,9 @@ are swept.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import re
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +24,7 @@ import trio
 
 from gateway.errors import StoreError, StoreUnavailable
 from gateway.store import tables
+from gateway.store.content_files import TEMPORARY, ContentFile, begin_with, new_name, next_old
 from gateway.store.statements import Statement
 from gateway.store.writer import unavailable
 
@@ -41,12 +39,9 @@ Ts = TypeVarTuple("Ts")
 SMALL = 128 * 1024  # bytes: from here on in a file (the two cost the same near twice that)
 PIECE = 64 * 1024  # bytes: what a reader is given at a time
 READ_AHEAD = 4 * PIECE  # bytes: read at a time, as the way to a thread and back costs more than reading them
-COPY = 1024 * 1024  # bytes: copied at a time
 THREADS = 8  # for files; more would only wait for the same disk
 SWEEP_AGE = timedelta(hours=1)  # the row of a younger file may be on its way
-BATCH = 500  # names or IDs at a time
-_TEMPORARY = ".tmp"
-_NAME = re.compile(r"[0-9a-f]{32}(\.tmp)?")
+BATCH = 500  # IDs at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +127,7 @@ class ContentStore:
         """
         if len(data) < SMALL:
             return StoredBytes(len(data), data=data)
-        file = _File(self.directory, _new_name())
+        file = ContentFile(self.directory, new_name())
         try:
             await self.in_thread(file.write_and_publish, data)
         except BaseException:
@@ -169,8 +164,8 @@ class ContentStore:
         swept = 0
         entries = await self.in_thread(os.scandir, self.directory)
         with entries:
-            while (old := await self.in_thread(_next_old, entries, before)) is not None:
-                names = [name for name in old if name.removesuffix(_TEMPORARY) not in self._spooling]
+            while (old := await self.in_thread(next_old, entries, before)) is not None:
+                names = [name for name in old if name.removesuffix(TEMPORARY) not in self._spooling]
                 if not names:
                     continue
                 kept = await self._store.read(partial(files_with_row, names=names))
@@ -206,7 +201,7 @@ class Spool:
         self.size = 0  # bytes so far
         self._owner = owner
         self._buffer = bytearray()  # at most SMALL and a piece
-        self._file: _File | None = None
+        self._file: ContentFile | None = None
         self._stored: StoredBytes | None = None
 
     async def __aenter__(self) -> Spool:
@@ -263,14 +258,14 @@ class Spool:
         """Puts a head before what is in the file, in a new one."""
         body, self._file = self._file, None
         try:
-            await self._owner.in_thread(_begin, self._to_file(), head, body)
+            await self._owner.in_thread(begin_with, self._to_file(), head, body)
         finally:
             if body is not None:
                 self._owner._spooling.discard(body.name)
 
-    def _to_file(self) -> _File:
+    def _to_file(self) -> ContentFile:
         if self._file is None:
-            self._file = _File(self._owner.directory, _new_name())
+            self._file = ContentFile(self._owner.directory, new_name())
             self._owner._spooling.add(self._file.name)
         return self._file
 
@@ -370,85 +365,6 @@ class _FilePieces:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
-
-
-class _File:
-    """A file on its way into the content directory. Its methods block; they raise OSError."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.name = name
-        self._directory = directory
-        self._final = directory / name
-        self._temporary = directory / (name + _TEMPORARY)
-        self._fd: int | None = None
-
-    def write(self, data: bytes | bytearray) -> None:
-        if self._fd is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._fd = os.open(self._temporary, flags, 0o600)
-        with memoryview(data) as view:
-            written = 0
-            while written < len(view):
-                written += os.write(self._fd, view[written:])
-
-    def write_and_publish(self, data: bytes | bytearray) -> None:
-        """Writes the rest, and makes the whole durable under its name."""
-        self.write(data)
-        assert self._fd is not None
-        os.fsync(self._fd)
-        self._close()
-        self._temporary.replace(self._final)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-    def write_file(self, other: _File) -> None:
-        """Writes all of another that is not published."""
-        with other._temporary.open("rb", buffering=0) as source:
-            while piece := source.read(COPY):
-                self.write(piece)
-
-    def remove(self) -> None:
-        """Closes and removes whatever there is."""
-        with contextlib.suppress(OSError):
-            self._close()
-        for path in (self._temporary, self._final):
-            path.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
-
-
-def _begin(file: _File, head: bytes, body: _File | None) -> None:
-    """A file of a head, and of what another has; that one goes, whatever happens. Blocks."""
-    try:
-        file.write(head)
-        if body is not None:
-            file.write_file(body)
-    finally:
-        if body is not None:
-            body.remove()
-
-
-def _new_name() -> str:
-    return secrets.token_hex(16)
-
-
-def _next_old(entries: Iterator[os.DirEntry[str]], before: float) -> list[str] | None:
-    """The old files among the next few entries; None after the last. Blocks."""
-    some = list(islice(entries, BATCH))
-    if not some:
-        return None
-    old = []
-    for entry in some:
-        with contextlib.suppress(FileNotFoundError):
-            if _NAME.fullmatch(entry.name) and entry.is_file() and entry.stat().st_mtime < before:
-                old.append(entry.name)
-    return old
 
 
 def _wrong_size(name: str, found: int, size: int) -> StoreUnavailable:

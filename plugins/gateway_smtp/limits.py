@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import Limits, NextHop, hookimpl
-from gateway.config.settings import DomainPattern
+from gateway.config.values import DomainPattern
 from gateway.mail.address import ascii_domain
 from gateway.mail.public_suffix import organizational_domain
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.settings import Domain, IpAddresses
+from gateway.config.values import Domain, IpAddresses
 from gateway.net.plan import Families
 from gateway.net.socks import SocksLogin
 from gateway_smtp.connections import KeepSettings

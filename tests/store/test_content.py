@@ -21,6 +21,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store import content as content_module
 from gateway.store import tables
 from gateway.store.content import SMALL, StoredBytes, insert_content, release_content
+from gateway.store.content_files import ContentFile
 from gateway.store.store import Store
 
 LARGE = bytes(range(256)) * 2000  # 512,000 bytes
@@ -140,7 +141,7 @@ async def test_a_head_goes_before_what_was_spooled(store: Store, head: bytes, si
 async def test_a_head_for_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async with store.content.spool() as spool:
         await spool.write(LARGE)
-        monkeypatch.setattr(content_module._File, "write_file", _full)
+        monkeypatch.setattr(ContentFile, "write_file", _full)
         with pytest.raises(StoreUnavailable):
             await spool.finish(b"head")
     assert files(store) == []

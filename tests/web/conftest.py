@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from gateway import model
-from gateway.accounts import BadCredentialsError, Directory, Login, TooManyFailuresError
+from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import AccountSettings, DomainSettings, Settings
+from gateway.directory import Directory
 from gateway.errors import KeyUsed, NotVisible, SubmissionRefused
 from gateway.mail.address import Address
 from gateway.mail.flags import changed

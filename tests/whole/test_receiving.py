@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.accounts import Directory
 from gateway.config.load import parse
 from gateway.config.settings import Settings
+from gateway.directory import Directory
 from gateway.errors import ConfigError
 from gateway.mail.address import Address
 from gateway.store.listing import Filter

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from gateway.accounts import Directory
 from gateway.clock import Clock
 from gateway.config.settings import Settings
+from gateway.directory import Directory
 from gateway.errors import NotConfigured
 from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
