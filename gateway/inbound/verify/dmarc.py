@@ -15,13 +15,18 @@ from gateway.inbound.verify.lookups import Lookups
 from gateway.mail.address import Address, AddressError, ascii_domain, parse_domain
 from gateway.mail.address_list import parse_address_list
 from gateway.mail.auth_results import DkimCheck, DmarcCheck, DmarcPolicy, SpfCheck
+from gateway.mail.encoded_words import decode_words
 from gateway.mail.headers import unfold
 from gateway.mail.public_suffix import organizational_domain
 from gateway.net.dns import Answer, DnsTrouble
 
 MAX_FROM = 8192  # octets of a From field that are read: hundreds of authors
 MAX_DOMAINS = 4  # of one message's authors; more than one is rare
+MAX_ADDRESS = 1000  # characters of what may be an address
 MAX_RECORD = 4096  # octets
+
+# What a careless reader takes for the domain of an address.
+_DOMAINS = re.compile(r'@([^\s@<>"(),;:\\\[\]\x00-\x1f\x7f]+)')
 
 _VERSION = re.compile(rb"v[ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
 _POLICIES = ("none", "quarantine", "reject")
@@ -72,37 +77,57 @@ NO_POLICY = Policy()
 
 
 def read_author(values: Sequence[bytes]) -> Author:
-    """From all From fields of a message. Never raises."""
+    """From all From fields of a message. Never raises.
+
+    What is no address is read as mail programs do that show it all the same: its author is held to every
+    domain that it names.
+    """
     domains: dict[str, None] = {}
     problem = "" if values else "there is no From"
-    cut = False
+    unread = len(values) > MAX_DOMAINS + 1
     for value in values[: MAX_DOMAINS + 1]:
         if len(value) > MAX_FROM:
-            problem, cut = "From is too long", True
+            problem, unread = "From is too long", True
             value = value[:MAX_FROM].rpartition(b",")[0]
-        for entry in parse_address_list(unfold(value)):
-            try:
-                domain = Address.parse(entry.address).domain
-            except AddressError:
-                domain = _domain(entry.address.rpartition("@")[2])
-            if not domain or domain[0] == "[":
+        text = unfold(value)
+        addresses = [entry.address for entry in parse_address_list(text)] or [decode_words(text)]
+        for address in addresses:
+            named = _domains_of(address)
+            if not named and "@" in address:
                 problem = "an address in From has no domain"
-            else:
-                domains[domain] = None
+            for name in named:
+                domain = _domain(name)
+                if domain:
+                    domains[domain] = None
+                else:
+                    problem, unread = "an address in From has no domain that can be read", True
             if len(domains) > MAX_DOMAINS:
                 return Author(tuple(domains)[:MAX_DOMAINS], "From has too many domains", unread=True)
     if not domains:
         problem = problem or "From has no address"
     elif len(values) > 1:
         problem = "there is more than one From"
-    return Author(tuple(domains), problem, unread=cut or len(values) > MAX_DOMAINS + 1)
+    return Author(tuple(domains), problem, unread)
+
+
+def _domains_of(address: str) -> list[str]:
+    """The domain of an address, or what stands for one in a text that is none. Of a literal there is none."""
+    try:
+        domain = Address.parse(address).domain
+    except AddressError:
+        # A text that was cut has perhaps lost its end: not even that much is an address.
+        return _DOMAINS.findall(address) if len(address) < MAX_ADDRESS else [address]
+    return [] if domain[0] == "[" else [domain]
 
 
 def _domain(text: str) -> str:
+    """Canonical, "" if it is none. DNS has names with underscores, too, and a policy for those below it."""
+    name = text.strip().removesuffix(".")
     try:
-        return parse_domain(text.strip().removesuffix("."))
+        return parse_domain(name)
     except AddressError:
-        return ""
+        plain = name.replace("_", "x")
+        return name.lower() if plain != name and name.isascii() and _domain(plain) else ""
 
 
 # --- The record -----------------------------------------------------------------------------------

@@ -272,6 +272,43 @@ def test_no_author() -> None:
     assert (found.result, found.reason, found.aligned) == ("permerror", "there is no From", False)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ceo@bank.example>",
+        '"x <ceo@bank.example>',
+        "(x(y) ceo@bank.example",
+        "[ceo@bank.example]",
+        "ceo@bank.example:25",
+        "ceo@bank.example\0 x",
+        "=?utf-8?q?ceo=40bank.example?=",
+        '"ceo@bank.example" ceo@bank.example',
+        "ceo@BANK.example.",
+    ],
+)
+def test_what_is_shown_as_an_address_is_held_to_its_domain(value: str) -> None:
+    assert read_author([f" {value}\r\n".encode()]) == Author(("bank.example",))
+
+
+@pytest.mark.parametrize("value", ["ceo@bank.example\0@x.example", "ceo@bank.example@x.example"])
+def test_and_to_each_that_it_names(value: str) -> None:
+    assert read_author([f" {value}\r\n".encode()]) == Author(("bank.example", "x.example"))
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 2000 + "@bank.example", "ceo@" + "x." * 130 + "bank.example", "ceo@bank..example"]
+)
+def test_a_domain_that_cannot_be_read_passes_by_none(value: str) -> None:
+    author = read_author([f" {value}\r\n".encode()])
+    assert author == Author((), "an address in From has no domain that can be read", unread=True)
+    assert several(author, {}).disposition == "reject"
+
+
+async def test_a_name_with_an_underscore_is_below_its_domain() -> None:
+    assert read_author([b" ceo@_x.Y_.bank.example\r\n"]) == Author(("_x.y_.bank.example",))
+    assert organizational_domain("_x.y_.bank.example") == "bank.example"
+
+
 def test_too_many_addresses() -> None:
     started = time.process_time()
     author = read_author([b"a@example.org," * 70_000])
