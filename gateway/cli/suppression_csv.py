@@ -63,10 +63,13 @@ def opened(path: str) -> Iterator[TextIO]:
 def read_lines(file: TextIO, path: str) -> Iterator[Line]:
     """Every line that has something in it, from the first. Raises CommandError if no column has addresses."""
     file.seek(0)
-    rows = csv.reader(file)
+    # Strict: of a quote that is not closed, all that follows would be taken for one reason.
+    rows = csv.reader(file, strict=True)
     columns: dict[str, int] | None = None
+    ended = 0
     try:
         for row in rows:
+            ended = rows.line_num
             if not any(cell.strip() for cell in row):
                 continue
             if columns is None:
@@ -78,7 +81,8 @@ def read_lines(file: TextIO, path: str) -> Iterator[Line]:
             except WrongLine as exc:
                 yield Line(rows.line_num, {}, str(exc))
     except csv.Error as exc:
-        raise CommandError(f"{path}: line {rows.line_num}: {exc}; save it as CSV in UTF-8") from None
+        hint = "save it as CSV in UTF-8, with quotes in pairs, and doubled within a quoted cell"
+        raise CommandError(f"{path}: line {ended + 1}: {exc}; {hint}") from None
 
 
 def check(file: TextIO, path: str, *, skip_wrong: bool) -> int:

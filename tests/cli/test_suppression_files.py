@@ -124,6 +124,9 @@ async def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         for text, said in (
             ("name,age\nx,1\n", "no column is named address; the first line names the columns"),
             ("address\n" + "x" * 200_000, "field larger than field limit"),
+            # Else the next address would be a part of this reason.
+            ('address,reason\na@example.org,"gone\nb@example.org,\n', "line 2: unexpected end of data"),
+            ('address,reason\na@example.org,"gone\nb@example.org,"no"\n', "line 2: ',' expected after"),
         ):
             assert said in await refused(gateway, "suppression", "import", write(gateway, text))
         binary = tmp_path / "binary.csv"
