@@ -236,6 +236,7 @@ async def serving(
                 templates=templates.Templates(store, clock, hooks.added.template_engines, template_workers),
                 unsubscriber=unsubscriber,
                 webhooks=calls,
+                webhook_urls=urls,
                 queue=AccountQueue(store, operations),
                 events=EventLog(caller, store, offload, streamed),
                 clock=clock,

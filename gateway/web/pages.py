@@ -1,6 +1,7 @@
-"""Pages about the API, for people: the list of methods, and for each one a form to try it. One for operators.
+"""Pages about the API, for people: the list of methods, for each one a form to try it, and an account's
+webhooks. One for operators.
 
-Nothing here calls a method: the form's script posts to the API itself, as any client does.
+Nothing here calls a method: the pages' scripts post to the API itself, as any client does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ CONTENT_SECURITY_POLICY = (
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 DEFAULT_LOGIN = "you@example.org"
+WEBHOOKS = "webhooks"
 MAX_LOGIN = 320  # characters
 MAX_FORM = 64 * 1024  # bytes of what is posted to a page
 
@@ -93,6 +95,9 @@ def make_pages(
             curl=curl_command(f"{_origin()}{base_path}{name}", login, example),
         )
 
+    async def webhook_page() -> str:
+        return await render_template("webhooks.html", base=base_path)
+
     if plugins is not None:
 
         async def plugin_page() -> str:
@@ -101,6 +106,7 @@ def make_pages(
         app.add_url_rule("/plugins", "plugins", plugin_page)
     app.add_url_rule(base_path, "methods", method_list)
     app.add_url_rule(base_path + PATH, "openapi", openapi)
+    app.add_url_rule(base_path + WEBHOOKS, "webhooks", webhook_page)
     app.add_url_rule(f"{base_path}<name>", "method", method_page)
     add_unsubscribe_page(app, unsubscriber)
     if base_path != "/":

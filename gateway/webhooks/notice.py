@@ -23,7 +23,8 @@ It is not called any more: {reason}.
 
 Of what happens from now on, the calls are kept as failed{kept}, and none is made.
 
-When the receiver works again, an operator has it called:
+When the receiver works again, have it called: on the page about webhooks beside the web API, with
+its method WebhookEnable, or by an operator:
 
     gateway webhook enable '{url}'
 

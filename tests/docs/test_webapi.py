@@ -126,6 +126,7 @@ OBJECTS = {
     "Part": "serialization",
     "MessageMeta": "serialization",
     "ListedMessage": "serialization",
+    "WebhookURL": "serialization",
     "Filter": "validation",
     "QueueMessage": "serialization",
     "Attempt": "serialization",

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -29,13 +30,17 @@ from gateway.store.call_listing import CallFilter
 from gateway.store.listing import Filter, Page
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
+from gateway.store.webhook_urls import UrlState
 from gateway.web.api.services import KeptAnswer, Services
 from gateway.web.app import WebApp
+from gateway.webhooks.client import Answer as WebhookAnswer
 from gateway.webhooks.event_log import EventPage, LoggedEvent
+from gateway.webhooks.urls import Trial, UnknownUrl, UrlReport
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)
 BASE = "/webapi/v0/"
 FORMS = ("urlencoded", "multipart", "json")
+GONE = "https://a.example/"  # a URL for webhooks
 Event = dict[str, Any]
 
 
@@ -184,6 +189,43 @@ class FakeWebhooks:
     async def replay(self, wanted: CallFilter) -> int:
         self.wanted = wanted
         return sum(value not in (None, "") for value in astuple(wanted))
+
+
+class FakeWebhookUrls:
+    """Ann has a URL that is disabled and one that works. A test is as its caller wants it."""
+
+    def __init__(self) -> None:
+        gone = UrlState(
+            account="ann",
+            url=GONE,
+            failing_since=NOW,
+            last_failure=NOW,
+            error="its receiver wants no more",
+            disabled=NOW,
+        )
+        report = partial(UrlReport, account="ann", format="mox", signed=False)
+        self.reports = (
+            report(url=GONE, events=("delivered", "failed"), state=gone),
+            report(url="https://b.example/", events=("incoming",), state=None),
+        )
+        self.enabled: list[tuple[str, str]] = []
+        self.tested: list[tuple[str, str, str]] = []
+
+    async def list(self, account: str) -> Sequence[UrlReport]:
+        return self.reports if account == "ann" else ()
+
+    async def enable(self, url: str, account: str) -> Sequence[str]:
+        self.enabled.append((url, account))
+        return [account] if url == GONE else []
+
+    async def test(self, account: str, url: str, event: str) -> Trial:
+        self.tested.append((account, url, event))
+        if url and url not in [report.url for report in self.reports]:
+            raise UnknownUrl("account 'ann' does not have it")
+        answer = WebhookAnswer(success=False, code=410, error="status 410", response="gone", duration=0.5)
+        return Trial(
+            url=url or GONE, event=event or "failed", content_type="text/plain", payload=b"{}", answer=answer
+        )
 
 
 class FakeSuppressions:
@@ -395,6 +437,7 @@ class ApiClient:
     offload: HereOffload
     settings: Settings
     webhooks: FakeWebhooks
+    webhook_urls: FakeWebhookUrls
     queue: FakeQueue
     events: FakeEvents
     login: str = "ann@example.org"
@@ -540,7 +583,7 @@ def make_client(**sections: Any) -> ApiClient:
         FakeUnsubscriber(settings),
         HereOffload(),
     )
-    webhooks = FakeWebhooks()
+    webhooks, webhook_urls = FakeWebhooks(), FakeWebhookUrls()
     queue, events = FakeQueue(), FakeEvents()
     services = Services(
         settings=settings,
@@ -552,6 +595,7 @@ def make_client(**sections: Any) -> ApiClient:
         templates=templates,
         unsubscriber=unsubscriber,
         webhooks=webhooks,
+        webhook_urls=webhook_urls,
         queue=queue,
         events=events,
         clock=FixedClock(),
@@ -568,6 +612,7 @@ def make_client(**sections: Any) -> ApiClient:
         offload,
         settings,
         webhooks,
+        webhook_urls,
         queue,
         events,
     )

@@ -45,6 +45,14 @@ async def test_home_and_list_link_to_what_there_is(api: Any) -> None:
         assert html.escape(method.summary) in listed.body.decode().replace("&#39;", "&#x27;")
 
 
+async def test_the_page_about_webhooks_is_linked_to(api: Any) -> None:
+    for linking in ("/", BASE):
+        assert f'href="{BASE}webhooks"' in (await get(api, linking)).body.decode()
+    page = await get(api, BASE + "webhooks")
+    assert page.status == 200
+    assert f'data-api="{BASE}"' in page.body.decode()
+
+
 @pytest.mark.parametrize("name", list(METHODS))
 async def test_method_page(api: Any, name: str) -> None:
     page = await get(api, BASE + name)

@@ -1,4 +1,4 @@
-"""The button on each method's page calls it and shows the answer: the pages' script, run by Node.js."""
+"""The pages' buttons call methods and show the answers: the pages' scripts, run by Node.js."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from gateway.web.api.methods import METHODS
 from tests.running import AUTH, PATIENCE, Receiver, receiving, running
 
 SCRIPT = Path(__file__).with_name("press_buttons.mjs")
+AUTHORIZATION = "Basic " + base64.b64encode(":".join(AUTH).encode()).decode()
 
 
 @pytest.fixture
@@ -23,7 +25,6 @@ async def webhooks() -> AsyncIterator[Receiver]:
 
 
 async def test_every_button(tmp_path: Path, webhooks: Receiver) -> None:
-    authorization = "Basic " + base64.b64encode(":".join(AUTH).encode()).decode()
     async with running(tmp_path, webhooks) as gateway:
         for msg_id in (1, 2):  # the examples are about them
             await gateway.send("mox@localhost")
@@ -31,7 +32,7 @@ async def test_every_button(tmp_path: Path, webhooks: Receiver) -> None:
         urls = [str(gateway.api.base_url.join(name)) for name in METHODS]
         with trio.fail_after(PATIENCE):
             done = await trio.run_process(
-                ["node", str(SCRIPT), authorization, *urls],
+                ["node", str(SCRIPT), AUTHORIZATION, *urls],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -47,3 +48,37 @@ async def test_every_button(tmp_path: Path, webhooks: Receiver) -> None:
             assert list(json.loads(answer["body"])) == list(method.response.model_fields)
             assert answer["body"] == "{}" or answer["body"].startswith('{\n  "')
     assert seen["MessagePartGet"]["body"] == "hello\r\n"
+
+
+async def test_the_page_about_webhooks(tmp_path: Path, webhooks: Receiver) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["accounts"]["mox"]["webhook_incoming"] = None
+
+    webhooks.status = 410
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        await gateway.send()
+
+        async def disabled() -> bool:
+            [url] = (await gateway.call("WebhookList", {}))["Webhooks"]
+            return bool(url["Disabled"])
+
+        await gateway.until(disabled, True)
+        page = str(gateway.api.base_url.join("webhooks"))
+        with trio.fail_after(PATIENCE):
+            done = await trio.run_process(
+                ["node", str(SCRIPT.with_name("webhook_page.mjs")), AUTHORIZATION, page],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        assert done.returncode == 0, done.stderr.decode()
+        assert not await disabled()
+    seen = json.loads(done.stdout)
+    assert webhooks.url in seen["first"]
+    assert "its receiver wants no more" in seen["first"]
+    assert seen["first"].endswith("Enable")
+    assert "delivered: status 410" in seen["test"]
+    assert '"Event":"delivered"' in seen["test"].replace(": ", ":")
+    assert seen["enable"] == f"{webhooks.url} is called again"
+    assert "works, or was not called yet" in seen["last"]
+    assert "Enable" not in seen["last"]

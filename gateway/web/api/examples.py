@@ -97,3 +97,13 @@ EVENT = {
     "RemoteMTA": "mail.example.com",
     "MatchedBy": "",
 }
+
+WEBHOOK_URL = models.WebhookURL(
+    URL="https://shop.example.org/mail",
+    Events=["delivered", "failed"],
+    Format="mox",
+    Signed=True,
+    Disabled=datetime(2026, 1, 31, 8, 0, 0, tzinfo=UTC),
+    FailingSince=datetime(2026, 1, 31, 8, 0, 0, tzinfo=UTC),
+    Error="its receiver wants no more (status 410, success is 2xx)",
+)

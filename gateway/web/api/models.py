@@ -305,6 +305,46 @@ class WebhookReplayResult(Response):
     Count: int
 
 
+class WebhookURL(Response):
+    """A URL as it is configured, and how it fares."""
+
+    URL: str
+    Events: list[str]
+    Format: str
+    Signed: bool
+    Disabled: Time | None
+    FailingSince: Time | None
+    Error: str
+
+
+class WebhookListResult(Response):
+    Webhooks: list[WebhookURL]
+
+
+class WebhookEnableRequest(Request):
+    URL: String = ""
+
+
+class WebhookEnableResult(Response):
+    Affected: int
+
+
+class WebhookTestRequest(Request):
+    URL: String = ""
+    Event: String = ""
+
+
+class WebhookTestResult(Response):
+    URL: str
+    Event: str
+    Success: bool
+    Code: int
+    Error: str
+    Response: str
+    Duration: float
+    Payload: str
+
+
 # --- Queue and events ----------------------------------------------------------------------------
 
 

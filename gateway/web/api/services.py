@@ -23,6 +23,7 @@ from gateway.store.listing import Filter, Page, Sort
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
 from gateway.webhooks.event_log import EventPage, NoPayload
+from gateway.webhooks.urls import Trial, UnknownUrl, UrlReport
 
 
 class Accounts(Protocol):
@@ -140,6 +141,19 @@ class Webhooks(Protocol):
         """Make calls again that are over; how many. Raises StoreError."""
 
 
+class WebhookUrls(Protocol):
+    """The URLs of all accounts. All methods raise StoreError."""
+
+    async def list(self, account: str) -> Sequence[UrlReport]:
+        """The account's, as they are configured."""
+
+    async def enable(self, url: str, account: str) -> Sequence[str]:
+        """Calls to it are made again; empty if it was not disabled."""
+
+    async def test(self, account: str, url: str, event: str) -> Trial:
+        """Call it with an example. Raises UnknownUrl."""
+
+
 class Queue(Protocol):
     """The queue and its history. All methods raise StoreError."""
 
@@ -194,6 +208,7 @@ class Services:
     templates: Templates
     unsubscriber: Unsubscriber
     webhooks: Webhooks
+    webhook_urls: WebhookUrls
     queue: Queue
     events: Events
     clock: Clock
@@ -203,5 +218,5 @@ class Services:
 __all__ = [
     "Accounts", "BadCredentialsError", "Clock", "Directory", "Events", "KeepAnswer", "KeptAnswer", "Login",
     "Messages", "NewSubmission", "NoPayload", "Offload", "Queue", "Refusal", "ReportWishes", "Services",
-    "Submitted", "Submitter", "Suppressions", "TooManyFailuresError",
+    "Submitted", "Submitter", "Suppressions", "TooManyFailuresError", "Trial", "UnknownUrl", "UrlReport",
 ]  # fmt: skip
