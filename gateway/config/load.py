@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
 
+MAX_SHOWN = 100  # characters of a value that is wrong
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables. Raises ConfigError when it cannot be read or is no TOML."""
@@ -29,6 +31,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not valid TOML: {exc}") from None
     except RecursionError:
         raise ConfigError(f"{path}: is not valid TOML: nested too deeply") from None
+    except ValueError:  # Python's limit, for which TOML has no error of its own
+        raise ConfigError(f"{path}: has a number with more than 4300 digits") from None
 
 
 def parse(raw: Mapping[str, Any], path: Path) -> Settings:
@@ -65,7 +69,8 @@ def describe(exc: ValidationError, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(str(first["loc"][-1]), _names(model, first["loc"][:-1]), n=1)
         text += f"; did you mean {close[0]!r}?" if close else "; remove it or see docs/configuration.md"
     elif first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
-        text += f" (it is {first['input']!r})"
+        shown = repr(first["input"])
+        text += f" (it is {shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + '...'})"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return (f"{place}: " if place else "") + text + more
 

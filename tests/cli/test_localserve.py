@@ -271,6 +271,8 @@ def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
         ('data_dir = "data"', 'data_dir = "da\\u0000ta"', "data_dir: no path has a NUL character"),
         ('hostname = "localhost"', "hostname = \xff", "is not UTF-8"),
         ('hostname = "localhost"', "hostname = " + "[" * 100_000, "is not valid TOML"),
+        ('hostname = "localhost"', "grace = 1" + "0" * 5000, "has a number with more than 4300 digits"),
+        ('hostname = "localhost"', "hostname = 1" + "0" * 4000, f"a valid string (it is 1{'0' * 99}...)"),
         ("[smtp]", "transports = 3\n[smtp]", ""),
     ],
 )  # fmt: skip

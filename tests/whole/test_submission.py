@@ -199,7 +199,7 @@ async def test_the_page_works(gateway: Running, tmp_path: Path) -> None:
     page = page.replace("--server localhost", "--server 127.0.0.1").replace(
         "mox@127.0.0.1:", "mox@localhost:"
     )
-    (tmp_path / "message.eml").write_bytes(MESSAGE)
+    (tmp_path / "message.eml").write_bytes(MESSAGE.replace(b"\r\n", b"\n"))  # as an editor writes it
     commands = [
         c.replace("\\\n", "") for c in re.findall(r"^    ((?:curl|swaks) (?:.*\\\n)*.*)$", page, re.M)
     ]

@@ -84,7 +84,7 @@ _BUILT_IN = (
                         models.Submission(Address="ada@example.com", QueueMsgID=10, FromID="q2ZkXw3vT8")
                     ],
                 ),
-                models.Refused(Code="badAddress", Message="To[0].Address: no @ in address"),
+                models.Refused(Code="badAddress", Message="To[0].Address: address 'bob' has no @"),
             ]
         ),
     ),
