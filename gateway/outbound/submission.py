@@ -165,7 +165,9 @@ class Submitter:
         finally:
             for stored in contents:
                 await self._store.content.discard(stored)
-        for copies, change, result in zip(batch, changes, results, strict=True):
+        for number, (copies, change, result) in enumerate(zip(batch, changes, results, strict=True)):
+            if number:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             if isinstance(change, tuple) and isinstance(result, Submitted):
                 self._count(copies[0].via)
                 await _log(copies, change, result)
@@ -315,8 +317,9 @@ def _submitted(change: Change, added: submissions.Added | SubmissionRefused) -> 
 async def _log(copies: Sequence[NewSubmission], change: Change, submitted: Submitted) -> None:
     """A line for each submission. They are queued: nothing may come between that and the answer."""
     ids = iter(submitted.recipients)
-    for copy, new in zip(copies, change, strict=True):
-        await trio.lowlevel.cancel_shielded_checkpoint()
+    for number, (copy, new) in enumerate(zip(copies, change, strict=True)):
+        if number:
+            await trio.lowlevel.cancel_shielded_checkpoint()
         log.info(
             "queued submission=%s session=%s account=%s messages=%s held=%d",
             new.submission_id,

@@ -187,7 +187,8 @@ async def _compose_all(call: Call, request: models.SendRequest, room: Room) -> _
     secret = not request.MessageID and len(versions) == 1
     del draft
     while versions:
-        await trio.lowlevel.checkpoint()
+        if copies:
+            await trio.lowlevel.checkpoint()  # composing takes time of the loop
         version = versions.pop(0)
         composed = await _compose(call, request, version)
         if version.is_own:
