@@ -8,8 +8,11 @@ from gateway.additions import (
     AsgiApplication,
     Authenticated,
     Collector,
+    ContentReader,
+    ContentStore,
     Credentials,
     GatewayContext,
+    NewContent,
     Service,
 )
 from gateway.errors import ApiError, GatewayError, PluginError, TemplateError
@@ -90,6 +93,8 @@ __all__ = [
     "Collector",
     "ConfigPath",
     "Content",
+    "ContentReader",
+    "ContentStore",
     "Credentials",
     "Delivery",
     "DeliveryStatus",
@@ -116,6 +121,7 @@ __all__ = [
     "Limits",
     "MessagePart",
     "Network",
+    "NewContent",
     "NextHop",
     "Outcome",
     "ParsedMessage",

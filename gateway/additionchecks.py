@@ -66,6 +66,16 @@ def commands(answer: Any, *_: object) -> str:
     return _named(answer, _COMMAND_NAME, lambda value: isinstance(value, click.Command), "a click.Command")
 
 
+_STORE_METHODS = ("put", "open", "delete", "names")
+
+
+def content_store(answer: Any, *_: object) -> str:
+    def is_store(value: Any) -> bool:
+        return all(callable(getattr(value, method, None)) for method in _STORE_METHODS)
+
+    return _named(answer, _PAGE_NAME, is_store, f"an object with the methods {', '.join(_STORE_METHODS)}")
+
+
 def services(answer: Any, *_: object) -> str:
     return _named(answer, _SERVICE_NAME, callable, "an async function")
 

@@ -1,11 +1,11 @@
-"""What plugins add to the gateway besides decisions: logins, API methods, pages, services.
+"""What plugins add to the gateway besides decisions: logins, API methods, pages, services, content stores.
 
 Plugins import these names from `gateway`. Times are aware datetimes in UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from prometheus_client import Metric
 from pydantic import BaseModel
 
 from gateway.mail.address import Address
-from gateway.model import Scope
+from gateway.model import Content, Scope
 
 # An ASGI application, as Quart's and others' are (https://asgi.readthedocs.io/): scope, receive, send. Their
 # own types for these differ.
@@ -104,6 +104,47 @@ class Collector(Protocol):
 
     def collect(self) -> Iterable[Metric]:
         """The values of now. Must not block."""
+
+
+# --- Content stores ------------------------------------------------------------------------------
+
+
+class NewContent(Content, Protocol):
+    """What a content store is to keep."""
+
+    @property
+    def file(self) -> Path | None:
+        """A file with it on the gateway's disk, which the store may move away; None: it is in memory."""
+
+
+class ContentReader(Protocol):
+    """An opened content. It is never closed: what it holds goes with the object."""
+
+    async def read(self, start: int, count: int) -> bytes:
+        """The `count` bytes from `start` on; fewer only where the content ends. Mostly asked for in order."""
+
+
+class ContentStore(Protocol):
+    """Where large messages are kept: what a plugin registers in the `content_store` stage.
+
+    Names are 32 hexadecimal digits, each used once. The store is one gateway's alone, since that deletes
+    what it does not know. Anything that a method raises, and no answer in time, is taken for "not now".
+    """
+
+    async def put(self, name: str, content: NewContent) -> None:
+        """Keeps a content. When it returns, no crash of anything loses it any more.
+
+        If it raises or is cancelled, what it leaves is swept later.
+        """
+
+    async def open(self, name: str) -> ContentReader:
+        """Raises, here or when it is read, if there is none of that name."""
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Removes contents, at most a few hundred. Some may be gone already, which is no failure."""
+
+    def names(self, before: datetime) -> AsyncIterator[str]:
+        """All contents that were put before a time: those that no message has are then deleted."""
 
 
 # What a plugin may say of a login: who it is, or False for a refusal.

@@ -83,6 +83,7 @@ from gateway.sasl import SaslLogins
 from gateway.services import serve_service
 from gateway.smtp.server import ServerLimits
 from gateway.store import queue, webhook_calls
+from gateway.store.content_stores import registered
 from gateway.store.store import Store
 from gateway.wakeup import Bell, Wakeup
 from gateway.web.api.added import all_methods
@@ -154,6 +155,7 @@ async def serving(
         hooks = load_plugins(settings, config_dir, extra=plugins)
         await check_formats(settings, hooks, clock.now())
         configured = read_transports(tables_of(settings, hooks.transports), hooks.transports, config_dir)
+        content_stores = registered(settings.content, hooks.added.content_stores, hooks.calls)
         tls = _tls_context(settings, config_dir)
         smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
         submission_listeners, submissions_listeners = [
@@ -168,7 +170,9 @@ async def serving(
         web_listeners = await _listening(resources, settings.web.listen, "web.listen")
         control_listener = await open_unix(datadir.control_socket(settings.data_dir))
         resources.push_async_callback(control_listener.aclose)
-        store = await resources.enter_async_context(Store.open(settings.data_dir, clock))
+        store = await resources.enter_async_context(
+            Store.open(settings.data_dir, clock, content_stores=content_stores)
+        )
         simulated = settings.dns.simulated
         resolver = simulated_resolver(settings, config_dir) if simulated else Resolver(settings.dns)
         policies = MtaStsPolicies(resolver, store, clock)

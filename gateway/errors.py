@@ -13,6 +13,7 @@
     ├── PluginError            a plugin raised, hung or answered nonsense where its stage must not go on
     └── StoreError
         ├── StoreUnavailable   disk full or I/O error: nothing was written; try again later (451, 503)
+        │   └── ContentUnavailable   a content store raised, hung or answered nonsense: likewise
         ├── StoreBusy          too many writes wait: nothing was written; try again later (451, 503)
         └── Stale              the facts that a decision relied on no longer hold: decide again
             └── KeyUsed        a call with the same Idempotency-Key was faster: answer as it was answered
@@ -130,6 +131,10 @@ class StoreError(GatewayError):
 
 class StoreUnavailable(StoreError):
     """The disk is full or fails."""
+
+
+class ContentUnavailable(StoreUnavailable):
+    """A content store raised, did not answer in time or answered nonsense; the text names it."""
 
 
 class StoreBusy(StoreError):

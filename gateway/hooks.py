@@ -22,6 +22,7 @@ from gateway.additions import (
     ApiMethod,
     AsgiApplication,
     Collector,
+    ContentStore,
     Credentials,
     GatewayContext,
     LoginAnswer,
@@ -264,6 +265,7 @@ class Added:
     pages: Named[AsgiApplication]
     commands: Named[click.Command]
     services: Named[Service]
+    content_stores: Named[ContentStore]
     metrics: Sequence[tuple[str, Collector]]  # each with its plugin's name
 
 

@@ -85,6 +85,7 @@ class Compiler:
                 pages=_registered(gateway, "pages", "page"),
                 commands=_registered(gateway, "commands", "command"),
                 services=_registered(gateway, "services", "service"),
+                content_stores=_registered(gateway, "content_store", "content store"),
                 metrics=_listed(gateway, "metrics", iter),
             ),
             calls=self._calls,

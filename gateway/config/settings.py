@@ -141,6 +141,13 @@ class QueueSettings(Section):
     lease: Seconds = 1800.0  # the longest that one attempt may take
 
 
+class ContentSettings(Section):
+    """[content]: where large messages are kept; small ones are in the database."""
+
+    store: Annotated[str, Field(min_length=1)] = "files"  # or one that a plugin registers
+    timeout: Seconds = 30.0  # for each thing that the store is asked
+
+
 class WebhookSettings(Section):
     """[webhooks]: how calls are made."""
 
@@ -314,6 +321,7 @@ class Settings(Section):
     web: WebSettings = WebSettings()
     metrics: MetricsSettings = MetricsSettings()
     queue: QueueSettings = QueueSettings()
+    content: ContentSettings = ContentSettings()
     webhooks: WebhookSettings = WebhookSettings()
     dns: DnsSettings = DnsSettings()
     plugins: PluginsSettings = PluginsSettings()

@@ -13,6 +13,7 @@ from gateway.additions import (
     AsgiApplication,
     Authenticated,
     Collector,
+    ContentStore,
     Credentials,
     GatewayContext,
     Service,
@@ -125,6 +126,24 @@ class ServiceSpecs(Protocol):
 
         A failure: the configuration is refused. A service that raises or ends is logged and started again,
         after 1 second at first, then after twice as long each time, a minute at most.
+        """
+
+    @hookspec(
+        verb=Verb.ALL,
+        scope=Scope.GATEWAY,
+        limit=5.0,
+        on_error=OnError.DEFER,
+        answer=Mapping,
+        check=additionchecks.content_store,
+    )
+    def content_store(self, settings: Any) -> Mapping[str, ContentStore] | None:
+        """Adds content stores: where large messages (over 128 KiB) are kept.
+
+        Called once, when the configuration is loaded. Answer the stores by their names; `[content] store`
+        chooses one of them for what is new. What the others have can be read as long as they are registered.
+
+        A failure: the configuration is refused. When a store fails or does not answer in time, what was to
+        be sent or received is refused for now (API error `server`, SMTP 451), and an attempt fails for now.
         """
 
     @hookspec(verb=Verb.TELL, scope=Scope.GATEWAY, limit=30.0, on_error=OnError.DEFER, answer=type(None))

@@ -34,8 +34,9 @@ from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
 from gateway.store import reports, usage
 from gateway.store.changes import IncomingDraft, NewCopy, NewReceived, Report
-from gateway.store.content import Spool, StoredBytes
+from gateway.store.content import StoredBytes
 from gateway.store.received import INBOX
+from gateway.store.spool import Spool
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)

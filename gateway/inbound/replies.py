@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from gateway.errors import ApiCode, OverQuota, PluginError, RejectedByPlugin, StoreError, SubmissionRefused
+from gateway.errors import (
+    ApiCode,
+    ContentUnavailable,
+    OverQuota,
+    PluginError,
+    RejectedByPlugin,
+    StoreError,
+    SubmissionRefused,
+)
 from gateway.model import Reject
 from gateway.smtp.replies import Reply
 
@@ -36,10 +44,10 @@ def reply_to(exc: Exception) -> Reply:
         return Reply(*_REFUSED.get(exc.code, _REFUSED_ELSE), (str(exc),))
     if isinstance(exc, OverQuota):
         return FULL
-    if isinstance(exc, StoreError):
+    if isinstance(exc, StoreError) and not isinstance(exc, ContentUnavailable):
         log.warning("answered 452: %s", exc)
         return Reply(452, "4.3.1", ("The message cannot be stored now; try again later",))
-    if not isinstance(exc, PluginError):  # those were logged where they happened
+    if not isinstance(exc, PluginError | ContentUnavailable):  # those were logged where they happened
         log.error("answered 451", exc_info=exc)
     return Reply(451, "4.3.0", ("Local error; try again later",))
 

@@ -22,14 +22,13 @@ from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.mail.reading import ParsedHeader
 from gateway.mail.report_source import read_source
-from gateway.model import EventName, IncomingReport, Outcome, QueuedMessage, ReportMatch, Result
+from gateway.model import Content, EventName, IncomingReport, Outcome, QueuedMessage, ReportMatch, Result
 from gateway.offload import Offload, OffloadError
 from gateway.outbound import suppression
 from gateway.outbound.from_ids import details
 from gateway.outbound.settle import keep_events_until, outgoing_calls
 from gateway.store import listing
 from gateway.store.changes import EventDraft, Report
-from gateway.store.content import StoredContent
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class Arrived:
 
     mail_from: Address | None
     header: ParsedHeader
-    content: StoredContent
+    content: Content
 
 
 class Reports:
@@ -246,7 +245,7 @@ class _Sent:
             raise
 
 
-async def _beginning(content: StoredContent) -> bytes:
+async def _beginning(content: Content) -> bytes:
     data = bytearray()
     async for piece in content.chunks():
         data += piece

@@ -22,7 +22,8 @@ import trio
 from gateway.clock import Clock
 from gateway.errors import StartError, StoreBusy, StoreUnavailable
 from gateway.store import migrations
-from gateway.store.content import ContentStore
+from gateway.store.content_stores import Registered
+from gateway.store.contents import Contents
 from gateway.store.writer import (
     MAX_WAITING,
     GiveWay,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 FILE = "gateway.db"
 CONTENT = "content"  # directory of large messages
+NO_MORE = Registered({})  # content stores than the built-in one
 READERS = 2  # threads: reads of the hot path take well under a millisecond
 MAX_WAITING_READS = 1000
 PRAGMAS = (
@@ -58,10 +60,12 @@ class Store:
     database as StoreUnavailable, and StoreBusy at once when too many wait.
     """
 
-    def __init__(self, path: Path, clock: Clock, writer: Writer, readers: Readers) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, writer: Writer, readers: Readers, content_stores: Registered
+    ) -> None:
         self.path = path
         self.clock = clock
-        self.content = ContentStore(path.parent / CONTENT, self)
+        self.content = Contents(path.parent / CONTENT, self, content_stores)
         self._writer = writer
         self._readers = readers
 
@@ -75,11 +79,13 @@ class Store:
         readers: int = READERS,
         max_waiting: int = MAX_WAITING,
         several_processes: bool = False,
+        content_stores: Registered = NO_MORE,
     ) -> AsyncIterator[Store]:
         """Opens the database below `data_dir`, made and migrated as needed.
 
         Leaving waits for the writes that were handed in, also when cancelled. `several_processes` makes room
-        between full batches for other processes that write to the same database.
+        between full batches for other processes that write to the same database. `content_stores`: those
+        of plugins, and which of all is chosen.
 
         Raises StartError when it cannot be opened.
         """
@@ -97,7 +103,7 @@ class Store:
         give_way = GiveWay(lambda: writer.busy or pool.busy)
         trio.lowlevel.add_instrument(give_way)
         try:
-            yield cls(path, clock, writer, pool)
+            yield cls(path, clock, writer, pool, content_stores)
         finally:
             with trio.CancelScope(shield=True):
                 await writer.close()

@@ -79,7 +79,9 @@ class ContentRow(SQLModel, table=True):
     id: int = _id()
     size: int
     data: bytes | None = None
-    file: str | None = Field(default=None, unique=True)  # name below the content directory
+    file: str | None = Field(
+        default=None, unique=True
+    )  # a content store and a name in it; a name alone: of the built-in one
     created: datetime = _time()
 
 

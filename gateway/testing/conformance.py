@@ -1,4 +1,4 @@
-"""Suites that every transport and every report reader has to pass, whoever wrote it.
+"""Suites that every transport, report reader and content store has to pass, whoever wrote it.
 
 Subclass one in a test module, give what it asks for, and pytest runs it. The built-in ones pass the same.
 """
@@ -9,6 +9,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
@@ -16,7 +17,9 @@ from typing import Any, ClassVar
 import pytest
 import trio
 
+from gateway.additions import ContentStore, NewContent
 from gateway.config.settings import Settings
+from gateway.errors import StoreUnavailable
 from gateway.hookcalls import SLOW
 from gateway.hooks import Hooks
 from gateway.mail.dsn import DeliveryStatus
@@ -24,6 +27,9 @@ from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.model import Delivery, Outcome, Result, ServingTransport, Transport
 from gateway.outbound.outcomes import checked
 from gateway.plugins import load_plugins
+from gateway.store.content_files import FileStore
+from gateway.store.content_reading import BytesContent, StoredContent
+from gateway.store.content_stores import CalledStore
 from gateway.testing.beside import beside
 from gateway.testing.running import plugin_name
 from gateway.testing.samples import delivery, report_source
@@ -119,6 +125,128 @@ async def _deliver(transport: Transport, given: Delivery) -> list[Outcome]:
     outcomes = checked(answer, len(given.messages))
     assert outcomes is not None, f"{answer!r} is not one Outcome for each of {len(given.messages)} messages"
     return outcomes
+
+
+class ContentStoreSuite(ABC):
+    """What the gateway expects of a content store: see `content_store` in docs/plugins/hooks-gateway.md."""
+
+    pytestmark: ClassVar = [pytest.mark.trio]
+
+    @abstractmethod
+    def store(self) -> AbstractAsyncContextManager[ContentStore]:
+        """A store, empty when a test begins. Asked for again in the same test, one as after a restart."""
+
+    @abstractmethod
+    def failing(self) -> AbstractAsyncContextManager[ContentStore]:
+        """A store that cannot be reached now."""
+
+    @pytest.mark.parametrize("size", [128 * 1024, 1_000_001])
+    @pytest.mark.parametrize("kind", ["memory", "file"])
+    async def test_what_was_put_comes_back(self, kind: str, size: int, tmp_path: Path) -> None:
+        data = random.Random(size).randbytes(size)  # noqa: S311 - the same each time
+        async with self.store() as made:
+            store = _called(made)
+            await store.put(NAMES[0], _new(data, tmp_path if kind == "file" else None))
+            assert await _read(store, NAMES[0], size) == data
+        async with self.store() as made:
+            store = _called(made)
+            assert await _read(store, NAMES[0], size) == data, "it did not survive a restart"
+            content = StoredContent(store, NAMES[0], size)
+            assert b"".join([piece async for piece in content.chunks()]) == data
+            reader = await store.open(NAMES[0])
+            for start, count in ((0, 1), (70_000, 4096), (size - 3, 10), (5, 64 * 1024)):
+                assert await store.read(reader, start, count) == data[start : start + count]
+
+    async def test_a_reader_may_be_left_early(self) -> None:
+        async with self.store() as made:
+            store = _called(made)
+            await store.put(NAMES[0], _new(DATA))
+            for _ in range(20):
+                assert await store.read(await store.open(NAMES[0]), 0, 10) == DATA[:10]
+            await store.delete(NAMES[:1])
+
+    async def test_what_is_deleted_is_gone(self) -> None:
+        async with self.store() as made:
+            store = _called(made)
+            for name in NAMES:
+                await store.put(name, _new(DATA))
+            await store.delete([NAMES[0], NAMES[1]])
+            await store.delete([NAMES[0], "f" * 32])  # gone already, and never there
+            assert await _names(store, LATER) == sorted(NAMES[2:])
+            for name in NAMES[:2]:
+                with pytest.raises(StoreUnavailable):
+                    await _read(store, name, len(DATA))
+            assert await _read(store, NAMES[2], len(DATA)) == DATA
+
+    async def test_names_are_those_that_are_old(self) -> None:
+        async with self.store() as made:
+            store = _called(made)
+            assert await _names(store, LATER) == []
+            for name in NAMES:
+                await store.put(name, _new(DATA))
+            assert await _names(store, LATER) == sorted(NAMES)
+            assert await _names(store, datetime.now(UTC) - timedelta(hours=1)) == []
+
+    async def test_contents_at_the_same_time(self) -> None:
+        async with self.store() as made:
+            store = _called(made)
+
+            async def one(name: str) -> None:
+                data = name.encode() * 5000
+                await store.put(name, _new(data))
+                assert await _read(store, name, len(data)) == data
+
+            async with trio.open_nursery() as nursery:
+                for name in NAMES:
+                    nursery.start_soon(one, name)
+
+    async def test_a_store_that_is_away_says_so(self) -> None:
+        async with self.failing() as made:
+            store = _called(made)
+            with pytest.raises(StoreUnavailable):
+                await store.put(NAMES[0], _new(DATA))
+            with pytest.raises(StoreUnavailable):
+                await _read(store, NAMES[0], len(DATA))
+            with pytest.raises(StoreUnavailable):
+                await _names(store, LATER)
+
+    async def test_cancellation_passes_and_harms_nothing(self) -> None:
+        async with self.store() as made:
+            store = _called(made)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await store.put(NAMES[0], _new(DATA))
+                await trio.lowlevel.checkpoint()
+            assert scope.cancelled_caught
+            await store.put(NAMES[1], _new(DATA))
+            assert await _read(store, NAMES[1], len(DATA)) == DATA
+
+
+NAMES = tuple(f"{number:032x}" for number in range(5))
+DATA = bytes(range(256)) * 600
+LATER = datetime.now(UTC) + timedelta(days=1)
+
+
+def _called(store: ContentStore) -> CalledStore:
+    """As the gateway calls it, which looks at the types of what it answers too."""
+    return CalledStore("under test", store, PATIENCE)
+
+
+def _new(data: bytes, directory: Path | None = None) -> NewContent:
+    """In memory, or in a file as it is spooled."""
+    if directory is None:
+        return BytesContent(data)
+    (directory / "spooled").write_bytes(data)
+    files = CalledStore("files", FileStore(directory), PATIENCE)
+    return StoredContent(files, "spooled", len(data), directory / "spooled")
+
+
+async def _read(store: CalledStore, name: str, size: int) -> bytes:
+    return await StoredContent(store, name, size).read()
+
+
+async def _names(store: CalledStore, before: datetime) -> list[str]:
+    return sorted([name async for name in store.names(before)])
 
 
 class ReportReaderSuite(ABC):

@@ -23,7 +23,7 @@ import trio
 from gateway import app
 from gateway.clock import ManualClock
 from gateway.config.load import parse
-from gateway.errors import PluginError, SubmissionRefused
+from gateway.errors import PluginError, StoreUnavailable, SubmissionRefused
 from gateway.events import READER
 from gateway.mail.address import Address
 from gateway.mail.compose import Draft, Mailbox, compose, new_message_id
@@ -109,7 +109,7 @@ class RunningGateway:
         async def submit() -> str:
             try:
                 await self.gateway.submitter.submit(new)
-            except (SubmissionRefused, PluginError) as exc:
+            except (SubmissionRefused, PluginError, StoreUnavailable) as exc:
                 return str(exc)
             return ""
 

@@ -18,7 +18,7 @@ import trio
 
 from gateway.clock import Clock, ManualClock
 from gateway.errors import StoreUnavailable
-from gateway.store import content_files, tables
+from gateway.store import content_files, contents, tables
 from gateway.store.content import SMALL, StoredBytes, insert_content, release_content
 from gateway.store.store import Store
 
@@ -139,7 +139,7 @@ async def test_a_head_goes_before_what_was_spooled(store: Store, head: bytes, si
 async def test_a_head_for_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async with store.content.spool() as spool:
         await spool.write(LARGE)
-        monkeypatch.setattr(content_files.ContentFile, "write_file", _full)
+        monkeypatch.setattr(content_files.ScratchFile, "write_file", _full)
         with pytest.raises(StoreUnavailable):
             await spool.finish(b"head")
     assert files(store) == []
@@ -375,7 +375,8 @@ async def test_release_of_many(store: Store) -> None:
 async def test_sweep_removes_only_old_files_without_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(content_files, "LOOK_AT", 3)
+    monkeypatch.setattr(content_files, "BATCH", 3)
+    monkeypatch.setattr(contents, "BATCH", 3)
     clock = ManualClock()
     async with Store.open(tmp_path, clock) as store:
         directory = store.content.directory

@@ -10,9 +10,11 @@ import pytest
 import trio
 
 from gateway import AutomaticReply, Delivery, Outcome, ReportSource, Transport, hookimpl
+from gateway.additions import ContentStore
 from gateway.outbound.transports import make_transports, read_transports
+from gateway.store.content_files import FileStore
 from gateway.testing import FakeTransport, scripted_mx, temporary
-from gateway.testing.conformance import ReportReaderSuite, TransportSuite
+from gateway.testing.conformance import ContentStoreSuite, ReportReaderSuite, TransportSuite
 from gateway_smtp.smtp import Smtp
 from tests.networks import a_network
 from tests.plugins.report_formats import FORMATS
@@ -48,6 +50,19 @@ class TestFake(TransportSuite):
         fake = FakeTransport("fake")
         fake.answer(temporary())
         return nullcontext(fake)
+
+
+class TestFileStore(ContentStoreSuite):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path / "content"
+        self.directory.mkdir()
+
+    def store(self) -> AbstractAsyncContextManager[ContentStore]:
+        return nullcontext(FileStore(self.directory))
+
+    def failing(self) -> AbstractAsyncContextManager[ContentStore]:
+        return nullcontext(FileStore(self.directory / "missing"))
 
 
 # --- Report readers -------------------------------------------------------------------------------

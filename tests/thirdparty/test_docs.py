@@ -45,6 +45,7 @@ from gateway.hookspecs import SPECS, HookSpecs
 from gateway.hookspecs.marks import OnError, Verb
 from gateway.mail.structure import Summary
 from gateway.plugins import load_plugins
+from gateway.store.content_reading import BytesContent
 from tests.hooks.helpers import (
     NOW,
     Rest,
@@ -482,6 +483,15 @@ async def beats(example: Example) -> None:
     assert file.read_text() == NOW.isoformat()
 
 
+async def has_another_disk(example: Example) -> None:
+    _, store = example.hooks.added.content_stores["other-disk"]
+    await store.put("a" * 32, BytesContent(b"a message"))
+    assert await (await store.open("a" * 32)).read(2, 100) == b"message"
+    assert [name async for name in store.names(NOW.replace(year=2100))] == ["a" * 32]
+    await store.delete(["a" * 32, "b" * 32])
+    assert list(example.directory.iterdir()) == []
+
+
 async def has_a_directory(example: Example) -> None:
     await example.hooks.gateway.start(gateway=a_context(example))
     assert (example.directory / "plugins" / "acme.archive" / "README").exists()
@@ -532,6 +542,7 @@ EXAMPLES: Mapping[str, tuple[Callable[[Example], Awaitable[None]], Mapping[str, 
     "commands": (has_a_motto, {}),
     "metrics": (counts_large_mail, {}),
     "services": (beats, {}),
+    "content_store": (has_another_disk, {"directory": ""}),
     "start": (has_a_directory, {}),
     "stop": (clears_up, {}),
 }

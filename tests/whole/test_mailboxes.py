@@ -17,7 +17,7 @@ import trio
 from gateway.clock import ManualClock
 from gateway.store import call_listing, usage
 from gateway.store.call_listing import CallFilter
-from gateway.store.content import StoredContent
+from gateway.store.content_reading import StoredContent
 from gateway.store.listing import Filter
 from gateway.store.tables import webhook_call
 from tests.commands import PATIENCE

@@ -235,3 +235,18 @@ def test_commands(tmp_path: Path) -> None:
     environment = {**os.environ, "GATEWAY_DIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "mail for all\n"
+
+
+async def test_content_store(mail_gateway: MailGateway, tmp_path: Path) -> None:
+    settings = {"acme.cellar": {"directory": "cellar"}}
+    chosen = {"content": {"store": "cellar"}}
+    async with mail_gateway("acme.cellar", settings=settings, configuration=chosen) as gateway:
+        gateway.transport().answer(temporary())
+        text = "a bottle of red\r\n" * 20_000
+        waiting = await gateway.deliver(text=text)
+        [bottle] = (tmp_path / "cellar").iterdir()
+        assert bottle.stat().st_size < len(text) / 10
+        assert waiting.messages[0].state == "waiting"
+        gateway.transport().answer(delivered())
+        assert text.encode() in (await gateway.advance(3600)).handed_over[0].data
+        assert list((tmp_path / "cellar").iterdir()) == []

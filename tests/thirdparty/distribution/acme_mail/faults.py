@@ -7,7 +7,7 @@ asked while mail is under way. A hook that is not in `fails` has nothing to say.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from types import SimpleNamespace
@@ -19,8 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from gateway import (
     Accept,
     Authenticated,
+    ConfigPath,
+    ContentReader,
+    ContentStore,
     DeliveryStatus,
     Limits,
+    NewContent,
     Outcome,
     RecipientStatus,
     ReportMatch,
@@ -31,6 +35,8 @@ from gateway import (
     WebhookBody,
     hookimpl,
 )
+
+from .cellar import Cellar
 
 LONG = 20.0  # seconds that a thread hangs: far more than any limit in use
 TEXT = "acme broke down"  # of what is raised
@@ -108,6 +114,72 @@ def _plugin(make: Any) -> SimpleNamespace:
 plain = _plugin(_plain)
 asynchronous = _plugin(_asynchronous)
 threaded = _plugin(_threaded)
+
+
+class StoreSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    directory: ConfigPath
+    fails: Mapping[
+        Literal["put", "open", "read", "delete", "names"], Literal["raise", "hang", "nonsense"]
+    ] = {}
+
+
+class Store:
+    """A plugin with a content store `cellar` that works but for what fails, so that it can be mended."""
+
+    Settings = StoreSettings
+
+    @hookimpl
+    def content_store(self, settings: StoreSettings) -> Mapping[str, ContentStore]:
+        return {"cellar": FaultyCellar(settings)}
+
+
+class FaultyCellar(Cellar):
+    def __init__(self, settings: StoreSettings) -> None:
+        super().__init__(settings.directory)
+        self._fails = settings.fails
+
+    async def put(self, name: str, content: NewContent) -> Any:
+        answer = await self._fail("put")
+        if answer is None:
+            await super().put(name, content)
+        return answer
+
+    async def open(self, name: str) -> Any:
+        answer = await self._fail("open")
+        if answer is None:
+            answer = FaultyBottle(await super().open(name), self._fail)
+        return answer
+
+    async def delete(self, names: Sequence[str]) -> Any:
+        answer = await self._fail("delete")
+        if answer is None:
+            await super().delete(names)
+        return answer
+
+    async def names(self, before: datetime) -> AsyncIterator[Any]:
+        if (answer := await self._fail("names")) is not None:
+            yield answer
+        async for name in super().names(before):
+            yield name
+
+    async def _fail(self, step: Any) -> Any:
+        match self._fails.get(step):
+            case "raise":
+                raise RuntimeError(TEXT)
+            case "hang":
+                await trio.sleep_forever()
+            case "nonsense":
+                return 42
+        return None
+
+
+class FaultyBottle:
+    def __init__(self, bottle: ContentReader, fail: Callable[[str], Awaitable[Any]]) -> None:
+        self._bottle, self._fail = bottle, fail
+
+    async def read(self, start: int, count: int) -> Any:
+        return await self._fail("read") or await self._bottle.read(start, count)
 
 
 class AroundSettings(BaseModel):
