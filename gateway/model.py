@@ -402,6 +402,7 @@ class Event:
     remote_mta: str = ""
     matched_by: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    sender: str = ""  # MAIL FROM, with its FromID; "" is the null sender, or not known any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

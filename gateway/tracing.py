@@ -288,6 +288,7 @@ def _event(message: QueuedMessage, now: datetime) -> Event:
         recipient=str(message.recipient),
         attempt=1,
         code=250,
+        sender=str(message.sender or ""),
     )
 
 

@@ -34,6 +34,8 @@ class _Message(NamedTuple):
 
     id: int
     account: str
+    sender_localpart: str
+    sender_domain: str
     recipient_localpart: str
     recipient_domain: str
     from_id: str
@@ -43,7 +45,7 @@ class _Message(NamedTuple):
     attempts: int
 
 
-_GONE = _Message(0, "", "", "", "", "", "", {}, 0)
+_GONE = _Message(0, "", "", "", "", "", "", "", "", {}, 0)
 HISTORY = 10  # earlier messages to an address that a decision to suppress it may rest on
 
 _c = message.c
@@ -51,6 +53,7 @@ _LOAD = Statement(
     sa.select(
         _c.id, _c.state, _c.account, _c.recipient_localpart, _c.recipient_domain, _c.from_id, _c.message_id,
         _c.subject, _c.extra, _c.attempts, _c.content_id, _c.lease_owner, _c.lease_token, _c.success,
+        _c.sender_localpart, _c.sender_domain,
     )
     .where(_c.id == sa.bindparam("row"))
     .with_for_update()
@@ -296,6 +299,7 @@ def announce(
             "remote_mta": draft.remote_mta,
             "matched_by": draft.matched_by,
             "extra": row.extra,
+            "sender": str(Address(row.sender_localpart, row.sender_domain)) if row.sender_domain else "",
         },
     )
     return event_id, webhook_calls.add(conn, draft.calls, row.account, event_id, draft.name, row.id, now)

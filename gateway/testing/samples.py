@@ -73,7 +73,7 @@ def event(**fields: Any) -> Event:
     """A delivery of `queued_message`'s."""
     made = Event(
         id=1, time=NOW, account="app", name="delivered", queue_msg_id=7, from_id="", attempt=1,
-        message_id="<7@example.org>", subject="hi", recipient="you@example.net",
+        message_id="<7@example.org>", subject="hi", recipient="you@example.net", sender="app@example.org",
     )  # fmt: skip
     return replace(made, **fields)
 

@@ -39,6 +39,7 @@ def example_event(name: str, account: str, settings: AccountSettings, now: datet
         error="550 5.1.1 this is a test: there is no such address" if failure else "",
         remote_mta="mail.example.com",
         extra={"test": "yes"},
+        sender=str(settings.addresses[0]),
     )
 
 

@@ -20,6 +20,7 @@ from pydantic_core import to_json
 
 from gateway import Event, IncomingEvent, WebhookBody, hookimpl
 from gateway_formats.incoming import SMALL, Attachment, contents, mailboxes
+from gateway_formats.senders import sender
 
 NAME = "mailgun"  # of the format
 TAG = "tag"  # the key of Extra that is told as a tag
@@ -83,12 +84,12 @@ def event_data(event: Event) -> dict[str, Any] | None:
         "timestamp": event.time.timestamp(),
         "recipient": event.recipient,
         "recipient-domain": event.recipient.rpartition("@")[2],
-        "envelope": {"sender": "", "targets": event.recipient, "transport": "smtp"},
+        "envelope": {"sender": sender(event), "targets": event.recipient, "transport": "smtp"},
         "message": {
             "headers": {
                 "message-id": event.message_id.strip("<>"),
                 "to": event.recipient,
-                "from": "",
+                "from": sender(event),
                 "subject": event.subject,
             },
             "attachments": [],

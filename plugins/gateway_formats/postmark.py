@@ -19,6 +19,7 @@ from gateway import Event, IncomingEvent, WebhookBody, hookimpl
 from gateway.mail.address_list import NameAddress
 from gateway.mail.fields import format_date
 from gateway_formats.incoming import SMALL, contents, mailboxes
+from gateway_formats.senders import sender
 
 NAME = "postmark"  # of the format
 TAG = "tag"  # the key of Extra that is told as the tag
@@ -108,7 +109,7 @@ def outgoing(event: Event, settings: PostmarkSettings) -> dict[str, Any] | None:
         "Description": description,
         "Details": event.error,
         "Email": event.recipient,
-        "From": "",
+        "From": sender(event),
         "BouncedAt": time,
         "DumpAvailable": False,
         "Inactive": inactive,
@@ -137,13 +138,13 @@ def _inbound_body(event: IncomingEvent, settings: PostmarkSettings) -> WebhookBo
 def inbound(event: IncomingEvent, settings: PostmarkSettings) -> dict[str, Any]:
     message, parsed, summary = event.message, event.parsed, event.parsed.summary
     found = contents(event, settings.max_attachments)
-    sender = summary.from_[0] if summary.from_ else NameAddress("", "")
+    author = summary.from_[0] if summary.from_ else NameAddress("", "")
     date = format_date(summary.date) if summary.date is not None else ""
     return {
-        "FromName": sender.name,
+        "FromName": author.name,
         "MessageStream": settings.inbound_stream,
-        "From": sender.address,
-        "FromFull": _full(sender),
+        "From": author.address,
+        "FromFull": _full(author),
         "To": mailboxes(summary.to),
         "ToFull": [_full(entry) for entry in summary.to],
         "Cc": mailboxes(summary.cc),

@@ -23,8 +23,9 @@ from django.test import RequestFactory
 from gateway import Event, EventName, IncomingEvent, ReceivedMessage, WebhookBody
 from gateway.mail.reading import parse_message
 from gateway_formats.cloudevents import CloudEvents, CloudEventsSettings
-from gateway_formats.mailgun import Mailgun, MailgunSettings
+from gateway_formats.mailgun import Mailgun, MailgunSettings, event_data
 from gateway_formats.postmark import Postmark, PostmarkSettings
+from gateway_formats.postmark import outgoing as postmark_event
 from gateway_mox import webhook
 
 KEY = "key-0123456789"
@@ -207,6 +208,23 @@ async def test_mailgun_events(event: Event, kind: str, reason: str | None, heard
     other = await written(Mailgun(), event, MailgunSettings(signing_key="another"))
     with pytest.raises(AnymailWebhookValidationFailure):
         receive(anymail_mailgun.MailgunTrackingWebhookView, other)
+
+
+@pytest.mark.parametrize(
+    ("mail_from", "from_id", "shown"),
+    [
+        ("shop@example.com", "", "shop@example.com"),
+        ("shop+-q2_@example.com", "-q2_", "shop@example.com"),
+        ("shop@example.com", "q2", "shop@example.com"),
+        ("", "", ""),
+    ],
+)
+def test_the_sender(mail_from: str, from_id: str, shown: str) -> None:
+    event = named("failed", **FAILED, sender=mail_from, from_id=from_id)
+    bounce, failed = postmark_event(event, PostmarkSettings()), event_data(event)
+    assert bounce is not None
+    assert failed is not None
+    assert bounce["From"] == failed["envelope"]["sender"] == failed["message"]["headers"]["from"] == shown
 
 
 @pytest.mark.parametrize("data", [MESSAGE, PLAIN])

@@ -60,6 +60,9 @@ async def test_each_url_has_its_format(tmp_path: Path, webhooks: Receiver) -> No
             [delivery] = await postmark.wait_for(lambda p: p.get("RecordType") == "Delivery")
             mail, event = await cloud.wait_for(lambda p: p["specversion"] == "1.0", 2)
             told = await webhooks.event("delivered")
+            await gateway.send("user550@example.org")
+            [bounce] = await postmark.wait_for(lambda p: p.get("RecordType") == "Bounce")
+    assert bounce["From"] == "mox@localhost"
     assert delivery["Metadata"] == {"order": "1001"}
     assert delivery["MessageID"] == told["MessageID"]
     assert inbound["Headers"][0]["Name"] == "Return-Path"
