@@ -14,7 +14,7 @@ from functools import partial
 import trio
 
 from gateway.clock import Clock
-from gateway.errors import StoreError
+from gateway.errors import PluginError, StoreError
 from gateway.hookcalls import Calls
 from gateway.store import deferred
 from gateway.store.store import Store
@@ -34,15 +34,15 @@ class DeferredMail:
 
     async def serve(self) -> None:
         """For ever."""
-        await self._guarded(self._release, "plugin '")
+        await self._guarded(self._release, PluginError.beginning())
         failing: set[str] = set()
         while True:
             await trio.sleep(LOOK_EVERY)
             now_failing = {plugin for plugin, hook, tally in self._calls if hook in HOOKS and tally.in_a_row}
             for plugin in failing - now_failing:
-                await self._guarded(self._release, f"plugin {plugin!r}, hook ")
+                await self._guarded(self._release, PluginError.beginning(plugin))
             for plugin in now_failing & self._may_be_asked():
-                await self._guarded(self._probe, f"plugin {plugin!r}, hook ")
+                await self._guarded(self._probe, PluginError.beginning(plugin))
             failing = now_failing
 
     def _may_be_asked(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import subprocess
 import sys
@@ -29,10 +30,12 @@ from gateway import (
     Submission,
     Suppress,
     hookimpl,
+    tracing,
 )
 from gateway.cli.main import main
 from gateway.cli.new_plugin import make
 from gateway.hookspecs import SPECS
+from gateway.hookspecs.marks import Verb
 from tests.cli.asking import ok, refused
 from tests.running import receiving, running, with_plugins, write_configuration
 
@@ -83,6 +86,14 @@ def asked(steps: list[dict[str, Any]], stage: str) -> dict[str, Any]:
     [step] = (step for step in steps if step["Stage"] == stage)
     found: list[dict[str, Any]] = [one for one in step["Asked"] if one["Plugin"] == "test.talker"]
     return found[0]
+
+
+def test_a_trace_passes_every_stage_of_a_message() -> None:
+    """Whoever adds a stage to the way of a message has to add it to the trace."""
+    source = inspect.getsource(tracing)
+    others = {"authenticate", "start", "stop"}  # of no message
+    stages = {hook for hook, spec in SPECS.items() if spec.verb is not Verb.ALL} - others
+    assert {stage for stage in stages if f'"{stage}"' not in source} == set()
 
 
 async def test_a_running_gateway(tmp_path: Path) -> None:
