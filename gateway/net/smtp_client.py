@@ -166,7 +166,7 @@ class SmtpConnection:
                     await self._send_message(chunks)
                     event = await self._next_event()
             if self._limit.cancelled_caught:
-                event = self._late()
+                event = await self._late()
         except BaseException:
             machine.connection_lost("connection closed before there was an answer")
             if isinstance(event := machine.next_event(), Finished):
@@ -212,7 +212,7 @@ class SmtpConnection:
             with trio.CancelScope() as self._limit:
                 await self._greet()
             if self._limit.cancelled_caught:
-                self._late()
+                await self._late()
             if self._machine.closed:
                 await self._close_stream()
         except BaseException:
@@ -298,9 +298,10 @@ class SmtpConnection:
             self._machine.connection_lost(reason)
         self._sending = False
 
-    def _late(self) -> Event:
+    async def _late(self) -> Event:
         """The time for what was under way is over, and so is the connection: the event that says so."""
         if self._sending:
+            await self._read_last_words()  # some stop to read once they have refused the message
             reason = f"server did not read within {self._settings.block_timeout:g} seconds"
         else:
             reason = f"no reply within {self._settings.reply_timeout(self._machine.stage):g} seconds"
@@ -308,7 +309,7 @@ class SmtpConnection:
         return self._machine.next_event()
 
     async def _read_last_words(self) -> None:
-        """A server that closes the connection while we send has mostly said why."""
+        """A server that does not take what we send, or closes the connection, has mostly said why."""
         assert self._stream is not None
         with trio.move_on_after(_LAST_WORDS):
             try:

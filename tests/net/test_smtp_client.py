@@ -44,6 +44,9 @@ def fates(results: tuple[Result, ...]) -> list[tuple[str, str, int | None]]:
 class Script:
     """The server's end: says what the test tells it, once the client has said what it waits for."""
 
+    client: trio.StapledStream[Any, Any]
+    stream: trio.StapledStream[Any, Any]
+
     def __init__(self) -> None:
         self.client, self.stream = trio.testing.memory_stream_pair()
         self.heard = b""
@@ -284,6 +287,27 @@ async def test_a_server_that_does_not_read(autojump_clock: trio.testing.MockCloc
         connection = await open_smtp(client, SETTINGS)
     assert connection.failure is not None
     assert "did not read within 180 seconds" in connection.failure.text
+
+
+async def test_last_words_of_a_server_that_stops_to_read(autojump_clock: trio.testing.MockClock) -> None:
+    script = Script()
+    script.client, script.stream = trio.testing.lockstep_stream_pair()
+
+    async def server() -> None:
+        await script.open(b"250-mx\r\n250 CHUNKING\r\n")
+        for end in (b"MAIL FROM:<a@x>\r\n", b"RCPT TO:<b@x>\r\n"):
+            await script.hear(end)
+            await script.say(b"250 ok\r\n")
+        await script.stream.receive_some(10)
+        await script.say(b"552 5.3.4 too large\r\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server)
+        connection = await open_smtp(script.client, SETTINGS)
+        message = [b"x" * 998 + b"\r\n"] * 1000
+        results = await connection.deliver(replace(ONE, size=1_000_000), chunks(*message))
+    assert fates(results) == [("refused", "data", 552)]
+    assert trio.current_time() == pytest.approx(180)
 
 
 async def test_quit_does_not_wait_for_long(autojump_clock: trio.testing.MockClock) -> None:
