@@ -57,9 +57,9 @@ def read_transports(
         if not isinstance(kind, str) or kind not in types:
             close = difflib.get_close_matches(str(kind), types, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
+            wrong = "is missing" if kind is None else f"there is no transport type {kind!r}"
             raise ConfigError(
-                f"{where}.type: there is no transport type {kind!r}; {hint}the plugins in use offer: "
-                f"{', '.join(sorted(types)) or 'none'}"
+                f"{where}.type: {wrong}; {hint}the plugins in use offer: {', '.join(sorted(types)) or 'none'}"
             )
         model = types[kind].settings
         try:

@@ -7,13 +7,23 @@ begins, and in whether a login is expected.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from OpenSSL import SSL
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
-from gateway import ConfigPath
+from gateway import AddressError, ConfigPath
+from gateway.mail.address import parse_domain
 from gateway.net.smtp_client import ClientSettings, TlsPolicy
 from gateway.net.tls import client_context
 from gateway.smtp.client_auth import Credentials
@@ -22,9 +32,28 @@ from gateway_smtp.connections import KeepSettings
 MAX_PASSWORD_FILE = 4096  # bytes
 SILENCE = 5.0  # seconds that a server may keep us waiting before we look whether it waits for TLS
 
+
+def _host(value: str) -> str:
+    """A name, as DNS or this machine's list of hosts may have it, or an IP address."""
+    try:
+        ip_address(value)
+    except ValueError:
+        name = value.removesuffix(".").replace("_", "x")
+        try:
+            literal = parse_domain(name).startswith("[")
+        except AddressError:
+            literal = True
+        if literal:
+            raise ValueError(
+                f"{value!a} is no host name or IP address; its port is a setting of its own, port"
+            ) from None
+    return value
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TlsUse = Literal["starttls", "opportunistic", "none", "at once"]
+Host = Annotated[str, AfterValidator(_host)]
 OptionalPath = Annotated[ConfigPath | None, BeforeValidator(lambda value: value or None)]
 
 _POLICIES: Mapping[TlsUse, TlsPolicy] = {"none": TlsPolicy.NONE, "opportunistic": TlsPolicy.OPPORTUNISTIC}
@@ -100,7 +129,7 @@ class NextHopSettings(BaseModel):
     """What the three kinds have in common: all that the one implementation in `transport` reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    host: Annotated[str, Field(min_length=1, max_length=255)]
+    host: Host
     port: Port
     tls_verify: bool = True
     ca_file: OptionalPath = None  # PEM; in place of the authorities that this system knows

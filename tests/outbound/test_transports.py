@@ -81,6 +81,8 @@ def test_no_plugin_for_direct_delivery(tmp_path: Path) -> None:
     smtp_only = {"smtp": TYPES["smtp"]}
     assert "direct" not in tables_of(settings(), smtp_only)
     named = tables_of(settings(DIRECT, transports={}), smtp_only)
+    with pytest.raises(ConfigError, match=r"transports\.x\.type: is missing; the plugins in use offer"):
+        read_transports({"x": {}}, {}, Path())
     with pytest.raises(ConfigError, match=r"transports\.direct\.type: there is no transport type 'direct'"):
         read_transports(named, smtp_only, tmp_path)
 

@@ -336,6 +336,10 @@ async def test_a_login_without_tls_only_if_allowed(tmp_path: Path) -> None:
         ({"ca_file": "empty", "tls_verify": False}, "ca_file: certificates are not verified"),
         ({"tls": "maybe"}, "tls: "),
         ({"port": 0}, "port: "),
+        ({"host": "mail.example.org:587"}, "host: 'mail.example.org:587' is no host name or IP address"),
+        ({"host": "[192.0.2.1]"}, "is no host name or IP address"),
+        ({"host": "smtp://mail.example.org"}, "is no host name or IP address"),
+        ({"host": ""}, "host: '' is no host name"),
     ],
 )
 def test_settings_that_cannot_work(tmp_path: Path, settings: dict[str, Any], error: str) -> None:
@@ -345,6 +349,23 @@ def test_settings_that_cannot_work(tmp_path: Path, settings: dict[str, Any], err
     assert error in str(raised.value)
     assert "48151623" not in str(raised.value)
     assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "relay",
+        "mail_relay",
+        "mail.example.org.",
+        "bücher.example",
+        "192.0.2.1",
+        "2001:db8::1",
+        "fe80::1%eth0",
+    ],
+)
+def test_a_host_is_a_name_or_an_address(tmp_path: Path, host: str) -> None:
+    [one] = read_transports({"x": {"type": "smtp", "host": host}}, Smtp().transports(), tmp_path)
+    assert one.settings.host == host  # type: ignore[attr-defined]
 
 
 async def test_a_password_in_a_file(tmp_path: Path, tls: Tls) -> None:
