@@ -46,6 +46,9 @@ class Server(Protocol):
 
     def give_back(self, kept: Kept) -> None: ...
 
+    def is_ours(self, answer: results.Result) -> bool:
+        """Whether it is our configuration that is refused: that can be mended, so messages wait."""
+
     def error(self, answer: results.Result) -> str:
         """An answer that is no success, for people."""
 
@@ -205,7 +208,8 @@ def _outcome(
     if answer.accepted:
         kind = Result.DELIVERED
     else:
-        kind = Result.PERMANENT if answer.permanent and not for_now else Result.TEMPORARY
+        waits = not answer.permanent or for_now or server.is_ours(answer)
+        kind = Result.TEMPORARY if waits else Result.PERMANENT
     return Outcome(
         result=kind,
         code=answer.code or 0,

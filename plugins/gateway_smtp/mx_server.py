@@ -111,6 +111,9 @@ class MxServer:
     def give_back(self, kept: Kept) -> None:
         self.connections.give_back(kept)
 
+    def is_ours(self, answer: results.Result) -> bool:
+        return False  # no login is ever made
+
     def error(self, answer: results.Result) -> str:
         text = error_text(answer)
         return f"{self.host}: {text}" if answer.reply is None and answer.fate is Fate.BROKEN else text

@@ -19,6 +19,8 @@ from gateway_smtp.settings import NextHopSettings
 NOT_VERIFIED = Outcome.permanent(
     "the message requires verified TLS, which this transport does not have", code=554, enhanced="5.7.30"
 )
+# RFC 4954, 6, and RFC 3207, 4: it wants a login, or TLS, before it looks at any message.
+NOT_LOGGED_IN = 530
 
 
 class NextHopTransport:
@@ -68,11 +70,16 @@ class _OneHost:
     def give_back(self, kept: Kept) -> None:
         self.connections.give_back(kept)
 
+    def is_ours(self, answer: results.Result) -> bool:
+        return answer.code == NOT_LOGGED_IN and answer.stage == "mail"
+
     def error(self, answer: results.Result) -> str:
-        if answer.reply is None and (repair := self._to_repair(answer)):
-            name = self.hop.transport
-            return f"transport {name!r}: {answer.text}; {repair} [transports.{name}]"
-        return error_text(answer)
+        text = error_text(answer)
+        repair = self._to_repair(answer) if answer.reply is None else ""
+        if self.is_ours(answer):
+            repair = "see auth and tls of"
+        name = self.hop.transport
+        return f"transport {name!r}: {text}; {repair} [transports.{name}]" if repair else text
 
     def _to_repair(self, answer: results.Result) -> str:
         if answer.stage == "auth":

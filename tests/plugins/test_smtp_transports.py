@@ -318,6 +318,25 @@ async def test_a_login_without_tls_only_if_allowed(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_server_that_wants_a_login_which_nobody_configured(tmp_path: Path) -> None:
+    """The messages wait until somebody does."""
+
+    def refuse(step: str, localpart: str) -> Reply | None:
+        return Reply(530, "5.7.0", ("Authentication required",)) if step == "mail" else None
+
+    settings = {"type": "smtp", "host": "127.0.0.1", "tls": "none"}
+    async with (
+        serving(Server(refuse)) as server,
+        transport(tmp_path, **settings, port=server.port) as relay,
+    ):
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code) == ("temporary", 530)
+    assert outcome.error == (
+        "transport 'relay': remote answered 530 5.7.0 Authentication required;"
+        " see auth and tls of [transports.relay]"
+    )
+
+
 # --- Settings ---
 
 
