@@ -21,7 +21,7 @@ MAX_REASON = 400  # characters of a refusal
 OPERATIONS = {"add", "remove", "replace", "test"}
 
 _NAME = re.compile(r"[!-9;-~]{1,200}")
-_VALUE = re.compile(r"(?:[^\r\n\0]|\r\n[ \t])*")
+_VALUE = re.compile(r"[^\r\n\0]*(?:\r\n[ \t][^\r\n\0]*)*")
 
 
 class BridgeError(Exception):

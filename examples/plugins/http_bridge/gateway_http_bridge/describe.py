@@ -15,7 +15,7 @@ Parts = tuple[list[tuple[bytes, bytes, bytes]], bytes]
 MAX_HEADER = 1 << 18  # bytes of a message's header: a longer one is not taken apart
 MAX_FIELDS = 1000  # likewise
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n")
 
 
 def split(data: bytes) -> Parts | None:
