@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import click
 
 from gateway import __version__
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 # The module of gateway.cli in which each is found, under its own name. Loaded when it is wanted: what
 # localserve needs takes most of a second to import, and `gateway queue list` needs none of it.
 COMMANDS = {

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from gateway.cli.common import call_filter_options, filter_options
-from gateway.cli.main import main
+from gateway.cli.main import CONTEXT, main
 from gateway_localserve.simulate import failure
 from tests.docs.pages import PAGES, all_sections, code, tables, text
 
@@ -151,7 +151,7 @@ def parse(arguments: list[str]) -> None:
         command = below
     if any(param.name == "password" for param in command.params):
         arguments = [*arguments, "--password", "would be asked for"]
-    command.make_context(command.name, arguments)
+    command.make_context(command.name, arguments, **CONTEXT)
 
 
 def test_recipients_that_fail() -> None:

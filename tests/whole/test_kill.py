@@ -80,6 +80,10 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    def wait_for_more(self) -> None:
+        before = len(self.acknowledged)
+        wait_for(lambda: len(self.acknowledged) > before, lambda: "nothing is acknowledged")
+
     def stop(self) -> None:
         self._stop = True
         for thread in self._threads:
@@ -171,7 +175,8 @@ def test_killed_twenty_times(tmp_path: Path) -> None:
     try:
         load = Load(gateway.api)
         for number in range(KILLS):
-            time.sleep(rng.uniform(0.1, 0.9))
+            load.wait_for_more()  # a slow machine may need a while for the first
+            time.sleep(rng.uniform(0.0, 0.6))
             gateway.kill()
             if number % 5 == 0:  # killed while it starts
                 starting, _, _ = launch(directory, *hooks)
