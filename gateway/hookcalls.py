@@ -2,7 +2,8 @@
 
 `PluginError` is raised where a plugin fails whose policy is DEFER; every failure is counted, and logged once.
 
-Only Exception is caught: cancellation passes. A time-out is the expiry of our own cancel scope and nothing
+Everything is caught but cancellation and KeyboardInterrupt: SystemExit may be a library's way out, and what
+is written in Rust panics with a BaseException. A time-out is the expiry of our own cancel scope and nothing
 else. Plain functions run without a scope, which would cost many times the call and could not stop
 them; they are timed instead.
 """
@@ -102,7 +103,7 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     except BaseException as exc:
         await contain(exc)
         raised = exc
-    _count(call, started)
+    took = _count(call, started)
     if scope.cancelled_caught:
         waited = in_thread is not None and not in_thread.begun
         reason = f"no thread came free in {call.limit:g} s" if waited else f"no answer in {call.limit:g} s"
@@ -110,6 +111,8 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     elif raised is not None:
         failed(call, arguments, _raised(raised), raised)
     else:
+        if scope.cancel_called:
+            _late(call, arguments, took)
         return _checked(call, arguments, answer)
     return None
 
@@ -121,7 +124,9 @@ def ask_plain(call: Call, arguments: tuple[Any, ...]) -> Any:
     started = perf_counter()
     try:
         answer = call.function(*_picked(call, arguments))
-    except Exception as exc:
+    except BaseException as exc:
+        if passes(exc):
+            raise
         _count(call, started)
         failed(call, arguments, _raised(exc), exc)
         return None
@@ -149,6 +154,17 @@ def _slow(call: Call, arguments: tuple[Any, ...], took: float) -> None:
         call.plugin,
         call.spec.name,
         took,
+    )
+
+
+def _late(call: Call, arguments: tuple[Any, ...], took: float) -> None:
+    log.warning(
+        "%splugin %r, hook %r: answered after %.2f s; its limit is %g s, and it should let Cancelled pass",
+        _about(arguments),
+        call.plugin,
+        call.spec.name,
+        took,
+        call.limit,
     )
 
 
@@ -203,7 +219,7 @@ class _InThread:
 
 
 async def contain(exc: BaseException) -> None:
-    """Returns if `exc` is the plugin's failure; otherwise raises what has to pass.
+    """Returns if `exc`, of what was awaited, is the plugin's failure; otherwise raises what has to pass.
 
     A Cancelled that a plugin kept from a cancel scope of its own belongs to nobody any more, and would
     tear down the gateway; and when we are cancelled, what the plugin raised beside Cancelled must not
@@ -211,12 +227,17 @@ async def contain(exc: BaseException) -> None:
     """
     if isinstance(exc, Exception):
         return
-    if not isinstance(exc, trio.Cancelled) and not (
-        isinstance(exc, BaseExceptionGroup) and exc.split((trio.Cancelled, Exception))[1] is None
-    ):
+    if passes(exc):
         raise exc
     # Not checkpoint_if_cancelled, which fails when `around` shields its managers meanwhile.
     await trio.lowlevel.checkpoint()
+
+
+def passes(exc: BaseException) -> bool:
+    """Whether `exc` is nobody's failure, even if a plugin's plain function raised it: alone or in a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup((KeyboardInterrupt, GeneratorExit)) is not None
+    return isinstance(exc, KeyboardInterrupt | GeneratorExit)
 
 
 def _checked(call: Call, arguments: tuple[Any, ...], answer: Any) -> Any:

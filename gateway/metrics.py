@@ -19,7 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from gateway.additions import Collector
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.hookcalls import SLOW, Calls, described
+from gateway.hookcalls import SLOW, Calls, described, passes
 from gateway.hooks import Hooks
 from gateway.store import listing, tables
 from gateway.store.store import Store
@@ -109,7 +109,9 @@ def _collected(plugin: str, collector: Collector) -> bytes:
     try:
         registry.register(collector)
         text = generate_latest(registry)
-    except Exception as exc:
+    except BaseException as exc:
+        if passes(exc):
+            raise
         log.error("plugin %r, hook 'metrics': collecting raised %s", plugin, described(exc), exc_info=exc)
         return b""
     if (took := perf_counter() - started) > SLOW:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from gateway.config.sets import hint
 from gateway.errors import ConfigError
-from gateway.hookcalls import Way
+from gateway.hookcalls import Way, passes
 from gateway.hookspecs import SPECS, HookSpecs
 from gateway.hookspecs.marks import PROJECT, SETTINGS, Spec, Verb
 
@@ -43,7 +43,9 @@ class Plugin:
         if inspect.isclass(given):
             try:
                 given = given()
-            except Exception as exc:
+            except BaseException as exc:
+                if passes(exc):
+                    raise
                 raise ConfigError(f"plugin {name!r}: cannot be made: {one_line(exc)}; repair it") from exc
         self.model = self._model(given)
         self.implementations = self._implementations(given)

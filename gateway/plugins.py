@@ -25,7 +25,7 @@ import trio
 from gateway.config.sets import hint, place, sets_in_use
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
-from gateway.hookcalls import THREADS, Calls
+from gateway.hookcalls import THREADS, Calls, passes
 from gateway.hooks import Hooks
 from gateway.pluginchecks import Plugin, one_line
 from gateway.plugintables import Compiler
@@ -142,7 +142,9 @@ def _import(
         raise ConfigError(f"plugin {name!r}: {both} both have a plugin of this name; remove one of them")
     try:
         return found[0].load()
-    except Exception as exc:
+    except BaseException as exc:  # a script may end with sys.exit
+        if passes(exc):
+            raise
         log.debug("plugin %r cannot be imported", name, exc_info=exc)
         raise ConfigError(
             f"plugin {name!r} ({found[0]}): cannot be imported: {one_line(exc)};"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.config.load import describe
 from gateway.config.settings import DIRECT, Settings
 from gateway.errors import ConfigError
-from gateway.hookcalls import contain, described
+from gateway.hookcalls import contain, described, passes
 from gateway.model import ServingTransport, Transport, TransportType
 from gateway.net.network import Network
 
@@ -82,7 +82,9 @@ def make_transports(configured: Iterable[Configured], network: Network) -> dict[
         where = f"transports.{one.name}"
         try:
             transport = one.make(one.name, one.settings, network)
-        except Exception as exc:
+        except BaseException as exc:
+            if passes(exc):
+                raise
             raise ConfigError(
                 f"{where}: the transport type {one.type!r} cannot make it: {described(exc)};"
                 " repair its plugin, or remove it"

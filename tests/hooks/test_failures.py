@@ -240,7 +240,9 @@ async def test_the_configuration_overrides_a_plugin_s_limit(autojump_clock: Mock
     assert trio.current_time() == 1.5
 
 
-async def test_an_answer_that_a_plugin_saves_from_its_limit_counts(autojump_clock: MockClock) -> None:
+async def test_an_answer_that_a_plugin_saves_from_its_limit_counts(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     class Stubborn:
         @hookimpl
         async def sign(self) -> bytes:
@@ -253,6 +255,9 @@ async def test_an_answer_that_a_plugin_saves_from_its_limit_counts(autojump_cloc
     hooks = load({"stubborn": Stubborn()})
     assert await hooks.for_account("").sign(data=b"x", submission=a_submission()) == b"late"
     assert hooks.calls["stubborn", "sign"].timeouts == 0
+    (line,) = caplog.messages
+    assert line.startswith("submission sub-1: plugin 'stubborn', hook 'sign': answered after ")
+    assert line.endswith("; its limit is 5 s, and it should let Cancelled pass")
 
 
 async def test_a_plugin_s_own_time_out_is_not_ours(autojump_clock: MockClock) -> None:
@@ -381,21 +386,49 @@ async def test_a_cancelled_that_is_nobody_s_is_a_failure() -> None:
         await stages({"keeps": Keeps()}).sign(data=b"x", submission=a_submission())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_what_ends_the_process_passes(error: type[BaseException]) -> None:
-    class Ends:
-        @hookimpl
-        def sign(self) -> bytes:
-            raise error
+class Panic(BaseException):
+    """As libraries written in Rust raise it."""
 
-    class EndsLater:
-        @hookimpl
-        async def sign(self) -> bytes:
-            raise error
 
-    for plugin in (Ends(), EndsLater()):
-        with pytest.raises(error):
-            await stages({"ends": plugin}).sign(data=b"x", submission=a_submission())
+class Ends:
+    error: BaseException
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    @hookimpl
+    def sign(self) -> bytes:
+        raise self.error
+
+
+class EndsLater(Ends):
+    @hookimpl
+    async def sign(self) -> bytes:  # type: ignore[override]
+        raise self.error
+
+
+class EndsInAThread(Ends):
+    @hookimpl(thread=True)
+    def sign(self) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [Ends, EndsLater, EndsInAThread])
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), Panic("no"), BaseExceptionGroup("both", [Panic("no"), ValueError("x")])]
+)
+async def test_what_is_no_exception_is_a_failure_too(kind: type[Ends], error: BaseException) -> None:
+    with pytest.raises(PluginError, match=f"plugin 'ends', hook 'sign': raised {type(error).__name__}"):
+        await stages({"ends": kind(error)}).sign(data=b"x", submission=a_submission())
+
+
+@pytest.mark.parametrize("kind", [Ends, EndsLater, EndsInAThread])
+async def test_a_keyboard_interrupt_passes(kind: type[Ends]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        await stages({"ends": kind(KeyboardInterrupt())}).sign(data=b"x", submission=a_submission())
+    group = BaseExceptionGroup("both", [KeyboardInterrupt(), ValueError("x")])
+    with pytest.raises(BaseExceptionGroup):
+        await stages({"ends": kind(group)}).sign(data=b"x", submission=a_submission())
 
 
 # --- Answers -------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ async def test_a_file_is_a_plugin(tmp_path: Path) -> None:
     ("source", "said"),
     [
         ("raise RuntimeError('no')", "cannot be imported: RuntimeError: no; repair it"),
+        ("raise SystemExit(0)", "cannot be imported: SystemExit: 0; repair it"),
         ("def (", "cannot be imported: SyntaxError"),
         ("x = 1", "has no hooks; mark its functions with @gateway.hookimpl"),
         (None, "no plugin 'acme.small' is installed"),
