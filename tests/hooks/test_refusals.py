@@ -18,7 +18,7 @@ HOOKS = (
     "template_engines, submission, sign, hold, base_address, suppressed, route, transports, around_attempt,"
     " shape, classify_outcome, retry, suppress, read_report, match_report, event, format_webhook,"
     " sign_webhook, around_webhook, receive_policy, mailbox, authenticate, api_methods, pages, commands,"
-    " metrics, services, start, stop"
+    " metrics, services, content_store, start, stop"
 )
 
 
