@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from gateway.mail.bounce_text import may_be_bounce
 from gateway.mail.feedback import may_be_complaint
 from gateway.mail.headers import read_headers
 from gateway.mail.structure import Summary
+
+_RECEIVED = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,8 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
     subject = headers.text("Subject")
     report = content_type == "multipart/report"
     return ParsedHeader(
-        received=headers.count("Received"),
+        # A loop would go on for ever, could it grow beyond what is read of a header.
+        received=len(_RECEIVED.findall(data)) if headers.oversized else headers.count("Received"),
         msg_from=from_[0].address if from_ else "",
         message_id=message_ids[0] if message_ids else "",
         subject=subject,

@@ -131,6 +131,12 @@ REFUSED = {
     "a bare LF": (FROM + b"\r\nhi\n.\nMAIL FROM:<a@b.example>\r\n", (), 550, b"5.6.0"),
     "a loop": (b"Received: x\r\n" * 101 + FROM + b"\r\nhi", (), 554, b"5.4.6"),
     "a loop in a large header": (b"Received: x\r\n" * 60_000 + FROM + b"\r\nhi", (), 554, b"5.4.6"),
+    "a loop in a header of 1.5 MB": (
+        b"Received: x\r\n" * 200 + (b"X: " + b"y" * 900 + b"\r\n") * 1_650 + FROM + b"\r\nhi",
+        (),
+        554,
+        b"5.4.6",
+    ),
     "two From fields": (FROM + b"From: <y@localhost>\r\n\r\nhi", (), 550, b"5.7.2"),
 }
 
