@@ -23,6 +23,13 @@ COUNT = 2000
 BACKLOG = 100_000
 # With 20 deliveries each they leave the others 20 of the 100 that the gateway makes at a time.
 SLOW_DOMAINS = tuple(f"d{number}.slow.example" for number in range(4))
+STAGES = ("suppressed", "route", "around_attempt", "shape", "event")
+# Plugins that have nothing to say, and the head of the function that each has.
+NOTHING = {
+    f"nothing{number}": f"{'async ' if number % 2 else ''}def {STAGES[number // 2 % len(STAGES)]}"
+    for number in range(20)
+}
+PAIRS = 2  # rounds of its own for each: the difference is small
 SETTINGS = """
 [submission]
 listen = ["127.0.0.1:0"]
@@ -59,7 +66,9 @@ def deliver(rounds: int) -> list[Row]:
     """2,000 messages that are released from hold, each a submission of its own, until a sink took the last.
 
     Beside a loop with smtplib on one connection; and with 100,000 messages in front of them, all due, for
-    destinations that accept a connection and never answer, beside the same without these.
+    destinations that accept a connection and never answer, beside the same without these. And with 20 more
+    plugins that have nothing to say, one implementation each: four at each of suppressed, route, around_attempt,
+    shape and event, of which two are async; beside the same without them, in turns.
     """
     kinds: dict[str, Callable[[GatewayProcess], None]] = {
         "one domain": _to_one_domain,
@@ -69,6 +78,8 @@ def deliver(rounds: int) -> list[Row]:
     alone: list[float] = []
     plain: list[Figure] = []
     figures: dict[str, list[Figure]] = {kind: [] for kind in kinds}
+    without: list[Figure] = []
+    more: list[Figure] = []
     behind: dict[str, list[Figure]] = {kind: [] for kind in ("one domain", "50 domains")}
     with script("benchmarks.smtp_sink") as sink, _silence() as silent:
         taken = SinkStatistics(sink.address)
@@ -77,8 +88,9 @@ def deliver(rounds: int) -> list[Row]:
         with (
             gateway(settings=settings) as tested,
             gateway(settings=settings, prepare=_fill) as burdened,
+            gateway(settings=settings + _asking(), prepare=_write_plugins) as asking,
         ):
-            for one in (tested, burdened):
+            for one in (tested, burdened, asking):
                 one.ask("queue/hold-rules/add", Account=ACCOUNT)  # so not the backlog
             for number in range(rounds):
                 progress(f"deliver, round {number + 1} of {rounds}, the yardsticks")
@@ -90,6 +102,10 @@ def deliver(rounds: int) -> list[Row]:
                     if kind in behind:
                         progress(f"deliver, round {number + 1} of {rounds}, {kind}, behind {BACKLOG:,}")
                         behind[kind].append(_released(burdened, submit, taken))
+                progress(f"deliver, round {number + 1} of {rounds}, {len(NOTHING)} more plugins")
+                for _ in range(PAIRS):
+                    without.append(_released(tested, _to_one_domain, taken))
+                    more.append(_released(asking, _to_one_domain, taken))
         taken.close()
     rows = [Row("deliver, the sink alone", "", f"{statistics.median(alone):,.0f}/s")]
     rows += [compared(f"deliver, {kind}", measured, plain) for kind, measured in figures.items()]
@@ -97,7 +113,29 @@ def deliver(rounds: int) -> list[Row]:
         compared(f"deliver, {kind}, behind {BACKLOG:,} slow", measured, figures[kind])
         for kind, measured in behind.items()
     ]
+    rows.append(compared(f"deliver, one domain, {len(NOTHING)} more plugins", more, without, "> 0.85"))
     return rows
+
+
+def _asking() -> str:
+    names = ", ".join(f'"{name}"' for name in NOTHING)
+    return f"""
+[plugins]
+sets = ["nothing", "default", "localserve"]
+directory = "plugins"
+
+[plugin_sets.nothing]
+plugins = [{names}]
+"""
+
+
+def _write_plugins(data_dir: Path) -> None:
+    directory = data_dir.parent / "plugins"
+    directory.mkdir()
+    for name, hook in NOTHING.items():
+        (directory / f"{name}.py").write_text(
+            f"from gateway import hookimpl\n\n@hookimpl\n{hook}() -> None: ...\n"
+        )
 
 
 def _fill(data_dir: Path) -> None:
