@@ -67,8 +67,8 @@ def deliver(rounds: int) -> list[Row]:
 
     Beside a loop with smtplib on one connection; and with 100,000 messages in front of them, all due, for
     destinations that accept a connection and never answer, beside the same without these. And with 20 more
-    plugins that have nothing to say, one implementation each: four at each of suppressed, route, around_attempt,
-    shape and event, of which two are async; beside the same without them, in turns.
+    plugins that have nothing to say, one implementation each: four at each of suppressed, route,
+    around_attempt, shape and event, of which two are async; beside the same without them, in turns.
     """
     kinds: dict[str, Callable[[GatewayProcess], None]] = {
         "one domain": _to_one_domain,

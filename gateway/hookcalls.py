@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import reprlib
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -89,14 +90,15 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     if call.tally.in_a_row >= FAILURES and _suspended(call):
         return None
     in_thread = _InThread(call.function) if call.way is Way.THREAD else None
-    scope = trio.CancelScope(relative_deadline=call.limit)
+    scope = trio.CancelScope()  # without a deadline until there is something to wait for, which is cheaper
     raised: BaseException | None = None
     started = perf_counter()
     try:
         with scope:
             if in_thread is None:
-                answer = await _timed(call, call.function(*_picked(call, arguments)), arguments)
+                answer = await _timed(call, scope, call.function(*_picked(call, arguments)), arguments)
             else:
+                scope.deadline = trio.current_time() + call.limit
                 (answer,) = await trio.to_thread.run_sync(
                     in_thread, _picked(call, arguments), abandon_on_cancel=True, limiter=call.limiter
                 )
@@ -170,9 +172,12 @@ def _late(call: Call, arguments: tuple[Any, ...], took: float) -> None:
 
 @types.coroutine
 def _timed(
-    call: Call, coroutine: Coroutine[Any, Any, Any], arguments: tuple[Any, ...]
+    call: Call, scope: trio.CancelScope, coroutine: Coroutine[Any, Any, Any], arguments: tuple[Any, ...]
 ) -> Generator[Any, Any, Any]:
-    """Runs a plugin's coroutine and measures each of its steps: between two of them the loop stands still."""
+    """Runs a plugin's coroutine, and measures each of its steps: between two of them the loop stands still.
+
+    The first sets the scope's deadline, unless it is the only one.
+    """
     step: Callable[[], Any] = partial(coroutine.send, None)
     longest = 0.0
     try:
@@ -184,6 +189,8 @@ def _timed(
                 return done.value
             finally:
                 longest = max(longest, perf_counter() - started)
+            if scope.deadline == math.inf:
+                scope.deadline = trio.current_time() + call.limit
             try:
                 step = partial(coroutine.send, (yield yielded))
             except BaseException as exc:

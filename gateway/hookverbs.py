@@ -60,18 +60,42 @@ async def tell(calls: Sequence[Call], *arguments: Any) -> None:
 @asynccontextmanager
 async def around(calls: Sequence[Call], *arguments: Any) -> AsyncIterator[None]:
     """Enters each plugin's manager, and leaves them in reverse order whatever the body does."""
+    rest = iter(calls)
+    for call in rest:
+        manager = await ask(call, arguments)
+        if manager is not None:
+            break
+    else:  # nobody stands around it, and nothing is paid for
+        yield
+        return
+    async with _held(call, manager, tuple(rest), arguments):
+        yield
+
+
+@asynccontextmanager
+async def _held(
+    call: Call,
+    manager: AbstractAsyncContextManager[object],
+    others: Sequence[Call],
+    arguments: tuple[Any, ...],
+) -> AsyncIterator[None]:
+    """`around` from the first manager on; `others` are asked when it is entered."""
     entered: list[_Held] = []
     raised: BaseException | None = None
     traceback = None
     async with trio.open_nursery() as nursery:
+
+        async def enter(call: Call, manager: AbstractAsyncContextManager[object]) -> None:
+            held = _Held(call, arguments, manager)
+            entered.append(held)
+            nursery.start_soon(held.run)
+            await held.wait_entered()
+
         try:
-            for call in calls:
-                manager = await ask(call, arguments)
-                if manager is not None:
-                    held = _Held(call, arguments, manager)
-                    entered.append(held)
-                    nursery.start_soon(held.run)
-                    await held.wait_entered()
+            await enter(call, manager)
+            for other in others:
+                if (another := await ask(other, arguments)) is not None:
+                    await enter(other, another)
             yield
         except BaseException as exc:
             raised, traceback = exc, exc.__traceback__
