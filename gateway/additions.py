@@ -43,6 +43,10 @@ class Authenticated:
     address: Address | None = None  # one of the account's, which the login counts as; None: its first
 
 
+# What a plugin may say of a login: who it is, or False for a refusal.
+LoginAnswer = Authenticated | Literal[False]
+
+
 # --- The API -------------------------------------------------------------------------------------
 
 
@@ -145,7 +149,3 @@ class ContentStore(Protocol):
 
     def names(self, before: datetime) -> AsyncIterator[str]:
         """All contents that were put before a time: those that no message has are then deleted."""
-
-
-# What a plugin may say of a login: who it is, or False for a refusal.
-LoginAnswer = Authenticated | Literal[False]
