@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 async def test_the_page(tmp_path: Path) -> None:
-    assert len([line for line in APPLICATION.splitlines() if line.strip()]) <= 24
+    assert len([line for line in APPLICATION.splitlines() if line.strip()]) <= 20
     port = free_port()
 
     def change(raw: dict[str, Any]) -> None:
