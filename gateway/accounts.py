@@ -30,6 +30,7 @@ from gateway.mail.address import Address, AddressError
 from gateway.model import Scope
 from gateway.smtp import scram
 from gateway.store import credentials, facts
+from gateway.store.api_keys import ApiKey
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -131,8 +132,7 @@ class Authenticator:
         found = self._find(login)
         key = await self.keys.find(password)
         if key is not None and found is not None and key.account == found.account:
-            by_key = replace(found, key=key.name, scopes=key.scopes)
-            return self._remember(given, by_key, REMEMBER_KEY_SECONDS)
+            return self._remember_key(given, found, key)
         stored = await self._stored(found)
         hashed = stored.argon2 if stored is not None else self._nobody
         if (
@@ -171,8 +171,7 @@ class Authenticator:
         addresses = account.addresses if account is not None else ()
         for address in addresses:
             if key is not None and (found := self._find(str(address))) is not None:
-                by_key = replace(found, key=key.name, scopes=key.scopes)
-                return self._remember(given, by_key, REMEMBER_KEY_SECONDS)
+                return self._remember_key(given, found, key)
         self.failed(remote_ip)
         raise BadCredentialsError("no such API key, or it has expired or was revoked")
 
@@ -232,6 +231,12 @@ class Authenticator:
     def _remembered(self, given: bytes) -> Login | None:
         login, until = self._good.get(given, (None, 0.0))
         return login if self._clock.timestamp() < until else None
+
+    def _remember_key(self, given: bytes, found: Login, key: ApiKey) -> Login:
+        seconds = REMEMBER_KEY_SECONDS
+        if key.expires is not None:
+            seconds = min(seconds, key.expires.timestamp() - self._clock.timestamp())
+        return self._remember(given, replace(found, key=key.name, scopes=key.scopes), seconds)
 
     def _remember(self, given: bytes, login: Login, seconds: float) -> Login:
         self._good[given] = (login, self._clock.timestamp() + seconds)

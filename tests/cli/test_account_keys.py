@@ -106,7 +106,9 @@ async def test_a_key_ends(gateway: Running, clock: ManualClock) -> None:
     assert await by_bearer(gateway, answer["Key"]) == 200
     clock.advance(timedelta(minutes=59))
     assert await by_bearer(gateway, answer["Key"]) == 200
-    clock.advance(timedelta(minutes=2))
+    clock.advance(timedelta(seconds=58))
+    assert (await by_bearer(gateway, answer["Key"]), await by_password(gateway, answer["Key"])) == (200, 200)
+    clock.advance(timedelta(seconds=3))  # not remembered beyond its end
     assert (await by_bearer(gateway, answer["Key"]), await by_password(gateway, answer["Key"])) == (401, 401)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,15 @@ def test_without_a_key(slept: list[float], answers: list[Any], tries: int) -> No
     assert len(asked) == tries
     assert "Idempotency-Key" not in asked[0].headers
     assert asked[0].headers["Authorization"].startswith("Basic ")
+
+
+def test_times_are_datetimes_with_a_zone() -> None:
+    at = datetime(2026, 2, 1, 9, 0, 0, 500000, tzinfo=timezone(timedelta(hours=1)))
+    request = SendRequest(To=TO, Text="hello", Date=at, FutureRelease=at)
+    read = SendRequest.model_validate_json(prepare(endpoints.SEND, request, "").body)
+    assert (read.Date, read.FutureRelease) == (at, at)
+    with pytest.raises(ValueError, match="a datetime without a zone"):
+        SendRequest(To=TO, Text="hello", Date=datetime(2026, 2, 1))
 
 
 def test_waits_are_bounded() -> None:

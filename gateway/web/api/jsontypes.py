@@ -25,6 +25,7 @@ from pydantic import (
     JsonValue,
     PlainSerializer,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema, from_json, to_json
@@ -110,12 +111,20 @@ class NullIsZero:
 
 
 class _TimeText:
-    """In a request, a string that `parse_time` takes; null is None."""
+    """In a request, a string that `parse_time` takes; null is None. `gateway.client` is given datetimes."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.nullable_schema(
-            core_schema.no_info_after_validator_function(parse_time, core_schema.str_schema(strict=True))
-        )
+        text = core_schema.no_info_after_validator_function(parse_time, core_schema.str_schema(strict=True))
+        return core_schema.nullable_schema(core_schema.no_info_wrap_validator_function(_given_time, text))
+
+
+def _given_time(value: object, parse: ValidatorFunctionWrapHandler) -> datetime | None:
+    if not isinstance(value, datetime):
+        found: datetime | None = parse(value)
+        return found
+    if value.tzinfo is None:
+        raise ValueError("a datetime without a zone; give it one, such as datetime.UTC")
+    return value
 
 
 T = TypeVar("T")
@@ -149,7 +158,7 @@ FileData = Annotated[
 TimeOrNull = Annotated[
     datetime | None,
     _TimeText(),
-    PlainSerializer(lambda value: value and format_time(value), when_used="json"),
+    PlainSerializer(lambda value: value and format_time(value)),
     WithJsonSchema(
         {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}, mode="validation"
     ),
