@@ -92,6 +92,7 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     in_thread = _InThread(call.function) if call.way is Way.THREAD else None
     scope = trio.CancelScope()  # without a deadline until there is something to wait for, which is cheaper
     raised: BaseException | None = None
+    answer = None
     started = perf_counter()
     try:
         with scope:
@@ -106,7 +107,10 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
         await contain(exc)
         raised = exc
     took = _count(call, started)
-    if scope.cancelled_caught:
+    # None behind its limit is what is left of a cancellation that it swallowed: no answer, or what a filter
+    # was to refuse would pass.
+    swallowed = raised is None and answer is None and scope.cancel_called
+    if scope.cancelled_caught or swallowed:
         waited = in_thread is not None and not in_thread.begun
         reason = f"no thread came free in {call.limit:g} s" if waited else f"no answer in {call.limit:g} s"
         failed(call, arguments, reason, raised, timeout=True)

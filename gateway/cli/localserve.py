@@ -90,7 +90,7 @@ def localserve(
     Example: gateway localserve --dir /tmp/mail --port-base 2000
     """
     chosen = {"ip": ip, "port_base": port_base, "webhook_out": webhook_out, "webhook_in": webhook_in}
-    color = not no_color and "NO_COLOR" not in os.environ and sys.stdout.isatty()
+    color = not no_color and "NO_COLOR" not in os.environ and _is_terminal()
     config = directory / CONFIG_FILE
     written = False
     try:
@@ -111,6 +111,10 @@ def localserve(
         if foreseen is None:
             raise
         raise _failed(_first(foreseen), config, written) from None
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None: it was closed, as `>&-` does
 
 
 def _failed(exc: BaseException, config: Path, written: bool) -> CommandError:
@@ -236,7 +240,8 @@ async def _serve(settings: Settings, directory: Path, color: bool) -> None:
         async with app.serving(
             settings, directory, prepare=_set_password, example_login=f"{LOGIN}:{PASSWORD}"
         ) as gateway:
-            click.echo(_banner(gateway, directory, color))
+            with suppress(OSError):  # nobody reads it, or its disk is full: no reason not to serve
+                click.echo(_banner(gateway, directory, color))
             _spare_the_collector()
             async for _ in signals:
                 break

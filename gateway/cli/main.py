@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -56,6 +57,19 @@ class _Commands(click.Group):
             return _of_plugins().get(cmd_name)
         command: click.Command = getattr(import_module(f"gateway.cli.{name}"), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            from gateway.cli.common import CommandError
+
+            what = exc.filename or "the output"
+            raise CommandError(
+                f"{what}: cannot be written ({exc.strerror}); make room, or write elsewhere"
+            ) from None
 
 
 @click.group(cls=_Commands, context_settings=CONTEXT)

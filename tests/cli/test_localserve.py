@@ -233,6 +233,43 @@ def test_a_second_gateway(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
+@pytest.mark.parametrize("output", ["/dev/full", "&-"])
+def test_without_an_output_it_serves(tmp_path: Path, output: str) -> None:
+    directory, log = tmp_path / "gw", tmp_path / "log"
+    command = [*GATEWAY, "localserve", "--dir", str(directory), "--port-base", str(free_port_base())]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f'exec "$@" >{output}', "sh", *command], stderr=stderr, env=environment()
+        )
+    try:
+        give_up = time.monotonic() + PATIENCE
+        while gateway("queue", "list", "--dir", directory).stdout != "no messages\n":
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < give_up
+        process.terminate()
+        process.wait(PATIENCE)
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_command_whose_output_is_full() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*GATEWAY, "report", "read", "-"],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "the output: cannot be written (No space left on device)" in one_line(done.stderr)
+
+
 def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
     directory = tmp_path / ("long" * 25) / "gw"
     line = refused("--dir", directory, "--port-base", free_port_base())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
@@ -258,6 +259,23 @@ async def test_an_answer_that_a_plugin_saves_from_its_limit_counts(
     (line,) = caplog.messages
     assert line.startswith("submission sub-1: plugin 'stubborn', hook 'sign': answered after ")
     assert line.endswith("; its limit is 5 s, and it should let Cancelled pass")
+
+
+async def test_nothing_behind_its_limit_is_no_answer(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Swallows:
+        @hookimpl
+        async def receive_policy(self) -> Reject | None:
+            with contextlib.suppress(trio.Cancelled):
+                await trio.sleep_forever()
+            return None
+
+    hooks = load({"swallows": Swallows()})
+    with pytest.raises(PluginError, match="no answer in"):
+        await hooks.gateway.receive_policy(reception=a_reception())
+    assert "plugin 'swallows', hook 'receive_policy': no answer in" in caplog.text
+    assert hooks.calls["swallows", "receive_policy"].timeouts == 1
 
 
 async def test_a_plugin_s_own_time_out_is_not_ours(autojump_clock: MockClock) -> None:
