@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets as random
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,9 @@ def tail(
     """
     logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
     color = False if no_color or os.environ.get("NO_COLOR") else None
+
+    # So that its key is revoked then, too.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
     async def tell(streamed: Streamed) -> None:
         if streamed.payload is None:

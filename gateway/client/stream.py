@@ -60,12 +60,21 @@ async def follow(
         if events:
             query["events"] = ",".join(events)
         told: list[Streamed] = []  # the last
+        refused: list[Exception] = []  # what `tell` raised; an OSError of its own is no broken connection
 
-        async def tell_and_remember(streamed: Streamed, told: list[Streamed] = told) -> None:
-            await tell(streamed)
+        async def tell_and_remember(
+            streamed: Streamed, told: list[Streamed] = told, refused: list[Exception] = refused
+        ) -> None:
+            try:
+                await tell(streamed)
+            except Exception as exc:
+                refused.append(exc)
+                raise
             told[:] = [streamed]
 
         ended = await _once(urlsplit(f"{base}events?{urlencode(query)}"), headers, tell_and_remember)
+        if refused:
+            raise refused[0]
         if isinstance(ended, ConnectionRejected) and ended.status_code not in _TRY_AGAIN:
             raise _refusal(ended)
         if not isinstance(ended, _ENDS):

@@ -37,8 +37,8 @@ async def start(gateway: Running, *options: str, **environment: str) -> trio.Pro
     return process
 
 
-async def end(process: trio.Process) -> None:
-    process.send_signal(signal.SIGINT)
+async def end(process: trio.Process, number: signal.Signals = signal.SIGINT) -> None:
+    process.send_signal(number)
     with trio.fail_after(PATIENCE):
         assert await process.wait() == 0
 
@@ -75,6 +75,20 @@ async def test_for_people_and_for_scripts(tmp_path: Path) -> None:
         listed = await gateway.call("EventList", {"Cursor": told["Cursor"], "Events": ["delivered"]})
         assert listed["Events"] == []
         await end(scripts)
+
+
+async def test_what_ends_it(tmp_path: Path) -> None:
+    async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
+        terminated = await start(gateway, "--cursor", "")
+        await gateway.send("user@example.org")
+        await lines(terminated, 1)
+        await end(terminated, signal.SIGTERM)
+        unread = await start(gateway, "--cursor", "")
+        assert unread.stdout is not None
+        await unread.stdout.aclose()  # as with `gateway tail | head`
+        with trio.fail_after(PATIENCE):
+            assert await unread.wait() == 1
+        assert await gateway.gateway.authenticator.keys.of_account("mox") == ()
 
 
 async def test_a_wrong_key(tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ async def test_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert heard == ["a@example.org", "b@example.org"]
 
 
-async def test_what_ends_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [LookupError, BrokenPipeError, trio.TooSlowError])
+async def test_what_ends_it(tmp_path: Path, error: type[Exception]) -> None:
     async def fail(streamed: Streamed) -> None:
-        raise LookupError(streamed.cursor)
+        raise error(streamed.cursor)
 
     async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
         url = str(gateway.api.base_url)
@@ -58,5 +59,5 @@ async def test_what_ends_it(tmp_path: Path) -> None:
             assert (refused.value.status, refused.value.code) == (401, "error")
             with pytest.raises(ApiError, match="is none of delivered"):
                 await follow(url, AUTH[1], AUTH[0], tell=fail, events=["exploded"])
-            with pytest.raises(LookupError):
+            with pytest.raises(error):
                 await follow(url, AUTH[1], AUTH[0], tell=fail)
