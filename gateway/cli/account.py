@@ -13,8 +13,8 @@ from gateway.cli.common import (
     CommandError,
     ask,
     dir_option,
-    duration,
     json_option,
+    lifetime,
     print_table,
     printable,
     relative,
@@ -74,7 +74,7 @@ def keys() -> None:
     required=True,
     help="What it may do; may be given again.",
 )
-@click.option("--expires-in", type=duration, help="How long it is valid: 12h, 90d. Not given: until revoked.")
+@click.option("--expires-in", type=lifetime, help="How long it is valid: 12h, 90d. Not given: until revoked.")
 @json_option
 def add(
     name: str,

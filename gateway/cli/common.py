@@ -112,6 +112,14 @@ def duration(text: str) -> timedelta:
         raise click.BadParameter(str(exc)) from None
 
 
+def lifetime(text: str) -> timedelta:
+    """An option's value: a duration for which something is to hold. Raises click.BadParameter."""
+    found = duration(text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is over at once; write one such as 12h or 30d")
+    return found
+
+
 def time_bound(text: str) -> dict[str, str]:
     """An option's value: see parse_bound. Raises click.BadParameter."""
     try:

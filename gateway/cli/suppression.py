@@ -20,8 +20,8 @@ from gateway.cli.common import (
     ask,
     asker,
     dir_option,
-    duration,
     json_option,
+    lifetime,
     print_table,
     printable,
     relative,
@@ -93,7 +93,7 @@ def list_(directory: Path, account: str, maximum: int, cursor: str, as_json: boo
 @account_option
 @list_option
 @click.option("--reason", default="", help="Why, for people.")
-@click.option("--expires-in", type=duration, help="How long: 12h, 30d.", show_default="until it is removed")
+@click.option("--expires-in", type=lifetime, help="How long: 12h, 30d.", show_default="until it is removed")
 def add(
     address: str, directory: Path, account: str, list_name: str, reason: str, expires_in: timedelta | None
 ) -> None:
@@ -195,7 +195,7 @@ def lookup(
 @dir_option
 @account_option
 @click.option("--reason", default="", help="For lines without one.")
-@click.option("--expires-in", type=duration, help="For lines without an end: how long, as 12h or 30d.")
+@click.option("--expires-in", type=lifetime, help="For lines without an end: how long, as 12h or 30d.")
 @skip_option
 def import_(
     path: str, directory: Path, account: str, reason: str, expires_in: timedelta | None, skip_wrong: bool

@@ -6,6 +6,9 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from gateway.cli.main import main
 from gateway.clock import ManualClock
 from tests.cli.asking import ESCAPES, ok, refused
 from tests.running import receiving, running
@@ -121,3 +124,9 @@ async def test_what_is_no_address(tmp_path: Path) -> None:
         for arguments in (("list",), ("lookup", "ada@example.org")):
             text = await ok(gateway, "suppression", *arguments)
             assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_what_is_over_at_once_is_a_mistake() -> None:
+    for command in (("suppression", "add", "a@example.org"), ("account", "keys", "add", "mox", "key")):
+        result = CliRunner().invoke(main, [*command, "--expires-in", "0s"])
+        assert (result.exit_code, "'0s' is over at once; write one such as" in result.stderr) == (2, True)
