@@ -103,6 +103,9 @@ class Service(Protocol):
         """Calls `task_status.started()` when it is ready, and ends by being cancelled."""
 
 
+OWN_METRICS = "gateway_"  # what the names of the gateway's own metrics begin with
+
+
 class Collector(Protocol):
     """What a plugin adds in the `metrics` stage: any collector of prometheus_client is one."""
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from gateway.additions import Collector
+from gateway.additions import OWN_METRICS, Collector
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.hookcalls import SLOW, Calls, described, passes
@@ -98,17 +98,41 @@ class Metrics:
             log.warning("the queue's numbers are missing from the metrics: %s", exc)
             self._messages = {}
         parts = [generate_latest(self._counts.registry)]
-        parts += [_collected(plugin, collector) for plugin, collector in self._added]
+        taken: set[str] = set()
+        parts += [_collected(plugin, collector, taken) for plugin, collector in self._added]
         return b"".join(parts)
 
 
-def _collected(plugin: str, collector: Collector) -> bytes:
-    """What a plugin's collector has, by itself, so that it can spoil nothing else."""
+class _Collected:
+    """The families of a collector that was asked."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = tuple(families)
+        self.names = {family.name for family in self._families}
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _collected(plugin: str, collector: Collector, taken: set[str]) -> bytes:
+    """What a plugin's collector has, by itself, so that it can spoil nothing else.
+
+    Its names are then `taken`: of two metrics of one name, Prometheus would refuse all.
+    """
     registry = CollectorRegistry(auto_describe=False)
     started = perf_counter()
     try:
-        registry.register(collector)
+        found = _Collected(collector.collect())
+        if twice := sorted(name for name in found.names if name in taken or name.startswith(OWN_METRICS)):
+            log.error(
+                "plugin %r, hook 'metrics': the metric %r is there already, and left out; choose another",
+                plugin,
+                twice[0],
+            )
+            return b""
+        registry.register(found)
         text = generate_latest(registry)
+        taken |= found.names
     except BaseException as exc:
         if passes(exc):
             raise

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 from pydantic import BaseModel, ValidationError
 
+from gateway.additions import OWN_METRICS, Collector
 from gateway.config.load import describe
 from gateway.config.sets import GATEWAY, hint, key, place
 from gateway.config.settings import Settings
@@ -86,7 +87,7 @@ class Compiler:
                 commands=_registered(gateway, "commands", "command"),
                 services=_registered(gateway, "services", "service"),
                 content_stores=_registered(gateway, "content_store", "content store"),
-                metrics=_listed(gateway, "metrics", iter),
+                metrics=_collectors(gateway),
             ),
             calls=self._calls,
             limiters=self._limiters,
@@ -258,3 +259,28 @@ def _registered(table: Table, hook: str, what: str) -> Named[Any]:
             )
         found[name] = plugin, value
     return MappingProxyType(found)
+
+
+def _collectors(table: Table) -> tuple[tuple[str, Collector], ...]:
+    """The collectors of metrics. Two of one name would make all of them unreadable; what a collector does not
+    describe is looked at when it is collected."""
+    listed = _listed(table, "metrics", iter)
+    found: dict[str, str] = {}
+    for plugin, collector in listed:
+        where = f"plugin {plugin!r}, hook 'metrics'"
+        try:
+            names = [metric.name for metric in getattr(collector, "describe", tuple)()]
+        except Exception as exc:
+            raise ConfigError(f"{where}: a collector's describe raised {one_line(exc)}; repair it") from exc
+        for name in names:
+            if name.startswith(OWN_METRICS):
+                raise ConfigError(
+                    f"{where}: the metric {name!r} begins as the gateway's own; choose another name"
+                )
+            if name in found:
+                raise ConfigError(
+                    f"{where}: plugin {found[name]!r} has the metric {name!r} too;"
+                    " take one of them out of the plugin sets"
+                )
+            found[name] = plugin
+    return listed

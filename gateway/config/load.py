@@ -56,7 +56,8 @@ def load(path: Path) -> Settings:
 def describe(exc: ValidationError, model: type[BaseModel]) -> str:
     """A validation error in one line: the place, what is wrong, what to write instead."""
     errors = exc.errors(include_url=False, include_context=False)
-    first = errors[0]
+    # A name that is wrong is more often the cause of one that is missing than the other way round.
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = ""
     for part in first["loc"]:
         if isinstance(part, int):
@@ -68,6 +69,8 @@ def describe(exc: ValidationError, model: type[BaseModel]) -> str:
         text = "there is no such setting"
         close = difflib.get_close_matches(str(first["loc"][-1]), _names(model, first["loc"][:-1]), n=1)
         text += f"; did you mean {close[0]!r}?" if close else "; remove it or see docs/configuration.md"
+    elif first["type"] == "missing":
+        text = "is missing; add it"
     elif first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
         shown = repr(first["input"])
         text += f" (it is {shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + '...'})"

@@ -281,7 +281,11 @@ def test_a_path_too_long_for_the_socket(tmp_path: Path) -> None:
     [
         ("[smtp]", "[smtp", "is not valid TOML: "),
         ("[smtp]", "[smtp]\nlisten_on = 1", "listen_on: there is no such setting; did you mean 'listen'?"),
-        ("hostname =", "hostnam =", "hostname: Field required (and 1 more)"),
+        (
+            "hostname =",
+            "hostnam =",
+            "hostnam: there is no such setting; did you mean 'hostname'? (and 1 more)",
+        ),
         ("hostname =", "hostnam = 1\nhostname =", "did you mean 'hostname'?"),
         ("[smtp]", "[smtp]\nmax_recipients = '5'", "smtp.max_recipients: Input should be a valid integer"),
         ("[smtp]\n", "[smtp]\nmax_recipients = 0\n", "smtp.max_recipients: Input should be greater than 0"),

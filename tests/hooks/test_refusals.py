@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pluggy
 import pytest
+from prometheus_client import Counter, Metric
 from pydantic import BaseModel
 
-from gateway import Route, Transport, TransportType, WebhookBody, hookimpl
+from gateway import Collector, Route, Transport, TransportType, WebhookBody, hookimpl
 from gateway.errors import ConfigError
 from tests.hooks.helpers import load
 
@@ -286,6 +287,49 @@ def test_two_plugins_with_one_transport_type() -> None:
         "plugin 'two', hook 'transports': plugin 'one' has the transport type 'direct' too;"
         " take one of them out of the plugin sets"
     )
+
+
+class Unsteady:
+    def describe(self) -> Iterator[Metric]:
+        raise RuntimeError("no")
+
+    def collect(self) -> Iterator[Metric]:
+        yield from ()
+
+
+@pytest.mark.parametrize(
+    ("collectors", "message"),
+    [
+        (
+            [Counter("acme_jokes", "Jokes.", registry=None)] * 2,
+            "plugin 'one' has the metric 'acme_jokes' too; take one of them out of the plugin sets",
+        ),
+        (
+            [
+                Counter("acme_jokes", "Jokes.", registry=None),
+                Counter("gateway_jokes", "Jokes.", registry=None),
+            ],
+            "the metric 'gateway_jokes' begins as the gateway's own; choose another name",
+        ),
+        (
+            [Counter("acme_jokes", "Jokes.", registry=None), Unsteady()],
+            "a collector's describe raised RuntimeError: no; repair it",
+        ),
+    ],
+)
+def test_metrics_that_would_spoil_others(collectors: list[Collector], message: str) -> None:
+    class Counts:
+        def __init__(self, collector: Collector) -> None:
+            self._collector = collector
+
+        @hookimpl
+        def metrics(self) -> Sequence[Collector]:
+            return [self._collector]
+
+    one, two = collectors
+    with pytest.raises(ConfigError) as caught:
+        load({"one": Counts(one), "two": Counts(two)})
+    assert str(caught.value) == f"plugin 'two', hook 'metrics': {message}"
 
 
 def test_a_hook_that_this_version_lacks_may_be_optional() -> None:

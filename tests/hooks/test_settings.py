@@ -176,10 +176,10 @@ async def test_what_only_accounts_set_need_not_be_set_for_all() -> None:
     config = {**ORG, **accounts(app=own)}
     plugins = {"needs": Needs()}
     assert await routed(load(plugins, config, sets={"test": [], "mine": ["needs"]}), "app") == "app"
-    with pytest.raises(ConfigError, match=r"^plugin\.needs\.to: Field required$"):
+    with pytest.raises(ConfigError, match=r"^plugin\.needs\.to: is missing; add it$"):
         load(plugins, config, sets={"test": ["needs"], "mine": ["needs"]})
     config = {**ORG, **accounts(app=own, other={"plugin_set": "mine"})}
-    with pytest.raises(ConfigError, match=r"^plugin\.needs\.to: Field required$"):
+    with pytest.raises(ConfigError, match=r"^plugin\.needs\.to: is missing; add it$"):
         load(plugins, config, sets={"test": [], "mine": ["needs"]})
 
 
