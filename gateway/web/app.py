@@ -17,7 +17,7 @@ from gateway.web.admission import Headers, check_scope, is_host, log_in
 from gateway.web.api.body import BodyBudget, ClientGoneError, discard, read_form
 from gateway.web.api.calls import Call, Stream
 from gateway.web.api.errors import ErrorAnswer, HttpError, error_answer, protocol_error
-from gateway.web.api.idempotency import Keys, check_key
+from gateway.web.api.idempotency import IdempotencyKeys, check_key
 from gateway.web.api.jsontypes import Request, Response, parse_request
 from gateway.web.api.methods import METHODS, Method
 from gateway.web.api.services import Login, Services
@@ -54,7 +54,7 @@ class WebApp:
         self._services, self._methods, self._base = services, methods, web.base_path
         self._max_message_size = services.settings.queue.max_message_size
         self._budget = BodyBudget(web.memory_for_bodies)
-        self._keys = Keys()
+        self._idempotency_keys = IdempotencyKeys()
         self._streams = EventStreams(services)
         self._added = pages or {}
         self._pages: ASGIApp = make_pages(
@@ -119,7 +119,7 @@ class WebApp:
         if key is None or not method.keeps_answer or method.response is None:
             return await method.handler(call, request)
         checked = check_key(key.decode("latin-1"))
-        return await self._keys.once(
+        return await self._idempotency_keys.once(
             call, checked, request, method.response, lambda keyed: method.handler(keyed, request)
         )
 

@@ -162,7 +162,7 @@ async def test_a_concurrent_duplicate_waits_for_the_first(api: Any) -> None:
             go_on.set()
     assert [a.json for a in answers] == [answers[0].json] * 4
     assert len(api.submitter.submitted) == 1
-    assert not api.app._keys._turns
+    assert not api.app._idempotency_keys._turns
 
 
 async def test_another_process_was_faster(api: Any) -> None:

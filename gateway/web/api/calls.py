@@ -28,7 +28,7 @@ class UploadedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class CallKey:
+class IdempotencyKey:
     """An Idempotency-Key, and the digest of the call that came with it."""
 
     key: str
@@ -43,7 +43,7 @@ class Call:
     services: Services
     files: tuple[UploadedFile, ...] = ()
     size: int = 0  # bytes of the request object and the files
-    key: CallKey | None = None  # for methods that keep their answers
+    idempotency_key: IdempotencyKey | None = None  # for methods that keep their answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

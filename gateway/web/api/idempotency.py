@@ -17,7 +17,7 @@ from typing import TypeVar
 import trio
 
 from gateway.errors import KeyUsed
-from gateway.web.api.calls import Call, CallKey, UploadedFile
+from gateway.web.api.calls import Call, IdempotencyKey, UploadedFile
 from gateway.web.api.errors import BadRequest
 from gateway.web.api.jsontypes import Request, Response
 from gateway.web.api.services import KeptAnswer
@@ -45,7 +45,7 @@ class _Turns:
     wanted: int = 0  # by calls, the one that has it included
 
 
-class Keys:
+class IdempotencyKeys:
     """The keys of calls under way."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Keys:
                 if kept is not None:
                     return _again(kept, key, digest, answer)
                 try:
-                    return await run(replace(call, key=CallKey(key, digest)))
+                    return await run(replace(call, idempotency_key=IdempotencyKey(key, digest)))
                 except KeyUsed:  # by another process
                     continue
 

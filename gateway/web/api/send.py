@@ -136,7 +136,8 @@ def _check_batch(request: models.SendBatchRequest) -> None:
 def _keep(
     call: Call, answer: Callable[[Sequence[Submitted | Refusal]], Mapping[str, Any] | None]
 ) -> KeepAnswer | None:
-    return None if call.key is None else KeepAnswer(call.key.key, call.key.digest, answer)
+    given = call.idempotency_key
+    return None if given is None else KeepAnswer(given.key, given.digest, answer)
 
 
 def _refused(exc: Exception) -> models.Refused:
