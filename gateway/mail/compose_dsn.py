@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Literal
 
 from gateway.mail.address import Address, ascii_domain, format_mailbox
@@ -179,6 +180,15 @@ def _status(draft: DsnDraft) -> bytes:
     )
 
 
+def _host(name: str) -> str:
+    """A host that has no name but an address is written as a literal (RFC 5321, 4.1.3)."""
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return name
+    return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
+
+
 def _recipient(recipient: DsnRecipient) -> list[tuple[str, str]]:
     fields = []
     if _plain(recipient.original):
@@ -188,7 +198,7 @@ def _recipient(recipient: DsnRecipient) -> list[tuple[str, str]]:
     fields.append(("Action", recipient.action))
     fields.append(("Status", recipient.status))
     if _HOST.fullmatch(recipient.remote_mta):
-        fields.append(("Remote-MTA", f"dns; {recipient.remote_mta}"))
+        fields.append(("Remote-MTA", f"dns; {_host(recipient.remote_mta)}"))
     if diagnostic := _plain(recipient.diagnostic[:MAX_DIAGNOSTIC]):
         fields.append(("Diagnostic-Code", f"smtp; {diagnostic}"))
     if recipient.last_attempt is not None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -71,6 +72,8 @@ def unavailable(exc: BaseException) -> StoreUnavailable | None:
     elif isinstance(error, OSError):
         reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "I/O error"
         detail = error.strerror or str(error)
+        if isinstance(error.filename, str):  # its name only: accounts see this in events
+            detail += f" ({os.path.basename(error.filename)})"  # noqa: PTH119
     else:
         return None
     if reason is None:

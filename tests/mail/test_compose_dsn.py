@@ -121,6 +121,20 @@ def test_a_failure_for_the_email_package() -> None:
     assert _GRAMMAR.fullmatch(status_of(data))
 
 
+@pytest.mark.parametrize(
+    ("remote", "written"),
+    [
+        ("192.0.2.1", "[192.0.2.1]"),
+        ("2001:db8::1", "[IPv6:2001:db8::1]"),
+        ("mx1.example.net", "mx1.example.net"),
+    ],
+)
+def test_a_remote_without_a_name(remote: str, written: str) -> None:
+    data = compose_dsn(draft(replace(JANE, remote_mta=remote)))
+    assert f"\r\nRemote-MTA: dns; {written}\r\n".encode() in data
+    assert _GRAMMAR.fullmatch(status_of(data))
+
+
 def test_our_own_reader_reads_it() -> None:
     data = compose_dsn(draft(JANE, replace(JANE, address=Address.parse("x@example.net"))))
     found = read_dsn(data)

@@ -277,7 +277,7 @@ async def test_missing_and_damaged_files_are_never_shorter_messages(store: Store
         (LARGE[:-1], "damaged"),
         (LARGE + b"x", "damaged"),
         (b"", "damaged"),
-        (None, "No such file"),
+        (None, rf"No such file or directory \({stored.file}\)$"),
     ):
         if data is None:
             await trio.Path(path).unlink()
