@@ -22,6 +22,12 @@ class UnknownUrl(GatewayError):
     """The account has no such URL, or there is no such account; the text says which."""
 
 
+class TestUnderWay(GatewayError):
+    """A test call of the account has no answer yet. They wait in no queue, so there is one at a time."""
+
+    __test__ = False  # of pytest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UrlReport:
     """A URL as it is configured, and as it fares."""
@@ -50,6 +56,7 @@ class WebhookUrls:
 
     def __init__(self, settings: Settings, store: Store, clock: Clock, caller: Caller) -> None:
         self._settings, self._store, self._clock, self._caller = settings, store, clock, caller
+        self._testing: set[str] = set()  # accounts
 
     async def list(self, account: str = "") -> tuple[UrlReport, ...]:
         """An account's URLs, or everybody's, as they are configured."""
@@ -79,8 +86,19 @@ class WebhookUrls:
         """Call a URL with an example of an event: by default the account's first URL, and its first event.
 
         Nothing of it is stored, and a URL that is disabled is called too. Somebody waits for the answer:
-        it has less time than a call of the queue.
+        it has less time than a call of the queue. Raises TestUnderWay.
         """
+        if account in self._testing:
+            raise TestUnderWay(
+                f"a test call of account {account!r} is under way, for {TEST_TIMEOUT:.0f} s at most"
+            )
+        self._testing.add(account)
+        try:
+            return await self._test(account, url, event)
+        finally:
+            self._testing.remove(account)
+
+    async def _test(self, account: str, url: str, event: str) -> Trial:
         settings = self._account(account)
         for target, events in settings.all_webhook_targets():
             if url in ("", target.url) and (not event or event in events):

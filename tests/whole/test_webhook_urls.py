@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
 from gateway.store import call_listing
 from gateway.store.call_listing import CallFilter
-from tests.running import Receiver, receiving, running
+from tests.running import PATIENCE, Receiver, receiving, running
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
@@ -70,6 +71,24 @@ async def test_each_url_has_its_format(tmp_path: Path, webhooks: Receiver) -> No
     assert {headers["content-type"] for headers in cloud.headers} == {
         "application/cloudevents+json; charset=utf-8"
     }
+
+
+async def test_one_test_call_at_a_time(tmp_path: Path, webhooks: Receiver) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")  # it never answers
+    silent = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["accounts"]["mox"]["webhooks"] = [{"url": silent}]
+
+    async with running(tmp_path, webhooks, change=change) as gateway, trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.call, "WebhookTest", {"URL": silent})
+        with trio.fail_after(PATIENCE):
+            connection = await listeners[0].accept()
+        refused = await gateway.api.post("WebhookTest", json={})
+        assert (refused.status_code, refused.json()["Code"]) == (400, "user")
+        assert "a test call of account 'mox' is under way" in refused.json()["Message"]
+        await connection.aclose()  # now the first one is over
+    await listeners[0].aclose()
 
 
 def account(**more: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gateway.store.listing import Filter, Page, Sort
 from gateway.store.mailbox_listing import ListedMessage, MessageFilter
 from gateway.store.templates import StoredTemplate
 from gateway.webhooks.event_log import EventPage, NoPayload
-from gateway.webhooks.urls import Trial, UnknownUrl, UrlReport
+from gateway.webhooks.urls import TestUnderWay, Trial, UnknownUrl, UrlReport
 
 
 class Accounts(Protocol):
@@ -151,7 +151,7 @@ class WebhookUrls(Protocol):
         """Calls to it are made again; empty if it was not disabled."""
 
     async def test(self, account: str, url: str, event: str) -> Trial:
-        """Call it with an example. Raises UnknownUrl."""
+        """Call it with an example. Raises UnknownUrl, TestUnderWay."""
 
 
 class Queue(Protocol):
@@ -218,5 +218,6 @@ class Services:
 __all__ = [
     "Accounts", "BadCredentialsError", "Clock", "Directory", "Events", "KeepAnswer", "KeptAnswer", "Login",
     "Messages", "NewSubmission", "NoPayload", "Offload", "Queue", "Refusal", "ReportWishes", "Services",
-    "Submitted", "Submitter", "Suppressions", "TooManyFailuresError", "Trial", "UnknownUrl", "UrlReport",
+    "Submitted", "Submitter", "Suppressions", "TestUnderWay", "TooManyFailuresError", "Trial",
+    "UnknownUrl", "UrlReport",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from gateway.store.call_listing import CallFilter
 from gateway.web.api import models
 from gateway.web.api.calls import Call
 from gateway.web.api.errors import BadRequest
-from gateway.web.api.services import UnknownUrl
+from gateway.web.api.services import TestUnderWay, UnknownUrl
 
 MAX_IDS = 1000  # of one request
 _EVENTS = (*get_args(EventName), "incoming")
@@ -69,6 +69,8 @@ async def webhook_test(call: Call, request: models.WebhookTestRequest) -> models
     _check_event(request.Event)
     try:
         trial = await call.services.webhook_urls.test(call.login.account, request.URL, request.Event)
+    except TestUnderWay as exc:
+        raise BadRequest("user", str(exc)) from None
     except UnknownUrl:
         what = " that is told of this event" if request.Event else ""
         raise BadRequest(
