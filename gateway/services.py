@@ -12,6 +12,7 @@ import trio
 from gateway.additions import GatewayContext, Service
 from gateway.breaker import Tally
 from gateway.hookcalls import contain, described
+from gateway.watched import watched
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a service is started again; doubled each time
 STEADY = 60.0  # seconds: a service that ran for so long has done well, and waits little
@@ -23,13 +24,22 @@ async def serve_service(
     plugin: str, name: str, service: Service, gateway: GatewayContext, tally: Tally
 ) -> None:
     """Run a service for ever, and again whenever it fails or ends. Until it is cancelled."""
+
+    def slow(took: float) -> None:
+        tally.slow += 1
+        log.warning("plugin %r, service %r: stopped the event loop for %.2f s", plugin, name, took)
+
+    async def run() -> None:
+        # Not nursery.start: a service that ends before it calls started() has done nothing wrong.
+        await watched(service(gateway, task_status=trio.TASK_STATUS_IGNORED), slow)
+
     wait = FIRST_WAIT
     while True:
         began = trio.current_time()
         tally.calls += 1
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(service, gateway)
+            async with trio.open_nursery() as nursery:  # a task of its own
+                nursery.start_soon(run)
             problem = "it ended"
         except BaseException as exc:
             await contain(exc)

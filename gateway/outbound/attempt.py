@@ -29,6 +29,7 @@ from gateway.outbound.settle import decide
 from gateway.store import settle
 from gateway.store.changes import Claimed, Reschedule, Settled, Settlement
 from gateway.store.store import Store
+from gateway.watched import watched
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +161,13 @@ class Attempts:
     async def _hand_over(self, name: str, delivery: Delivery) -> list[Outcome]:
         """The transport's outcomes; temporary ones when it raises or answers nonsense."""
         count = len(delivery.messages)
+
+        def slow(took: float) -> None:
+            about = delivery.messages[0].submission_id
+            log.warning("transport %s stopped the event loop for %.2f s submission=%s", name, took, about)
+
         try:
-            answer = await self.transports[name].deliver(delivery)
+            answer = await watched(self.transports[name].deliver(delivery), slow)
         except BaseException as exc:
             await contain(exc)
             log.exception("transport %s failed submission=%s", name, delivery.messages[0].submission_id)

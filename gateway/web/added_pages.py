@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.additions import AsgiApplication
 from gateway.hookcalls import contain, described
+from gateway.watched import watched
 from gateway.web.http1 import ASGIApp
 
 PREFIX = "/plugins/"
@@ -32,13 +33,16 @@ def _contained(plugin: str, name: str, page: AsgiApplication) -> ASGIApp:
     async def run(scope: Any, receive: Any, send: Any) -> None:
         begun = False
 
+        def slow(took: float) -> None:
+            log.warning("plugin %r, page %r: stopped the event loop for %.2f s", plugin, name, took)
+
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await page(scope, receive, sending)
+            await watched(page(scope, receive, sending), slow)
         except BaseException as exc:
             await contain(exc)
             log.error("plugin %r, page %r: raised %s", plugin, name, described(exc), exc_info=exc)
