@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -77,14 +78,16 @@ $body''')
 TEST = Template("""\
 import $module
 
+from gateway.testing import MailGateway
 
-async def test_it_is_asked(mail_gateway):
+
+async def test_it_is_asked(mail_gateway: MailGateway) -> None:
     async with mail_gateway($module) as gateway:
         for hook in [$hooks]:
             assert "$module" in gateway.asked(hook)
 
 
-async def test_mail_goes_on(mail_gateway):
+async def test_mail_goes_on(mail_gateway: MailGateway) -> None:
     settings = {"$module": {"note": "hi"}}
     async with mail_gateway($module, settings=settings) as gateway:
         happened = await gateway.deliver(to="ada@example.com")
@@ -121,7 +124,7 @@ def make(where: Path, name: str, hooks: Sequence[str]) -> Path:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a plugin; write one such as acme.greeter, in lower case")
     module, distribution = re.sub(r"[.-]", "_", name), re.sub(r"[._]", "-", name)
-    if keyword.iskeyword(module) or module == "gateway":
+    if keyword.iskeyword(module) or module == "gateway" or module in sys.stdlib_module_names:
         raise ValueError(f"{name!r}: no module can be called {module!r}; choose another name")
     if not hooks:
         raise ValueError(f"--hooks: name one at least; the hooks are: {', '.join(SPECS)}")

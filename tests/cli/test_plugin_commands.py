@@ -279,9 +279,14 @@ def test_every_hook_can_be_in_a_new_package(tmp_path: Path) -> None:
             assert {*hints} == {*SPECS[hook].arguments, "settings", "return"}
     finally:
         del sys.modules["everything"]
-    checks = [sys.executable, "-m", "ruff"]
-    for command in (["check", "--isolated"], ["format", "--isolated", "--check"]):
-        done = subprocess.run([*checks, *command, made], capture_output=True, text=True, check=False)
+    for command in (
+        ["ruff", "check", "--isolated"],
+        ["ruff", "format", "--isolated", "--check"],
+        ["mypy", "--strict", "--config-file="],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command, made], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout
 
 
@@ -291,6 +296,7 @@ def test_every_hook_can_be_in_a_new_package(tmp_path: Path) -> None:
         ("Acme", ["route"], "'Acme' is no name for a plugin"),
         ("../x", ["route"], "'../x' is no name for a plugin"),
         ("gateway", ["route"], "no module can be called 'gateway'"),
+        ("json", ["route"], "no module can be called 'json'"),
         ("class", ["route"], "no module can be called 'class'"),
         ("acme.x", ["rout"], "there is no hook 'rout'; did you mean 'route'?"),
         ("acme.x", [], "name one at least"),
