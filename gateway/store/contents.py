@@ -49,6 +49,8 @@ class Contents:
     def __init__(self, directory: Path, store: Store, registered: Registered) -> None:
         self.directory = directory
         self.spooling: set[str] = set()  # names that the sweep leaves alone, however old
+        # When we gave the youngest names away (trio.current_time): the stores' clocks may be wrong.
+        self._given: dict[str, float] = {}
         self._store = store
         self._files = FileStore(directory)
         files = CalledStore(repr(FILES), self._files, registered.timeout)
@@ -75,6 +77,7 @@ class Contents:
         return await self._keep(name, content)
 
     async def _keep(self, name: str, content: NewContent) -> StoredBytes:
+        self._given[name] = trio.current_time()
         await self._stores[self._chosen].put(name, content)
         return StoredBytes(content.size, file=_join(self._chosen, name))
 
@@ -120,6 +123,8 @@ class Contents:
         Raises StoreError; a content store that fails is left for the next time.
         """
         swept = 0
+        old = trio.current_time() - SWEEP_AGE.total_seconds()
+        self._given = {name: given for name, given in self._given.items() if given > old}
         for name, store in self._stores.items():
             try:
                 async with aclosing(store.names(self._store.clock.now() - SWEEP_AGE)) as names:
@@ -138,6 +143,7 @@ class Contents:
             for one in names
             if _NAME.fullmatch(one.removesuffix(TEMPORARY))
             and one.removesuffix(TEMPORARY) not in self.spooling
+            and one not in self._given
         ]
         kept = await self._store.read(partial(files_with_row, names=ours))
         orphans = [file for file in ours if file not in kept]

@@ -372,6 +372,15 @@ async def test_release_of_many(store: Store) -> None:
     assert len(await store.write(work)) == 1200
 
 
+async def test_sweep_leaves_what_was_just_put_whatever_the_clocks_say(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Store.open(tmp_path, clock) as store:
+        clock.advance(99 * 86_400)
+        stored = await store.content.put(b"x" * 200_000)
+        assert await store.content.sweep() == 0
+        assert files(store) == [stored.file]
+
+
 async def test_sweep_removes_only_old_files_without_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
