@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
@@ -127,8 +127,11 @@ class Contents:
         self._given = {name: given for name, given in self._given.items() if given > old}
         for name, store in self._stores.items():
             try:
-                async with aclosing(store.names(self._store.clock.now() - SWEEP_AGE)) as names:
-                    async for some in _batches(names):
+                async with (
+                    aclosing(store.names(self._store.clock.now() - SWEEP_AGE)) as names,
+                    aclosing(_batches(names)) as batches,
+                ):
+                    async for some in batches:
                         swept += await self._sweep(name, some)
             except StoreUnavailable as exc:
                 log.warning("content store %s will be swept in an hour: %s", store.label, exc)
@@ -174,7 +177,7 @@ class _Gone:
         raise NotImplementedError
 
 
-async def _batches(names: AsyncIterator[str]) -> AsyncIterator[list[str]]:
+async def _batches(names: AsyncIterator[str]) -> AsyncGenerator[list[str], None]:
     some: list[str] = []
     async for name in names:
         some.append(name)
