@@ -48,6 +48,7 @@ transport = "mx"
 [transports.mx]
 type = "direct"
 port = {port}
+allow_networks = ["127.0.0.0/8"]
 keep = {{ idle = {idle} }}
 """
 

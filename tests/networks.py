@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from random import Random
 
 from gateway.clock import Clock
@@ -13,6 +14,7 @@ from gateway.net.mta_sts import StsAnswer
 from gateway.net.network import Network
 from gateway.net.shaping import Shaper
 
+EVERYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))  # examples' addresses are not public
 NOBODY = DnsSettings(nameservers=("127.0.0.99",), port=9, timeout=0.2)
 
 

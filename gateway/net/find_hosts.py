@@ -9,6 +9,7 @@ from typing import Protocol
 
 import trio
 
+from gateway.net.addresses import Network
 from gateway.net.dns import DnsTrouble, Reply, Resolver, Tlsa
 from gateway.net.hosts import alias_matters, candidates, decide, is_conclusive, tlsa_bases
 from gateway.net.mta_sts import StsAnswer
@@ -30,6 +31,7 @@ async def find_hosts(
     port: int = 25,
     require_tls: bool | None = None,
     families: Families = (6, 4),
+    allow_networks: Sequence[Network] = (),
     dialed: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
     """The plan for a recipient domain (in Unicode, or an address literal in its brackets).
@@ -50,7 +52,7 @@ async def find_hosts(
             for name in names:
                 nursery.start_soon(ask, name)
         question = replace(question, hosts=tuple(found[name] for name in names))
-    return decide(question, random=random, families=families, dialed=dialed)
+    return decide(question, random=random, families=families, allow_networks=allow_networks, dialed=dialed)
 
 
 async def _about_host(

@@ -12,12 +12,14 @@ each host by itself, so that one host may be refused and the next one taken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, zip_longest
 from random import Random
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from gateway.net import dane
+from gateway.net.addresses import Network, allowed
 from gateway.net.dns import Answer, DnsTrouble, NoRecords, Reply, Tlsa
 from gateway.net.mta_sts import Policy, StsAnswer, ascii_host
 from gateway.net.plan import (
@@ -37,22 +39,27 @@ from gateway.net.tls_results import TlsFault
 MAX_HOSTS = 16  # of a domain, for one attempt; the next attempt may draw others
 MAX_ADDRESSES = 10  # of a host
 
+_A = TypeVar("_A", IPv4Address, IPv6Address)
+
 
 def decide(
     question: Question,
     *,
     random: Random,
     families: Families = (6, 4),
+    allow_networks: Sequence[Network] = (),
     dialed: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
-    """The plan for a domain. `families` are IP versions that may be used, the preferred one first; `dialed`
-    has the addresses of each host that earlier attempts tried, in that order; `random` orders addresses."""
+    """The plan for a domain. `families` are IP versions that may be used, the preferred one first; addresses
+    that are not public may be used in `allow_networks`; `dialed` has the addresses of each host that earlier
+    attempts tried, in that order; `random` orders addresses."""
     dialed = dialed or {}
+    usable = _Usable(families, allow_networks)
     failure = _failure_of_domain(question)
     if failure is not None:
         return Plan(failure=failure)
     if question.domain.startswith("["):
-        return _plan_for_literal(question, families)
+        return _plan_for_literal(question, usable)
     hosts: list[Host] = []
     skipped: list[Skipped] = []
     policy = _enforced(question)
@@ -60,7 +67,7 @@ def decide(
         refused = [name for name in _names(question) if not policy.matches(name)]
         skipped += [_refused_by_policy(question.domain, name, policy) for name in refused[:MAX_HOSTS]]
     for answers in question.hosts:
-        found = _host(question, answers, random, families, dialed.get(answers.name, ()))
+        found = _host(question, answers, random, usable, dialed.get(answers.name, ()))
         if isinstance(found, Host):
             hosts.append(found)
         else:
@@ -152,17 +159,31 @@ def _enforced(question: Question) -> Policy | None:
     return policy if enforced else None
 
 
-def _plan_for_literal(question: Question, families: Families) -> Plan:
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    """Which addresses may be used."""
+
+    families: Families
+    networks: Sequence[Network]  # whose addresses may be used though they are not public
+
+    def of(self, reply: Reply[_A] | None) -> tuple[_A, ...]:
+        found = reply.records if isinstance(reply, Answer) else ()
+        return tuple(ip for ip in found if ip.version in self.families and allowed(ip, self.networks))
+
+
+def _plan_for_literal(question: Question, usable: _Usable) -> Plan:
     """No name, so no policy: TLS if it is offered."""
     literal = question.domain
     address = ip_address(literal[1:-1].removeprefix("IPv6:"))
     failure: Failure | None = None
     if question.require_tls:
         failure = _not_verified(literal)
-    elif address.version not in families:
+    elif address.version not in usable.families:
         failure = Failure(
             permanent=False, enhanced="4.4.4", text=f"{literal}: IPv{address.version} is not in use here"
         )
+    elif not allowed(address, usable.networks):
+        failure = _not_public(literal, [address])
     if failure is not None:
         return Plan(failure=failure, require_tls=bool(question.require_tls))
     none = Check(type="no-policy-found", domain=literal)
@@ -181,13 +202,12 @@ def _failure_of_all(skipped: Iterable[Skipped]) -> Failure:
 
 
 def _host(
-    question: Question, answers: HostAnswers, random: Random, families: Families, dialed: Sequence[str]
+    question: Question, answers: HostAnswers, random: Random, usable: _Usable, dialed: Sequence[str]
 ) -> Host | Skipped:
     name = answers.name
-    ipv4 = answers.ipv4.records if isinstance(answers.ipv4, Answer) and 4 in families else ()
-    ipv6 = answers.ipv6.records if isinstance(answers.ipv6, Answer) and 6 in families else ()
+    ipv4, ipv6 = usable.of(answers.ipv4), usable.of(answers.ipv6)
     if not ipv4 and not ipv6:
-        return Skipped(name=name, failure=_no_address(answers, families))
+        return Skipped(name=name, failure=_no_address(answers, usable.families))
     base, tlsa = _tlsa(question, answers)
     if isinstance(tlsa, DnsTrouble) and question.require_tls is not False:
         fault = TlsFault("dnssec-invalid", tlsa.text)
@@ -201,7 +221,7 @@ def _host(
         return Skipped(name=name, failure=_not_verified(name))
     return Host(
         name=name,
-        addresses=_dial_order(ipv4, ipv6, families, dialed, random),
+        addresses=_dial_order(ipv4, ipv6, usable.families, dialed, random),
         dual_stack=bool(ipv4 and ipv6),
         tls=need,
     )
@@ -292,8 +312,23 @@ def _no_address(answers: HostAnswers, families: Families) -> Failure:
     for reply in (answers.ipv6, answers.ipv4):
         if isinstance(reply, DnsTrouble):
             return Failure(permanent=False, enhanced="4.4.3", text=reply.text)
+    found = [
+        address
+        for reply in (answers.ipv6, answers.ipv4)
+        if isinstance(reply, Answer)
+        for address in reply.records
+        if address.version in families
+    ]
+    if found:
+        return _not_public(answers.name, found)
     kind = f"IPv{families[0]} address" if len(families) == 1 else "address"
     return Failure(permanent=False, enhanced="4.4.4", text=f"{answers.name} has no {kind}")
+
+
+def _not_public(name: str, addresses: Sequence[IpAddress]) -> Failure:
+    """For good: so owners say that they take no mail, and so would somebody reach into our network."""
+    text = f"{name} has no public address, only {', '.join(map(str, addresses[:3]))}"
+    return Failure(permanent=True, enhanced="5.4.4", text=text)
 
 
 def _dial_order(

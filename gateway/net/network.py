@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
 from gateway.clock import Clock
+from gateway.net import addresses
 from gateway.net.dns import Resolver
 from gateway.net.find_hosts import Policies, find_hosts
 from gateway.net.plan import Families, Plan
@@ -30,6 +31,7 @@ class Network:
         port: int = 25,
         require_tls: bool | None = None,
         families: Families = (6, 4),
+        allow_networks: Sequence[addresses.Network] = (),
         dialed: Mapping[str, Sequence[str]] | None = None,
     ) -> Plan:
         """Where mail for a domain goes, in which order, and what TLS each host needs: `net.find_hosts`.
@@ -44,5 +46,6 @@ class Network:
             port=port,
             require_tls=require_tls,
             families=families,
+            allow_networks=allow_networks,
             dialed=dialed,
         )

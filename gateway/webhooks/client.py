@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 import trio
 
-from gateway.webhooks.addresses import Network
+from gateway.net.addresses import Network
 from gateway.webhooks.answers import Received
 from gateway.webhooks.connections import Connection, Connections, Failed, Origin, Unanswered
 

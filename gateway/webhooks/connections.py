@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from gateway.webhooks.addresses import Network, allowed
+from gateway.net.addresses import Network, allowed
 from gateway.webhooks.answers import AnswerReader, NotHttp, Received
 
 _MAX_RECEIVED = 256 * 1024  # bytes that a receiver may send up to the end of the header section, 1xx included

@@ -66,6 +66,7 @@ class MxTransport:
                 port=self._settings.port,
                 require_tls=delivery.messages[numbers[0]].require_tls,
                 families=self._settings.versions,
+                allow_networks=self._settings.allow_networks,
                 dialed=delivery.dialed,
             )
         except GatewayError as exc:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.values import Domain, IpAddresses
+from gateway.config.values import Domain, IpAddresses, Networks
 from gateway.net.plan import Families
 from gateway.net.socks import SocksLogin
 from gateway_smtp.connections import KeepSettings
@@ -61,6 +61,7 @@ class MxSettings(BaseModel):
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
         AfterValidator(_families),
     ] = ("ipv6", "ipv4")
+    allow_networks: Networks = ()  # that servers may be in, although they are not public
     ca_file: OptionalPath = None  # PEM, for MTA-STS; in place of the authorities that this system knows
     chunking: bool = True  # BDAT where it is offered
     connect_timeout: Seconds = 30.0

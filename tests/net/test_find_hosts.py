@@ -17,6 +17,7 @@ from gateway.net.hosts import MAX_HOSTS
 from gateway.net.mta_sts import StsAnswer, parse_policy
 from gateway.net.plan import Plan
 from tests.dns_server import DnsServer, Fault, dns_server
+from tests.networks import EVERYWHERE
 
 TLSA = "3 1 1 " + "ab" * 32
 POLICY = b"version: STSv1\nmode: enforce\nmx: *.example.net\nmax_age: 86400\n"
@@ -50,6 +51,7 @@ async def find(
     server: DnsServer, domain: str = "example.org", policies: KnownPolicies | None = None, **how: Any
 ) -> Plan:
     resolver = Resolver(server.settings(validating=how.pop("validating", True), timeout=0.5))
+    how.setdefault("allow_networks", EVERYWHERE)
     return await find_hosts(resolver, policies or KnownPolicies(), domain, random=Random(1), **how)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import Random
 from typing import Any
 
 import pytest
 
+from gateway.net.addresses import Network
 from gateway.net.dns import Answer, DnsTrouble, Mx, NoRecords, Reply, Tlsa
 from gateway.net.hosts import (
     MAX_ADDRESSES,
@@ -22,6 +23,7 @@ from gateway.net.hosts import (
 from gateway.net.mta_sts import Mode, Policy, StsAnswer
 from gateway.net.plan import Check, Failure, Families, HostAnswers, Plan, Question, Skipped
 from gateway.net.tls_results import TlsFault
+from tests.networks import EVERYWHERE
 
 DOMAIN, MX = "example.org", "mx.example.org"
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -49,7 +51,7 @@ def question(*names: str, authentic: bool = True, **known: Any) -> Question:
 
 
 def decided(about: Question, **how: Any) -> Plan:
-    return decide(about, random=Random(1), **how)
+    return decide(about, random=Random(1), **{"allow_networks": EVERYWHERE} | how)
 
 
 def outcome(plan: Plan) -> str:
@@ -232,6 +234,43 @@ def test_no_way(mx: Reply[Mx], failure: Failure, require_tls: bool | None) -> No
     assert decided(about) == Plan(failure=failure)
     # Trouble with the policy makes nothing of it temporary that is permanent.
     assert decided(replace(about, sts=TROUBLE)).failure == failure
+
+
+LOOPBACK = ip_network("127.0.0.0/8"), ip_network("::1/128")
+HERE = Answer((IPv4Address("127.0.0.1"),)), Answer((IPv6Address("::1"),))
+PUBLIC = Answer((IPv4Address("8.8.8.8"),)), Answer((IPv6Address("2600::1"),))
+NOT_PUBLIC = f"{MX} has no public address, only ::1, 127.0.0.1"
+
+
+def test_addresses_that_are_not_public_are_used_only_where_the_operator_says_so() -> None:
+    def to(ipv4: Answer[IPv4Address], ipv6: Answer[IPv6Address], *networks: Network) -> Plan:
+        return decided(question(hosts=(host(ipv4=ipv4, ipv6=ipv6),)), allow_networks=networks)
+
+    failure = Failure(permanent=True, enhanced="5.4.4", text=NOT_PUBLIC)
+    assert to(*HERE).failure == failure
+    assert to(*HERE, ip_network("10.0.0.0/8")).failure == failure
+    assert [*map(str, to(*HERE, *LOOPBACK).hosts[0].addresses)] == ["::1", "127.0.0.1"]
+    assert [*map(str, to(*HERE, LOOPBACK[0]).hosts[0].addresses)] == ["127.0.0.1"]
+    # One of them among public ones is left out; then there is one IP version only.
+    [mixed] = to(HERE[0], PUBLIC[1]).hosts
+    assert ([*map(str, mixed.addresses)], mixed.dual_stack) == (["2600::1"], False)
+    mapped = Answer((IPv6Address("::ffff:10.0.0.1"),))
+    assert outcome(to(HERE[0], mapped)) == "5.4.4"
+
+
+def test_another_host_may_still_be_there_when_one_has_no_public_address() -> None:
+    here = host("a.example.org", ipv4=HERE[0], ipv6=HERE[1])
+    about = question("a.example.org", MX, hosts=(here, host(ipv4=PUBLIC[0], ipv6=PUBLIC[1])))
+    assert [one.name for one in decided(about, allow_networks=()).hosts] == [MX]
+    away = question("a.example.org", MX, hosts=(here, host(ipv4=TROUBLE, ipv6=TROUBLE)))
+    assert outcome(decided(away, allow_networks=())) == "4.4.3"  # it is not known
+
+
+@pytest.mark.parametrize("literal", ["[127.0.0.1]", "[IPv6:::1]", "[10.0.0.1]", "[169.254.169.254]"])
+def test_an_address_literal_that_is_not_public(literal: str) -> None:
+    about = Question(domain=literal)
+    assert outcome(decided(about, allow_networks=())) == "5.4.4"
+    assert outcome(decided(about)) == "may"
 
 
 def test_a_null_mx_among_others_is_none() -> None:
@@ -423,7 +462,7 @@ def test_what_was_dialled_least_goes_first() -> None:
     dialed = {MX: ["192.0.2.1", "192.0.2.2", "192.0.2.1"], "other.example": ["192.0.2.0"]}
     seen = set()
     for seed in range(30):
-        found = addresses(decide(about, random=Random(seed), dialed=dialed))
+        found = addresses(decide(about, random=Random(seed), allow_networks=EVERYWHERE, dialed=dialed))
         assert found[2:] == ["192.0.2.2", "192.0.2.1"]
         seen.add(found[0])
     assert seen == {"192.0.2.0", "192.0.2.3"}

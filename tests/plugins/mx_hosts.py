@@ -86,6 +86,10 @@ class MxHosts:
         text = f"version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: 86400\n"
         self.policies.of[domain] = StsAnswer(parse_policy(text.encode()))
 
+    def table(self, type: str = "direct", **settings: Any) -> dict[str, Any]:  # noqa: A002
+        """[transports.NAME] for these."""
+        return {"type": type, "port": self.port, "allow_networks": ["127.0.0.0/8", "::1/128"]} | settings
+
     async def server(
         self,
         address: str,
@@ -125,7 +129,7 @@ class MxHosts:
         """With all that runs beside it; it trusts the tests' authority."""
         ca_file = self.directory / "ca.pem"
         ca_file.write_bytes(root().pem)
-        table = {"type": type, "port": self.port, "ca_file": str(ca_file), "tls_timeout": 5.0} | settings
+        table = self.table(type, ca_file=str(ca_file), tls_timeout=5.0) | settings
         policies = self.real_policies or self.policies
         network = a_network(self.dns.settings(timeout=0.5), policies, shaper)
         read = read_transports({"out": table}, Direct().transports(), self.directory)

@@ -32,7 +32,7 @@ async def hosts(tmp_path: Path) -> AsyncIterator[MxHosts]:
 def directly(hosts: MxHosts) -> Any:
     def change(raw: dict[str, Any]) -> None:
         del raw["routes"]
-        raw["transports"]["direct"] = {"type": "direct", "port": hosts.port}
+        raw["transports"]["direct"] = hosts.table()
         raw["dns"] = dns(hosts)
 
     return change
@@ -40,6 +40,25 @@ def directly(hosts: MxHosts) -> Any:
 
 def dns(hosts: MxHosts) -> dict[str, Any]:
     return {"nameservers": ["127.0.0.1"], "port": hosts.dns.port, "validating": True}
+
+
+async def test_a_domain_whose_servers_are_in_our_own_network_gets_nothing(
+    tmp_path: Path, webhooks: Receiver, hosts: MxHosts
+) -> None:
+    server = await hosts.server("127.0.0.2")
+
+    def change(raw: dict[str, Any]) -> None:
+        directly(hosts)(raw)
+        del raw["transports"]["direct"]["allow_networks"]
+
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        await gateway.send(To=[{"Address": "user@example.org"}, {"Address": "user@[127.0.0.2]"}])
+        for _ in range(2):
+            told = await webhooks.event("failed")
+            assert (told["SMTPEnhancedCode"], told["SMTPCode"]) == ("5.4.4", 0)
+            assert "has no public address, only 127.0.0.2" in told["Error"]
+            assert not told["Suppressing"]
+    assert not server.transactions
 
 
 async def test_what_no_route_matches_goes_directly(

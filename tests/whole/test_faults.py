@@ -126,8 +126,7 @@ async def test_each_fault(
 
         def change(raw: dict[str, Any]) -> None:
             del raw["routes"]
-            direct = {"type": "direct", "port": hosts.port, "tls_timeout": 1.5}
-            raw["transports"]["direct"] = direct
+            raw["transports"]["direct"] = hosts.table(tls_timeout=1.5)
             raw["dns"] = {
                 "nameservers": ["127.0.0.1"], "port": hosts.dns.port, "validating": True, "timeout": 1.5,
             }  # fmt: skip

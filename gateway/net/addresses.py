@@ -1,7 +1,7 @@
-"""Which addresses a webhook may be sent to.
+"""Which addresses may be connected to where others choose: a webhook's URL, the mail servers of a domain.
 
-An account chooses the URL, so without a limit it could have the gateway call services that only the gateway's
-own network reaches.
+Without a limit an account, or whoever has a domain, could have the gateway talk to services that only its own
+network reaches.
 """
 
 from __future__ import annotations
