@@ -121,13 +121,8 @@ class PluginError(GatewayError):
     """A plugin's hook raised, did not answer in time, or answered nonsense."""
 
     def __init__(self, plugin: str, hook: str, reason: str) -> None:
-        super().__init__(f"{self.beginning(plugin)}{hook!r}: {reason}")
+        super().__init__(f"plugin {plugin!r}, hook {hook!r}: {reason}")
         self.plugin, self.hook, self.reason = plugin, hook, reason
-
-    @staticmethod
-    def beginning(plugin: str | None = None) -> str:
-        """How the text begins, of a plugin or of any: mail that waits for it is found by that."""
-        return "plugin '" if plugin is None else f"plugin {plugin!r}, hook "
 
 
 class StoreError(GatewayError):

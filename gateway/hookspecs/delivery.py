@@ -39,7 +39,7 @@ class DeliverySpecs(Protocol):
         the message (event suppressed; nothing is dialled), False to send it (no other plugin is asked), None
         to leave it to the next. When nobody answers, it is sent.
 
-        A failure: the attempt ends with a temporary outcome, and the message is tried again.
+        A failure: the message waits, no attempt is counted, and it is tried again.
         """
 
     @hookspec(
@@ -58,7 +58,7 @@ class DeliverySpecs(Protocol):
         made. `routes`: the account's, then the domain's, then the gateway's. Answer a Route with the
         name of one of `[transports.NAME]`; None leaves it to the next plugin.
 
-        A failure: the attempt ends with a temporary outcome, and the message is tried again.
+        A failure: the message waits, no attempt is counted, and it is tried again.
         """
 
     @hookspec(

@@ -66,7 +66,8 @@ class Attempts:
         # Time is left to record the outcome before the lease runs out.
         left = (claims[0].lease_expires - self.clock.now()).total_seconds() * 0.9
         route: Route | None = None
-        problem = "the attempt took longer than its lease"
+        ended = Outcome.temporary("the attempt took longer than its lease")  # of those that have no other
+        failing = ""  # the plugin that the attempt ended with
         known: dict[int, Outcome] = {}  # by message
         suppressed: set[int] = set()
         with trio.move_on_after(left):
@@ -83,13 +84,15 @@ class Attempts:
                         route = await self._route(stages, message)
                         found = await self._hand_over(route.transport, delivery)
                         known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
-            except (NoTransport, PluginError) as exc:
-                problem = str(exc)
+            except NoTransport as exc:
+                ended = _not_tried(str(exc))
+            except PluginError as exc:
+                ended, failing = replace(_not_tried(str(exc)), counts=False), exc.plugin
         settlements: list[Settlement] = []
         now, duration = self.clock.now(), trio.current_time() - started
         transport = "" if route is None else route.transport
         for claimed in claims:
-            outcome = known.get(claimed.message.id) or Outcome.temporary(problem)
+            outcome = known.get(claimed.message.id, ended)
             retry = None
             if outcome.result is not Result.DELIVERED and claimed.message.id not in suppressed:
                 classified = await stages.classify_outcome(
@@ -108,6 +111,7 @@ class Attempts:
                     retry,
                     self.settings.accounts.get(claimed.message.account),
                     suppressed=claimed.message.id in suppressed,
+                    waits_for="" if claimed.message.id in known else failing,
                     transport=transport,
                     duration=duration,
                     now=now,
@@ -272,6 +276,10 @@ def configured_routes(settings: Settings, account: str, sender_domain: str) -> l
         if level is not None
         for route in level.routes
     ]
+
+
+def _not_tried(error: str) -> Outcome:
+    return Outcome(result=Result.TEMPORARY, error=error, about_recipient=False)
 
 
 def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:

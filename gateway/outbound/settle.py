@@ -23,6 +23,10 @@ from gateway.store.changes import (
 )
 
 SHORTEST = timedelta(seconds=1)  # between two attempts: no plugin's answer may make them a loop
+# For a plugin that fails a message waits as long as RFC 5321 (4.5.4.1) has any be tried at the least. It is
+# due at once when the plugin answers again, so a look now and then is enough meanwhile.
+WAITS_FOR_PLUGIN = timedelta(days=5)
+LONGEST_PAUSE = timedelta(hours=4)
 WEBHOOKS_MAY_TAKE = timedelta(days=2)  # their attempts are spread over 32 hours
 
 
@@ -33,6 +37,7 @@ def decide(
     account: AccountSettings | None,
     *,
     suppressed: bool,
+    waits_for: str = "",
     transport: str,
     duration: float,
     now: datetime,
@@ -40,18 +45,29 @@ def decide(
     """The change that settles one recipient's attempt.
 
     `retry` is asked for temporary outcomes only; None (no plugin answered) keeps the next attempt that the
-    claim recorded. `suppressed`: nothing was attempted. `account` is None when it is no longer configured:
-    then nobody is told.
+    claim recorded. `suppressed`: nothing was attempted. `waits_for`: the plugin whose failure ended the
+    attempt. `account` is None when it is no longer configured: then nobody is told.
     """
     message = claimed.message
     error = outcome.error
     name: EventName
     then: Reschedule | Retire
+    since = (claimed.waits_since or now) if waits_for else None
+    if since is not None and now - since > WAITS_FOR_PLUGIN:
+        retry = GiveUp(f"given up after {WAITS_FOR_PLUGIN.days} days")
     if not suppressed and outcome.result is Result.TEMPORARY and not isinstance(retry, GiveUp):
         name = "delayed"
         chosen = max(retry.time, now + SHORTEST) if isinstance(retry, RetryAt) else message.next_attempt
+        if since is not None:  # its attempts do not count, so no schedule makes the pauses longer
+            chosen = max(chosen, now + min(now - since, LONGEST_PAUSE))
         dialed = add_dialed(claimed.dialed_ips, outcome.dialed) if outcome.dialed else None
-        then = Reschedule(next_attempt=chosen, dialed_ips=dialed, counted=outcome.counts)
+        then = Reschedule(
+            next_attempt=chosen,
+            dialed_ips=dialed,
+            counted=outcome.counts,
+            waits_for=waits_for,
+            waits_since=since,
+        )
     else:
         ended: RetiredAs = "failed"
         if suppressed:

@@ -200,6 +200,7 @@ class Claimed:
     is_report: str
     dialed_ips: Mapping[str, list[str]]
     suppression: Suppression | None  # of the recipient, if it is on the account's list
+    waits_since: datetime | None  # since when plugins have kept it waiting, if they have
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +257,8 @@ class Reschedule:
     next_attempt: datetime
     dialed_ips: Mapping[str, list[str]] | None = None  # None: as they were
     counted: bool = True  # False: the attempt was none
+    waits_for: str = ""  # the plugin whose failure ended the attempt
+    waits_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

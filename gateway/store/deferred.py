@@ -8,33 +8,24 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from gateway.store.changes import STEP
-from gateway.store.tables import attempt, message
+from gateway.store.tables import MESSAGE_WAITING, message
 
-MAX_PROBE_ATTEMPTS = 3  # of a message that is used to see whether a plugin answers again
+
+def plugins(conn: sa.Connection) -> Sequence[str]:
+    """Those that any message waits for."""
+    return conn.scalars(sa.select(message.c.waits_for).where(sa.text(MESSAGE_WAITING)).distinct()).all()
 
 
 def waiting(
-    conn: sa.Connection, prefix: str, now: datetime, *, after: int = 0, probe: bool = False
+    conn: sa.Connection, plugin: str, now: datetime, *, after: int = 0, most: int = STEP
 ) -> Sequence[int]:
-    """The IDs of at most 500 messages, from the one behind `after` on, whose last attempt ended with an error
-    that begins with `prefix`. `probe`: only one, with few attempts."""
-    earlier = attempt.alias()
-    last = (
-        sa.select(sa.func.max(earlier.c.id))
-        .where(earlier.c.message_id == message.c.id)
-        .correlate(message)
-        .scalar_subquery()
-    )
+    """The IDs of those that wait for a plugin, from the one behind `after` on."""
     found = (
         sa.select(message.c.id)
-        .join(attempt, attempt.c.message_id == message.c.id)
-        .where(*_waits(now), message.c.id > after)
-        .where(attempt.c.id == last, attempt.c.error.startswith(prefix, autoescape=True))
+        .where(sa.text(MESSAGE_WAITING), message.c.waits_for == plugin, *_waits(now), message.c.id > after)
         .order_by(message.c.id)
-        .limit(1 if probe else STEP)
+        .limit(most)
     )
-    if probe:
-        found = found.where(message.c.attempts <= MAX_PROBE_ATTEMPTS)
     return conn.scalars(found).all()
 
 

@@ -298,6 +298,7 @@ def _lease(
         is_report=row.is_report,
         dialed_ips=row.dialed_ips,
         suppression=suppression,
+        waits_since=row.waits_since,
     )
 
 

@@ -82,6 +82,8 @@ _RESCHEDULE = Statement(
         next_attempt=sa.bindparam("due"),
         success=None,
         attempts=_c.attempts - sa.bindparam("uncounted"),
+        waits_for=sa.bindparam("plugin"),
+        waits_since=sa.bindparam("since"),
     )
 )
 _DIALED = Statement(
@@ -99,6 +101,7 @@ _RETIRE = Statement(
         success=sa.bindparam("succeeded"),
         last_activity=sa.bindparam("now"),
         keep_until=sa.bindparam("keep"),
+        waits_for="",
         content_id=sa.bindparam("content"),
     )
 )
@@ -132,8 +135,16 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
     files: list[str] = []
     suppressing = _suppress(conn, row, change.suppress, now)
     if isinstance(change.then, Reschedule):
-        due, uncounted = change.then.next_attempt, 0 if change.then.counted else 1
-        _RESCHEDULE.run(conn, {"row": row.id, "due": due, "uncounted": uncounted})
+        _RESCHEDULE.run(
+            conn,
+            {
+                "row": row.id,
+                "due": change.then.next_attempt,
+                "uncounted": 0 if change.then.counted else 1,
+                "plugin": change.then.waits_for,
+                "since": change.then.waits_since,
+            },
+        )
         if change.then.dialed_ips is not None:
             _DIALED.run(conn, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
     elif row.success is False and change.then.success:

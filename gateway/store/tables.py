@@ -68,6 +68,7 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Ind
 
 
 MESSAGE_READY = "state = 'queued' AND NOT hold AND lease_owner IS NULL"
+MESSAGE_WAITING = "waits_for <> ''"
 CALL_READY = "state = 'queued' AND lease_owner IS NULL"
 
 
@@ -123,6 +124,7 @@ class MessageRow(SQLModel, table=True):
             where="state = 'retired'",
         ),
         _index("message_keep", "keep_until", where="keep_until IS NOT NULL"),
+        _index("message_waiting", "waits_for", "id", where=MESSAGE_WAITING),
     )
     id: int = _id()
     base_id: int = _ref()
@@ -174,6 +176,9 @@ class MessageRow(SQLModel, table=True):
     list_name: str = Field(default="", sa_column_kwargs={"server_default": ""})
     # As message_id_secret: not where the submitter chose the FromID.
     from_id_secret: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    # The plugin whose failure ended the last attempt, and since when plugins have kept it waiting.
+    waits_for: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    waits_since: datetime | None = _time(null=True)
 
 
 class AttemptRow(SQLModel, table=True):

@@ -115,7 +115,7 @@ async def test_a_message_waits_for_its_route(
     clock.advance(timedelta(minutes=8))
     async with running(tmp_path, webhooks, clock=clock) as gateway:
         for recipient in ("user@example.org", "other@example.org"):
-            await webhooks.event("delivered", Recipient=recipient, Attempt=2)
+            await webhooks.event("delivered", Recipient=recipient, Attempt=1)
         await webhooks.incoming(2)
 
 
@@ -199,7 +199,7 @@ async def test_an_attempt_may_depend_on_what_stands_around_it(
         assert "plugin 'acme.faults.around', hook 'around_attempt': " in delayed["Error"]
     clock.advance(timedelta(minutes=8))
     async with running(tmp_path, webhooks, clock=clock) as gateway:
-        await webhooks.event("delivered", Attempt=2)
+        await webhooks.event("delivered", Attempt=1)
 
 
 # --- What became of it ---------------------------------------------------------------------------
