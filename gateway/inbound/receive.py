@@ -235,6 +235,7 @@ class _Incoming:
         hello = self._session.hello
         client = Client(ip=peer, helo=hello.name if hello else "", mail_from=self._sender)
         auth = await self._unverified.results(client)
+        await self._spool.write(self._unverified.rest())
         return await self._spool.finish(self._trace() + self._unverified.head(auth, client)), auth
 
     def _reception(self, section: bytes, stored: StoredBytes, auth: AuthResults | None) -> Reception:

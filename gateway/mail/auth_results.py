@@ -25,6 +25,8 @@ MAX_REASON = 200  # characters of a reason in the field
 _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")  # RFC 2045, 5.1
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _FORGEABLE = re.compile(rb"(?im)^authentication-results[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
+_RESULTS_LINE = re.compile(rb"(?i)(\n)(authentication-results)")
+_LONGEST_KEPT = len(b"\nauthentication-results") - 1
 _MAX_COMMENTS = 1000  # octets before an identifier that are looked at
 
 
@@ -186,6 +188,39 @@ def without_forged(section: bytes, authserv_id: str) -> bytes:
     if b"authentication-results" not in section.lower():
         return section
     return _FORGEABLE.sub(lambda field: b"" if _claims(field[1], authserv_id) else field[0], section)
+
+
+class Disowned:
+    """A header section that is too long to be kept, as it passes: all its Authentication-Results become
+    X-Authentication-Results, since whose a field is cannot be told before all of it is there.
+
+    What is behind the section stays as it is. `write` the pieces in order, then take the `rest`.
+    """
+
+    def __init__(self) -> None:
+        self._kept = b"\r\n"  # of a field's name, or of the empty line, the rest may follow
+        self._ours = len(self._kept)  # octets that nobody sent: the section begins where a line does
+        self._over = False
+
+    def write(self, data: bytes) -> bytes:
+        if self._over:
+            return data
+        data = self._kept + data
+        end = data.find(b"\r\n\r\n")
+        self._over = end >= 0
+        section, body = (data[: end + 4], data[end + 4 :]) if self._over else (data, b"")
+        section = _RESULTS_LINE.sub(rb"\1X-\2", section)
+        cut = len(section) if self._over else max(0, len(section) - _LONGEST_KEPT)
+        self._kept = section[cut:]
+        return self._without_ours(section[:cut]) + body
+
+    def rest(self) -> bytes:
+        kept, self._kept = self._kept, b""
+        return self._without_ours(kept)
+
+    def _without_ours(self, section: bytes) -> bytes:
+        ours, self._ours = self._ours, max(0, self._ours - len(section))
+        return section[ours:]
 
 
 def _claims(value: bytes, authserv_id: str) -> bool:

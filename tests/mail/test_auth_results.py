@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.mail.address import Address
 from gateway.mail.auth_results import (
     AuthResults,
+    Disowned,
     DkimCheck,
     DmarcCheck,
     IprevCheck,
@@ -135,6 +136,22 @@ def test_a_forged_one_is_removed(name: bytes, value: bytes) -> None:
 def test_others_stay(field: bytes) -> None:
     section = b"From: a@example.org\r\n" + field + b"To: b@example.org\r\n\r\n"
     assert without_forged(section, "mx.example.net") == section
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 22, 23, 24, 1000])
+def test_of_a_section_that_passes_all_are_renamed(size: int) -> None:
+    field = b"aUthentication-Results : x; dkim=pass\r\n"
+    other = b"X: y\r\n authentication-results: no field\r\nNo-Authentication-Results: z\r\n\tfolded\r\n"
+    data = field + other + field + other + b"\r\n" + field + b"\r\n\r\n" + field
+    disowned = Disowned()
+    pieces = [disowned.write(data[at : at + size]) for at in range(0, len(data), size)]
+    renamed = b"X-" + field
+    expected = renamed + other + renamed + other + b"\r\n" + field + b"\r\n\r\n" + field
+    assert b"".join([*pieces, disowned.rest()]) == expected
+    without_end = Disowned()
+    assert without_end.write(field) + without_end.rest() == renamed
+    empty = Disowned()
+    assert empty.write(b"\r\n" + field) + empty.rest() == b"\r\n" + field
 
 
 def test_in_unicode_it_is_ours_too() -> None:

@@ -25,6 +25,7 @@ from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import (
     AuthResults,
+    Disowned,
     DkimCheck,
     IprevCheck,
     SpfCheck,
@@ -85,12 +86,13 @@ class IncomingMessage:
         self._verifier = verifier
         self._section = bytearray()
         self._complete = False
+        self._disowned: Disowned | None = None  # the section, if it is too long to be kept
         self._author = NO_FROM
         self._signatures: tuple[Signature | DkimCheck, ...] = ()
         self._hashes: dict[Canonicalization, BodyHash] = {}
 
     async def write(self, data: bytes) -> bytes:
-        """The next octets. The answer, of the body, is to be stored behind the head."""
+        """The next octets. The answer, mostly of the body, is to be stored behind the head."""
         if not self._complete:
             before = len(self._section)
             self._section += data
@@ -98,6 +100,8 @@ class IncomingMessage:
             if end is None and len(self._section) <= MAX_SECTION:
                 return b""
             data = await self._header_ends(end)
+        elif self._disowned is not None:
+            return self._disowned.write(data)
         for body_hash in self._hashes.values():
             body_hash.update(data)
         return data
@@ -162,7 +166,12 @@ class IncomingMessage:
         field = authentication_results(
             hostname, results, peer=str(client.ip), mail_from=client.mail_from, helo=client.helo
         )
-        return field + without_forged(bytes(self._section), hostname)
+        section = bytes(self._section)
+        return field + (section if self._disowned is not None else without_forged(section, hostname))
+
+    def rest(self) -> bytes:
+        """What is to be stored behind all that `write` answered."""
+        return b"" if self._disowned is None else self._disowned.rest()
 
     async def _header_ends(self, end: int | None) -> bytes:
         """Reads the section; what came behind it. None: it is longer than what is read of one."""
@@ -170,6 +179,8 @@ class IncomingMessage:
         if end is None:
             section = bytes(self._section)
             self._author = await self._verifier.offload.run_beside(len(section), _read_beginning, section)
+            self._disowned = Disowned()
+            self._section[:] = self._disowned.write(section)
             return b""
         body = bytes(self._section[end:])
         del self._section[end:]

@@ -18,6 +18,7 @@ from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import AuthResults
 from gateway.mail.dkim_body import BodyHash
+from gateway.mail.headers import MAX_SECTION as LONGEST
 from gateway.net.dns import NoRecords, Reply
 from gateway.offload import Offload
 from gateway.recent import Recent
@@ -108,7 +109,28 @@ async def test_an_author_who_hides_is_none(
     dmarc = results.dmarc
     assert (dmarc.result, dmarc.domain, dmarc.disposition) == ("fail", domain, "reject")
     assert dmarc.reason == problem
-    assert (message.head(results, CLIENT) + body).endswith(b"\r\n" + data)
+    assert (message.head(results, CLIENT) + body + message.rest()).endswith(b"\r\n" + data)
+
+
+@pytest.mark.parametrize("before", range(LONGEST - 60, LONGEST + 60, 7))
+async def test_no_result_is_forged_in_a_header_section_that_is_not_read(
+    verifier: Verifier, before: int
+) -> None:
+    """Wherever the part that is read ends: within the name, behind it, or long before."""
+    line = b"X: " + b"y" * 90 + b"\r\n"
+    data = line * (before // len(line))
+    data += b"X:" + b"z" * (before - len(data) - 4) + b"\r\n"
+    assert len(data) == before
+    data += FORGED + b"X: y\r\n" + FORGED.upper() + b"\r\n"
+    message = verifier.message()
+    data += FORGED  # in the body, where it stays
+    body = await message.write(data[: LONGEST + 1])
+    body += await put(message, data[LONGEST + 1 :], 10)
+    head = message.head(await message.results(CLIENT), CLIENT)
+    stored = (head + body + message.rest()).lower()
+    assert stored.count(b"\nx-authentication-results: mx.example.net; dkim=pass\r\n") == 2
+    assert stored.count(b"\nauthentication-results:") == 1
+    assert stored.endswith(b"\r\n\r\n" + FORGED.lower())
 
 
 async def test_an_author_behind_many_fields_is_found(verifier: Verifier) -> None:
