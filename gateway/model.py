@@ -7,7 +7,7 @@ a hook, never by changing an argument. Times are aware datetimes in UTC; duratio
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
@@ -513,12 +513,18 @@ class ReportMatch:
 # --- Reception -----------------------------------------------------------------------------------
 
 
+async def _not_stored() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reception:
     """An SMTP transaction on the inbound listener, as far as it has come.
 
     `step` says what the answer decides: "mail" (the reverse-path), "rcpt" (the last of `recipients`), or
-    "data" (the whole message). Only then there are `header`, `content` and `auth`.
+    "data" (the whole message). Only then there are `header`, `content` and `auth`, and `stored` is of use: it
+    answers, once that is known, whether the message was taken. Await it in a task that a service or a
+    transport of the plugin runs; the policy itself decides before.
     """
 
     step: Literal["mail", "rcpt", "data"]
@@ -529,6 +535,7 @@ class Reception:
     header: bytes = b""  # as the client sent it, at most 1 MiB
     content: Content | None = None  # the whole message, our Return-Path, Received and results before it
     auth: AuthResults | None = None  # SPF, DKIM, DMARC; None where nothing is verified
+    stored: Callable[[], Awaitable[bool]] = _not_stored
 
 
 @dataclass(frozen=True, slots=True)

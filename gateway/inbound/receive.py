@@ -13,6 +13,8 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
+import trio
+
 from gateway.clock import Clock
 from gateway.config.settings import INCOMING, AccountSettings, Settings
 from gateway.directory import Directory
@@ -156,6 +158,17 @@ class Receiver:
         return None if reverse_path is None else self.local(reverse_path)
 
 
+class _Fate:
+    """Whether a message was stored, for those who have to know (Reception.stored)."""
+
+    def __init__(self) -> None:
+        self.stored, self.known = False, trio.Event()
+
+    async def __call__(self) -> bool:
+        await self.known.wait()
+        return self.stored
+
+
 class _Incoming:
     """One message on its way in (a Sink of gateway.net.smtp_server)."""
 
@@ -165,6 +178,7 @@ class _Incoming:
         self._spool: Spool | None = None
         self._head = bytearray()  # the first of the message, for its header
         self._started = receiver.clock.now()
+        self._fate = _Fate()
         # What of it is verified while it comes; None: nothing is, and our own fields are written at once.
         self._unverified: IncomingMessage | None = None
         if receiver.verifier is not None and session.peer is not None:
@@ -214,6 +228,7 @@ class _Incoming:
         except Exception as exc:
             return reply_to(exc)
         finally:
+            self._fate.known.set()
             await self.abort()
 
     async def abort(self) -> None:
@@ -242,7 +257,7 @@ class _Incoming:
         """The whole message, for plugins."""
         reception = self._receiver.reception("data", self._session, self._envelope)
         content = self._receiver.store.content.open(stored)
-        return replace(reception, header=section, content=content, auth=auth)
+        return replace(reception, header=section, content=content, auth=auth, stored=self._fate)
 
     async def _mailbox(self, reception: Reception, account: str, recipient: Address, *, chosen: str) -> str:
         stages = self._receiver.hooks.for_account(account)
@@ -294,6 +309,7 @@ class _Incoming:
                 # What was reported on is gone, or a suppression rested on what has changed.
                 if tries == DECIDE_AGAIN:
                     raise
+        self._fate.stored = True
         self._receiver.count()
         log.info(
             "received session=%s messages=%s from=<%s> size=%d",

@@ -20,6 +20,7 @@ from gateway_smtp.transport import NextHopTransport
 
 AFTER = 0.5  # seconds after the message: its sender has heard of the 250 by then
 MOST = 1_000  # reports that wait
+AT_A_TIME = 10
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,12 @@ class LocalserveTransport(NextHopTransport):
     async def serve(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(super().serve)
-            async for wanted in self._answers.receive:
+            for _ in range(AT_A_TIME):
+                nursery.start_soon(self._answer_all)
+
+    async def _answer_all(self) -> None:
+        async for wanted in self._answers.receive:
+            if await wanted.stored():  # a message that was refused may come again
                 await trio.sleep(AFTER)
                 await self._answer(wanted)
 

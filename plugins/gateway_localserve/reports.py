@@ -6,6 +6,7 @@ Pure: from the transaction to the bytes of the report.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -31,6 +32,7 @@ class Wanted:
     recipient: Address  # who bounces or complains
     header: bytes
     remote_ip: str
+    stored: Callable[[], Awaitable[bool]]  # whether it was taken at all
 
 
 def report_kind(localpart: str) -> ReportKind | None:
@@ -51,6 +53,7 @@ def wanted_reports(reception: Reception) -> list[Wanted]:
             recipient=recipient,
             header=header,
             remote_ip=reception.remote_ip,
+            stored=reception.stored,
         )
         for recipient in reception.recipients
         if (kind := report_kind(recipient.localpart)) is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import smtplib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running import Running
+from gateway import Reception, Reject, hookimpl
+from tests.running import Receiver, Running, running, with_plugins
 from tests.whole.test_reports import PLAIN, suppressed
 
 
@@ -37,6 +40,32 @@ async def test_a_report_comes_back(gateway: Running, to: str, event: str, auth: 
     assert listed[0]["Meta"]["MsgFromValidated"] is to.endswith("@localhost")
     await gateway.send(to)
     await gateway.webhooks.event("suppressed")
+
+
+class Refuse:
+    """Has no room for the first message."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @hookimpl
+    def receive_policy(self, reception: Reception) -> Reject | None:
+        if reception.step != "data":
+            return None
+        self.asked += 1
+        return Reject(452, "4.3.1", "no room") if self.asked == 1 else None
+
+
+async def test_no_report_on_what_was_not_taken(tmp_path: Path, webhooks: Receiver) -> None:
+    refuse = Refuse()
+    change = with_plugins("refuse", first=False)
+    mail = b"From: x@example.org\r\nSubject: %s\r\n\r\nhi\r\n"
+    async with running(tmp_path, webhooks, change=change, plugins={"refuse": refuse}) as gateway:
+        with pytest.raises(smtplib.SMTPDataError, match="no room"):
+            await gateway.mail(mail % b"one", to="bounce@example.org", sender="mox@localhost")
+        await gateway.mail(mail % b"two", to="bounce@example.org", sender="mox@localhost")
+        arrived = await gateway.webhooks.incoming(2)
+    assert [p["Subject"] for p in arrived] == ["two", "Not delivered: two"]
 
 
 async def test_from_elsewhere(gateway: Running) -> None:
