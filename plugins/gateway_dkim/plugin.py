@@ -9,13 +9,14 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from gateway import ConfigPath, Submission, hookimpl
-from gateway_dkim.signature import PrivateKey, Signer, body_digest, load_private_key
+from gateway_dkim.signature import Canonicalization, PrivateKey, Signer, body_digest, load_private_key
 
 
 class Selector(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     selector: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*$")]
     key: ConfigPath  # PEM file, RSA (at least 1024 bits) or Ed25519
+    canonicalization: Canonicalization = "relaxed/relaxed"  # of the header and the body
 
 
 MAX_KEY_FILE = 64 * 1024  # bytes: the largest keys in use have 4
@@ -36,7 +37,7 @@ class DkimSettings(BaseModel):
         """Load every key now: a missing one is found when the gateway starts, and loading takes 30 ms."""
         for domain, selectors in self.domains.items():
             self._signers[domain] = [
-                Signer(domain, selector.selector, _load(selector.key)) for selector in selectors
+                Signer(domain, one.selector, _load(one.key), one.canonicalization) for one in selectors
             ]
 
     def signers(self, domain: str) -> list[Signer]:
@@ -62,5 +63,5 @@ class Dkim:
         signers = settings.signers(submission.header_from.domain)
         if not signers:
             return None
-        digest = await body_digest(data)
-        return b"".join(signer.sign(data, body_digest=digest) for signer in signers) + data
+        digests = {one: await body_digest(data, one) for one in {signer.of_body for signer in signers}}
+        return b"".join(one.sign(data, body_digest=digests[one.of_body]) for one in signers) + data

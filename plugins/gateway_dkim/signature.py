@@ -13,7 +13,7 @@ import base64
 import hashlib
 import re
 import time
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 import dkim
 import trio
@@ -24,8 +24,11 @@ from dkim.canonicalization import CanonicalizationPolicy, strip_trailing_lines
 
 from gateway.mail.address import AddressError, ascii_domain, parse_domain
 from gateway.mail.dkim_body import BodyHash
+from gateway.mail.dkim_body import Canonicalization as BodyCanonicalization
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+# Of the header and the body (RFC 6376, 3.4): relaxed signatures bear changes of white space on the way.
+Canonicalization = Literal["relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"]
 
 MIN_RSA_BITS = 1024  # RFC 8301, 3.2: shorter ones are refused by verifiers
 MAX_RSA_BITS = 4096  # and longer ones need not be understood
@@ -52,7 +55,7 @@ MAX_SIGNED_FIELDS = 200  # of one message; each of the above may occur once
 
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _SPACES = re.compile(rb"[ \t]{2,}+|\t")
-_POLICY: Final = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
+_POLICIES: Final = {c: CanonicalizationPolicy.from_c_value(c.encode()) for c in get_args(Canonicalization)}
 _PREHASHED: Final = utils.Prehashed(hashes.SHA256())
 _PKCS1V15: Final = padding.PKCS1v15()
 
@@ -75,7 +78,13 @@ class Signer:
     ValueError for either, SigningKeyError for a key that verifiers would refuse.
     """
 
-    def __init__(self, domain: str, selector: str, private_key: PrivateKey) -> None:
+    def __init__(
+        self,
+        domain: str,
+        selector: str,
+        private_key: PrivateKey,
+        canonicalization: Canonicalization = "relaxed/relaxed",
+    ) -> None:
         try:
             self.domain = ascii_domain(parse_domain(domain))
         except AddressError as exc:
@@ -83,16 +92,16 @@ class Signer:
         if not _SELECTOR.fullmatch(selector):
             raise ValueError(f"DKIM selector {selector!a} is no DNS name")
         self.selector = selector
+        self.canonicalization = canonicalization
+        self.of_body: BodyCanonicalization = "relaxed" if canonicalization.endswith("relaxed") else "simple"
         self._key = _Key(check_key(private_key))
 
     def sign(self, message: bytes, now: int | None = None, body_digest: bytes | None = None) -> bytes:
         """The DKIM-Signature field with its CRLF, to be put before `message`.
 
-        `body_digest` is what the function of that name answers for the message, where it was asked before.
-
-        Lines of the message end in CRLF; a lone LF is signed as CRLF.
-        relaxed/relaxed, the whole body. `now` is the time of signing in seconds since 1970, by default the
-        clock's. Raises UnsignableMessage.
+        `body_digest` is what the function of that name answers for the message and `of_body`, where it was
+        asked before. Lines of the message end in CRLF; a lone LF is signed as CRLF. `now` is the time of
+        signing in seconds since 1970, by default the clock's. Raises UnsignableMessage.
         """
         try:
             signing = _Signing(message, signature_algorithm=self._key.algorithm)
@@ -100,8 +109,9 @@ class Signer:
                 self.domain,
                 self.selector,
                 self._key,
+                self.canonicalization,
                 int(time.time()) if now is None else now,
-                body_digest or hashlib.sha256(relaxed_body(signing.body)).digest(),
+                body_digest or _digest(signing.body, self.of_body),
             )
         except (dkim.DKIMException, IndexError) as exc:
             raise UnsignableMessage(f"header can't be signed: {exc}") from None
@@ -176,7 +186,15 @@ class _Signing(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
         if len(self.headers) > MAX_SIGNED_FIELDS:
             raise dkim.MessageFormatError(f"more than {MAX_SIGNED_FIELDS} fields to be signed")
 
-    def signature(self, domain: str, selector: str, key: _Key, now: int, body_digest: bytes) -> bytes:
+    def signature(
+        self,
+        domain: str,
+        selector: str,
+        key: _Key,
+        canonicalization: Canonicalization,
+        now: int,
+        body_digest: bytes,
+    ) -> bytes:
         self.hasher = hashlib.sha256
         # Here this only tells dkimpy to leave the signing to the key; what is written is in the field "a".
         self.signature_algorithm = b"ed25519-sha256"
@@ -184,7 +202,7 @@ class _Signing(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
         fields = [
             (b"v", b"1"),
             (b"a", key.algorithm),
-            (b"c", b"relaxed/relaxed"),
+            (b"c", canonicalization.encode("ascii")),
             (b"d", domain.encode("ascii")),
             (b"s", selector.encode("ascii")),
             (b"t", str(now).encode("ascii")),
@@ -192,12 +210,12 @@ class _Signing(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
             (b"bh", base64.b64encode(body_digest)),
             (b"b", b"0" * 60),  # dkimpy puts the signature here; as long as this, it starts a line of its own
         ]
-        value: bytes = self.gen_header(fields, signed, _POLICY, b"DKIM-Signature", key)
+        value: bytes = self.gen_header(fields, signed, _POLICIES[canonicalization], b"DKIM-Signature", key)
         return b"DKIM-Signature: " + value
 
 
-async def body_digest(message: bytes) -> bytes | None:
-    """The SHA-256 of a large message's body in relaxed canonicalization, the event loop having its turns.
+async def body_digest(message: bytes, canonicalization: BodyCanonicalization = "relaxed") -> bytes | None:
+    """The SHA-256 of a large message's body, canonicalized, the event loop having its turns.
 
     None for a message that is small, or has line ends other than CRLF: `Signer.sign` does these in one go.
     """
@@ -206,18 +224,32 @@ async def body_digest(message: bytes) -> bytes | None:
     start = message.find(b"\r\n\r\n") + 4
     if start < 4:
         return None
-    body = BodyHash("relaxed")
+    body = BodyHash(canonicalization)
     for piece in range(start, len(message), PIECE):
         await trio.lowlevel.checkpoint()
         body.update(message[piece : piece + PIECE])
     return body.digest()
 
 
+def _digest(body: bytes, canonicalization: BodyCanonicalization) -> bytes:
+    canonical = relaxed_body(body) if canonicalization == "relaxed" else simple_body(body)
+    return hashlib.sha256(canonical).digest()
+
+
+def simple_body(body: bytes) -> bytes:
+    """The body in simple canonicalization (RFC 6376, 3.4.3), in linear time. Lines end in CRLF."""
+    return _trimmed(body if body.endswith(b"\r\n") else body + b"\r\n") or b"\r\n"
+
+
 def relaxed_body(body: bytes) -> bytes:
     """The body in relaxed canonicalization (RFC 6376, 3.4.4), in linear time. Lines end in CRLF."""
     if not body:
         return b""
-    body = _relaxed_lines(body)
+    return _trimmed(_relaxed_lines(body))
+
+
+def _trimmed(body: bytes) -> bytes:
+    """Whole lines, without the empty ones at the end."""
     content = body.rstrip(b"\r\n")
     line_ends = len(body) - len(content)
     if body.endswith(b"\r\n" * (line_ends // 2)) and line_ends % 2 == 0:

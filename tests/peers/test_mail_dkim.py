@@ -1,6 +1,6 @@
 """What the plugin signs, verified by another implementation, perl's Mail::DKIM (`make system`).
 
-Debian's does not know Ed25519 and passes over it; dkimpy verifies such signatures in test_dkim_signature.py.
+Debian's does not know Ed25519 and passes over it; OpenDKIM verifies such signatures in test_opendkim.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import dkim
 import pytest
@@ -13,13 +13,15 @@ import trio
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from dkim.canonicalization import Relaxed
+from dkim.canonicalization import Relaxed, Simple
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.mail.dkim_body import Canonicalization as BodyCanonicalization
 from gateway_dkim import signature
 from gateway_dkim.signature import (
     OVERSIGNED,
+    Canonicalization,
     PrivateKey,
     Signer,
     SigningKeyError,
@@ -27,6 +29,7 @@ from gateway_dkim.signature import (
     dns_record,
     load_private_key,
     relaxed_body,
+    simple_body,
 )
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -115,6 +118,18 @@ def test_changes_break_the_signature(key: PrivateKey, old: bytes, new: bytes) ->
     message = signed(key)
     assert old in message
     assert not verifies(message.replace(old, new, 1), key)
+
+
+@pytest.mark.parametrize("canonicalization", get_args(Canonicalization))
+def test_each_canonicalization_verifies(canonicalization: Canonicalization) -> None:
+    message = MESSAGE.replace(b"Subject: Hello", b"sUBJECT:  Hello\t \r\n \t")
+    signer = Signer("example.org", "sel", RSA, canonicalization)
+    data = signer.sign(message) + message
+    assert f"c={canonicalization};".encode() in data
+    assert verifies(data, RSA)
+    assert verifies(data.replace(b"\t \r\n \t", b" "), RSA) is canonicalization.startswith("relaxed")
+    assert verifies(data.replace(b"Bob. ", b"Bob."), RSA) is canonicalization.endswith("relaxed")
+    assert signer.sign(message + b"\r\n" * 9, now=1) == signer.sign(message, now=1)
 
 
 @pytest.mark.parametrize("name", OVERSIGNED)
@@ -213,6 +228,7 @@ def test_the_canonical_body_is_dkimpys(body: bytes) -> None:
     # dkimpy leaves space before an end without CRLF; in transport every line gets its CRLF first.
     ended = body if not body or body.endswith(b"\r\n") else body + b"\r\n"
     assert relaxed_body(body) == Relaxed.canonicalize_body(ended)
+    assert simple_body(body) == Simple.canonicalize_body(ended)
 
 
 def test_canonicalizing_takes_linear_time() -> None:
@@ -226,14 +242,18 @@ def test_canonicalizing_takes_linear_time() -> None:
     st.lists(st.sampled_from([b"", b"word", b" a  b\t", b"\t", b"x" * 300, b" "]), max_size=30),
     st.integers(1, 40),
     st.booleans(),
+    st.sampled_from(["simple", "relaxed"]),
 )
-def test_digest_in_pieces_is_that_of_the_whole(lines: list[bytes], piece: int, ended: bool) -> None:
+def test_digest_in_pieces_is_that_of_the_whole(
+    lines: list[bytes], piece: int, ended: bool, canonicalization: BodyCanonicalization
+) -> None:
     body = b"\r\n".join(lines) + (b"\r\n" if ended else b"")
     message = b"From: a@b.example\r\n" * 3 + b"\r\n" + body
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signature, "PIECE", piece)
-        found = trio.run(signature.body_digest, message)
-    assert found == hashlib.sha256(signature.relaxed_body(body)).digest()
+        found = trio.run(signature.body_digest, message, canonicalization)
+    canonical = relaxed_body(body) if canonicalization == "relaxed" else simple_body(body)
+    assert found == hashlib.sha256(canonical).digest()
 
 
 async def test_small_or_odd_messages_are_done_in_one_go() -> None:
