@@ -33,12 +33,19 @@ def dsn(*blocks: str, message_id: str = "", envelope_id: str = "") -> bytes:
     return (header + "".join(f"--b\r\n{part}\r\n" for part in parts) + "--b--\r\n").encode()
 
 
-def feedback(kind: str = "abuse", *, mail_from: str = "", recipient: str = "", message_id: str = "") -> bytes:
+def feedback(
+    kind: str = "abuse",
+    *,
+    mail_from: str = "",
+    recipient: str = "",
+    message_id: str = "",
+    returned: str = "Subject: hi\r\nTo: undisclosed\r\n",
+) -> bytes:
     """A feedback report of isp.example (RFC 5965) with these fields."""
     fields = f"Feedback-Type: {kind}\r\nUser-Agent: Loop/1.0\r\nVersion: 1\r\n"
     fields += f"Original-Mail-From: <{mail_from}>\r\n" if mail_from else ""
     fields += f"Original-Rcpt-To: <{recipient}>\r\n" if recipient else ""
-    returned = "Subject: hi\r\nTo: undisclosed\r\n" + (f"Message-ID: {message_id}\r\n" if message_id else "")
+    returned += f"Message-ID: {message_id}\r\n" if message_id else ""
     return (
         "From: <fbl@isp.example>\r\nTo: undisclosed\r\nSubject: a complaint\r\n"
         'Content-Type: multipart/report; report-type=feedback-report; boundary="b"\r\n\r\n'

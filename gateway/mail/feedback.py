@@ -15,6 +15,7 @@ from gateway.mail.report_source import MAX_ADDRESSES, RETURNED_TYPES, ReportSour
 COMPLAINTS: Final = frozenset({"abuse", "fraud"})
 MAX_VALUE = 1_000  # characters
 
+_CFBL: Final = b"cfbl-address"
 _FIELD: Final = re.compile(r"^Feedback-Type:", re.IGNORECASE | re.MULTILINE)
 _FIELDS: Final = re.compile(
     r"^(?:Feedback-Type|User-Agent|Version|Source-IP|Original-Mail-From|Original-Rcpt-To|Arrival-Date):",
@@ -62,6 +63,15 @@ def read_feedback(source: ReportSource) -> FeedbackReport | None:
         source_ip=_value(fields, "Source-IP"),
         reporting_mta=_value(fields, "Reporting-MTA").rpartition(";")[2].strip(),
     )
+
+
+def announces_feedback(message: bytes) -> bool:
+    """Whether a message has a CFBL-Address, and no CFBL-Feedback-ID yet (RFC 9477). Lines end in CRLF."""
+    end = message.find(b"\r\n\r\n")
+    if _CFBL not in message[:end].lower():  # nearly always
+        return False
+    headers, _ = read_headers(message)
+    return bool(headers.get("CFBL-Address")) and not headers.get("CFBL-Feedback-ID")
 
 
 def may_be_complaint(subject: str) -> bool:

@@ -35,6 +35,7 @@ class Prepared:
     sent_copy: StoredBytes | None
     from_ids: Sequence[FromId]
     bases: Sequence[str]
+    feedback_id: str = ""  # the ENVID, where the message has to have it in its header
 
 
 async def make_change(prepared: Prepared, rules: Sequence[HoldRule], generation: int) -> NewMessages:
@@ -80,7 +81,7 @@ async def make_change(prepared: Prepared, rules: Sequence[HoldRule], generation:
             for r, from_id, (env_id, origin), base, hold in zip(
                 submission.recipients,
                 prepared.from_ids,
-                _env_ids(reports.env_id, submission.recipients, prepared.from_ids),
+                _env_ids(prepared, submission.recipients, prepared.from_ids),
                 prepared.bases,
                 held,
                 strict=True,
@@ -98,14 +99,17 @@ async def make_change(prepared: Prepared, rules: Sequence[HoldRule], generation:
 
 
 def _env_ids(
-    given: str, recipients: Sequence[Address], from_ids: Sequence[FromId]
+    prepared: Prepared, recipients: Sequence[Address], from_ids: Sequence[FromId]
 ) -> Iterator[tuple[str, EnvIdOrigin]]:
     """For each recipient its envelope's ENVID: what the submitter gave, or else one for each transaction."""
+    given = prepared.new.reports.env_id
     sharing = Counter(r.domain for r, unique in zip(recipients, from_ids, strict=True) if not unique.id)
     shared = {domain: random_id() for domain, count in sharing.items() if count > 1}
     for recipient, unique in zip(recipients, from_ids, strict=True):
         if given:
             yield given, "submitter"
+        elif prepared.feedback_id:
+            yield prepared.feedback_id, "recipient"
         elif unique.id or recipient.domain not in shared:
             yield random_id(), "recipient"
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -21,6 +21,8 @@ from gateway.directory import Directory
 from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
+from gateway.mail.feedback import announces_feedback
+from gateway.mail.fields import fold_field
 from gateway.model import HoldRule, Submission
 from gateway.outbound.from_ids import FromId, details, random_id, unique_sender
 from gateway.outbound.operations import HoldRules
@@ -199,6 +201,12 @@ class Submitter:
             raise SubmissionRefused("noRecipients", "a plugin removed every recipient")
         from_ids = self._from_ids(submission, account)
         bases = [await base_address(stages, recipient) for recipient in submission.recipients]
+        feedback_id = ""
+        if len(submission.recipients) == 1 and announces_feedback(submission.data):
+            # Whoever hides the recipient's address may still give this back (RFC 9477, 3.3).
+            feedback_id = new.reports.env_id or random_id()
+            field = fold_field("CFBL-Feedback-ID", feedback_id)
+            submission = replace(submission, data=field + submission.data)
         content = await self._store.content.put(
             await stages.sign(data=submission.data, submission=submission)
         )
@@ -207,7 +215,7 @@ class Submitter:
         if new.sent_copy is not None:
             sent_copy = await self._store.content.put(new.sent_copy)
             contents.append(sent_copy)
-        return Prepared(new, account, stages, submission, content, sent_copy, from_ids, bases)
+        return Prepared(new, account, stages, submission, content, sent_copy, from_ids, bases, feedback_id)
 
     async def _queue_them(
         self, prepared: Sequence[tuple[Prepared, ...] | Refusal], keep: KeepAnswer | None, *, each: bool

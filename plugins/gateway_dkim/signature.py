@@ -50,7 +50,8 @@ OVERSIGNED: Final = (
     b"list-unsubscribe",
     b"list-unsubscribe-post",
 )
-_SIGNED: Final = frozenset(OVERSIGNED)
+# RFC 9477, 3.1.2, wants these signed; a mailbox provider takes no notice of them otherwise.
+_SIGNED: Final = frozenset({*OVERSIGNED, b"cfbl-address", b"cfbl-feedback-id"})
 MAX_SIGNED_FIELDS = 200  # of one message; each of the above may occur once
 
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")

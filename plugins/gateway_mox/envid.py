@@ -1,4 +1,7 @@
-"""`mox.envid`: a report with the ENVID that was sent with MAIL FROM (RFC 3461, 4.4)."""
+"""`mox.envid`: a report with the ENVID that was sent with MAIL FROM (RFC 3461, 4.4).
+
+A complaint may have it as CFBL-Feedback-ID (RFC 9477), which a message with a CFBL-Address is given.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,14 @@ async def match_report(report: IncomingReport, sent: SentMessages) -> tuple[Repo
     message's recipient's.
     """
     source = report.feedback or report.dsn
-    if source is None or not source.envelope_id:
+    if source is None:
         return None
-    recipients = report.dsn.recipients if report.dsn is not None else ()
     # Some servers leave it encoded as it was on the wire.
-    for env_id in dict.fromkeys((source.envelope_id, decode_xtext(source.envelope_id))):
+    named = [source.envelope_id, decode_xtext(source.envelope_id)]
+    if report.feedback is not None:
+        named.append(report.feedback.feedback_id)
+    recipients = report.dsn.recipients if report.dsn is not None else ()
+    for env_id in dict.fromkeys(filter(None, named)):
         messages = await sent.find(env_id=env_id)
         if report.feedback is not None:
             about = complained(report.feedback, messages, "envid", _secret)

@@ -120,6 +120,14 @@ def test_changes_break_the_signature(key: PrivateKey, old: bytes, new: bytes) ->
     assert not verifies(message.replace(old, new, 1), key)
 
 
+def test_a_feedback_loop_is_signed() -> None:
+    loop = b"CFBL-Address: fbl@example.org; report=arf\r\nCFBL-Feedback-ID: 17\r\n"
+    data = signed(RSA, loop + MESSAGE)
+    assert verifies(data, RSA)
+    for change in ((b"fbl@", b"eve@"), (b"ID: 17", b"ID: 18")):
+        assert not verifies(data.replace(*change), RSA)
+
+
 @pytest.mark.parametrize("canonicalization", get_args(Canonicalization))
 def test_each_canonicalization_verifies(canonicalization: Canonicalization) -> None:
     message = MESSAGE.replace(b"Subject: Hello", b"sUBJECT:  Hello\t \r\n \t")

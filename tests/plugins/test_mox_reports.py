@@ -194,6 +194,7 @@ async def test_complaints_by_fromid(named: tuple[str, ...], trusted: bool) -> No
     ("plugin", "by", "given", "known"),
     [
         (envid, "envid", {"envelope_id": "E+2B"}, {"env_id": "E+"}),
+        (envid, "envid", {"feedback_id": "E+2B"}, {"env_id": "E+2B"}),
         (messageid, "messageid", {"message_id": "<7@example.org>"}, {}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email import message_from_bytes
 from typing import Any
 
 import pytest
@@ -70,6 +71,45 @@ async def test_by_a_message_id_that_others_know(gateway: Running, known: str) ->
     told = await complained(gateway, data)
     assert (told["MatchedBy"], told["Suppressing"]) == ("messageid", False)
     assert await suppressed(gateway) == []
+
+
+async def feedback_ids(gateway: Running) -> list[str]:
+    """Of the message that arrived first."""
+    arrived = (await gateway.webhooks.incoming())[0]
+    answer = await gateway.api.post("MessageRawGet", json={"MsgID": arrived["Meta"]["MsgID"]})
+    return message_from_bytes(answer.content).get_all("CFBL-Feedback-ID", [])
+
+
+ANNOUNCED = [["CFBL-Address", "mox@localhost; report=arf"]]
+
+
+async def test_by_the_id_of_a_feedback_loop(gateway: Running) -> None:
+    """RFC 9477: all that a provider which protects its users gives back."""
+    item = await sent(gateway, auth=PLAIN, Headers=ANNOUNCED)
+    [feedback_id] = await feedback_ids(gateway)
+    assert feedback_id == item.message.env_id
+    told = await complained(gateway, feedback(returned=f"CFBL-Feedback-ID: {feedback_id}\r\n"))
+    assert (told["QueueMsgID"], told["MatchedBy"], told["Suppressing"]) == (item.message.id, "envid", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"Headers": [["X-Other", "cfbl-address"]]}, []),
+        ({"Headers": ANNOUNCED, "CC": [{"Address": "curious@example.org"}]}, []),  # it would be of two
+        ({"Headers": [*ANNOUNCED, ["CFBL-Feedback-ID", "17"]]}, ["17"]),
+        ({"Headers": ANNOUNCED, "EnvID": "17+a"}, ["17+a"]),
+    ],
+)
+async def test_the_id_of_a_feedback_loop_is_added_where_it_is_of_use(
+    gateway: Running, fields: dict[str, Any], expected: list[str]
+) -> None:
+    item = await sent(gateway, auth=PLAIN, **fields)
+    assert await feedback_ids(gateway) == expected
+    if "EnvID" in fields:  # anybody may guess what was chosen
+        data = feedback(recipient="user@example.org", returned="CFBL-Feedback-ID: 17+a\r\n")
+        told = await complained(gateway, data)
+        assert (told["QueueMsgID"], told["Suppressing"]) == (item.message.id, False)
 
 
 @pytest.mark.parametrize("kind", ["not-spam", "auth-failure", "opt-out"])
