@@ -255,6 +255,8 @@ def _body(draft: Draft) -> _Entity:
         forms.append(_text_part("HTML", draft.html, "html"))
     if not forms:
         raise MissingBody("Text", "a message needs Text or HTML")
+    if len(forms) == 1 and not (draft.alternative_files or draft.inline_files or draft.attached_files):
+        return forms[0]
     token = _boundary_token(forms)
     forms.extend(_file_parts("AlternativeFiles", draft.alternative_files, ""))
     entity = forms[0] if len(forms) == 1 else _multipart("alternative", f"=_a{token}", forms)

@@ -13,8 +13,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-import trio
-
 from gateway.clock import Clock
 from gateway.config.settings import AccountSettings, Settings
 from gateway.directory import Directory
@@ -32,6 +30,7 @@ from gateway.store import idempotency, submissions
 from gateway.store.changes import NewMessages
 from gateway.store.content import StoredBytes
 from gateway.store.store import Store
+from gateway.turns import Turns
 
 T = TypeVar("T")
 
@@ -159,29 +158,29 @@ class Submitter:
         self, batch: Sequence[Sequence[NewSubmission]], keep: KeepAnswer | None, *, each: bool
     ) -> tuple[Submitted | Refusal, ...]:
         contents: list[StoredBytes] = []  # in doubt until it is known that they have rows
+        turns = Turns()
         try:
-            prepared = [await _or_refusal(self._prepare_all(copies, contents), each) for copies in batch]
-            changes, results = await self._queue_them(prepared, keep, each=each)
+            prepared = [
+                await _or_refusal(self._prepare_all(copies, contents, turns), each) for copies in batch
+            ]
+            changes, results = await self._queue_them(prepared, keep, turns, each=each)
             if all(isinstance(result, Submitted) and not result.over_quota for result in results):
                 contents = []
         finally:
             for stored in contents:
                 await self._store.content.discard(stored)
-        for number, (copies, change, result) in enumerate(zip(batch, changes, results, strict=True)):
-            if number:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+        for copies, change, result in zip(batch, changes, results, strict=True):
             if isinstance(change, tuple) and isinstance(result, Submitted):
                 self._count(copies[0].via)
-                await _log(copies, change, result)
+                await _log(copies, change, result, turns)
         return results
 
     async def _prepare_all(
-        self, copies: Sequence[NewSubmission], contents: list[StoredBytes]
+        self, copies: Sequence[NewSubmission], contents: list[StoredBytes], turns: Turns
     ) -> tuple[Prepared, ...]:
         prepared: list[Prepared] = []
         for new in copies:
-            if prepared:
-                await trio.lowlevel.checkpoint()  # signing takes half a millisecond of the loop
+            await turns.give()
             prepared.append(await self._prepare(new, contents))
         return tuple(prepared)
 
@@ -218,13 +217,20 @@ class Submitter:
         return Prepared(new, account, stages, submission, content, sent_copy, from_ids, bases, feedback_id)
 
     async def _queue_them(
-        self, prepared: Sequence[tuple[Prepared, ...] | Refusal], keep: KeepAnswer | None, *, each: bool
+        self,
+        prepared: Sequence[tuple[Prepared, ...] | Refusal],
+        keep: KeepAnswer | None,
+        turns: Turns,
+        *,
+        each: bool,
     ) -> tuple[Sequence[Change | Refusal], tuple[Submitted | Refusal, ...]]:
         """Decide what to hold, and write it all, unless the hold rules changed in between."""
         for _ in range(DECIDE_AGAIN):
             rules, generation = await self._holding.snapshot()
             changes = [
-                await _or_refusal(_changes(one, rules, generation), each) if isinstance(one, tuple) else one
+                await _or_refusal(_changes(one, rules, generation, turns), each)
+                if isinstance(one, tuple)
+                else one
                 for one in prepared
             ]
             wanted = [change for change in changes if isinstance(change, tuple)]
@@ -278,8 +284,6 @@ class Submitter:
 
 async def _or_refusal(work: Awaitable[T], each: bool) -> T | Refusal:
     """What comes of the work for one of a batch; with `each`, its refusal is of that one only."""
-    if each:
-        await trio.lowlevel.checkpoint()
     try:
         return await work
     except (SubmissionRefused, PluginError) as refusal:
@@ -289,12 +293,11 @@ async def _or_refusal(work: Awaitable[T], each: bool) -> T | Refusal:
 
 
 async def _changes(
-    prepared: Sequence[Prepared], rules: Sequence[HoldRule], generation: int
+    prepared: Sequence[Prepared], rules: Sequence[HoldRule], generation: int, turns: Turns
 ) -> tuple[NewMessages, ...]:
     changes: list[NewMessages] = []
     for one in prepared:
-        if changes:
-            await trio.lowlevel.checkpoint()
+        await turns.give()
         changes.append(await make_change(one, rules, generation))
     return tuple(changes)
 
@@ -322,12 +325,11 @@ def _submitted(change: Change, added: submissions.Added | SubmissionRefused) -> 
     )
 
 
-async def _log(copies: Sequence[NewSubmission], change: Change, submitted: Submitted) -> None:
+async def _log(copies: Sequence[NewSubmission], change: Change, submitted: Submitted, turns: Turns) -> None:
     """A line for each submission. They are queued: nothing may come between that and the answer."""
     ids = iter(submitted.recipients)
-    for number, (copy, new) in enumerate(zip(copies, change, strict=True)):
-        if number:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+    for copy, new in zip(copies, change, strict=True):
+        await turns.give_shielded()
         log.info(
             "queued submission=%s session=%s account=%s messages=%s held=%d",
             new.submission_id,

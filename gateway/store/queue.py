@@ -5,9 +5,10 @@ Each function is one step inside the caller's transaction; it may be run again a
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,8 +30,10 @@ INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of an attempt that 
 # --- Adding ---------------------------------------------------------------------------------------
 
 _INSERT = Statement(sa.insert(message).returning(message.c.id))
-_FROM_ID = Statement(
-    sa.select(message.c.id).where(message.c.from_id == sa.bindparam("from_id"), sa.text("from_id <> ''"))
+_FROM_IDS = Statement(
+    sa.select(message.c.from_id).where(
+        message.c.from_id.in_(sa.bindparam("from_ids", expanding=True)), sa.text("from_id <> ''")
+    )
 )
 
 
@@ -39,18 +42,28 @@ def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]
 
     Raises Stale (hold rules changed) and SubmissionRefused (a limit is reached, a FromID is in use).
     """
-    if not new.recipients:
+    admit(conn, (new,), now)
+    return add_admitted(conn, new, now)
+
+
+def admit(conn: sa.Connection, together: Sequence[NewMessages], now: datetime) -> None:
+    """What comes before `add_admitted`, for some submissions at once. Raises as `add`, for all of them."""
+    if not all(new.recipients for new in together):
         raise ValueError("a submission needs a recipient")
-    holds.check_generation(conn, new.hold_generation)
-    _check_from_ids(conn, [recipient.from_id for recipient in new.recipients if recipient.from_id])
-    limits.count(
-        conn,
-        new.account,
-        [recipient.address for recipient in new.recipients],
-        now,
-        max_messages=new.max_messages,
-        max_first_time=new.max_first_time,
-    )
+    for generation in {new.hold_generation for new in together}:
+        holds.check_generation(conn, generation)
+    _check_from_ids(conn, [one.from_id for new in together for one in new.recipients if one.from_id])
+    for (account, max_messages, max_first_time), alike in groupby(together, _limits):
+        addresses = [recipient.address for new in alike for recipient in new.recipients]
+        limits.count(conn, account, addresses, now, max_messages=max_messages, max_first_time=max_first_time)
+
+
+def _limits(new: NewMessages) -> tuple[str, int | None, int | None]:
+    return new.account, new.max_messages, new.max_first_time
+
+
+def add_admitted(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]:
+    """`add` after `admit`."""
     content_id = insert_content(conn, new.content, now)
     rows = _new_rows(new, content_id, now)
     try:
@@ -66,12 +79,11 @@ def add(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[int, ...]
 
 
 def _check_from_ids(conn: sa.Connection, from_ids: list[str]) -> None:
-    seen: set[str] = set()
-    for from_id in from_ids:
-        if from_id in seen:
+    for from_id, count in Counter(from_ids).items():
+        if count > 1:
             raise SubmissionRefused("user", f"FromID {from_id!r} is used for two recipients")
-        seen.add(from_id)
-        if _FROM_ID.first(conn, {"from_id": from_id}) is not None:
+    for start in range(0, len(from_ids), STEP):
+        for (from_id,) in _FROM_IDS.all(conn, {"from_ids": from_ids[start : start + STEP]}):
             raise SubmissionRefused("user", f"FromID {from_id!r} is in use already")
 
 

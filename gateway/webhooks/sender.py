@@ -115,7 +115,6 @@ class WebhookSender:
 
     async def _turn(self, may_claim: bool) -> Turn:
         """Record the calls that ended, and claim what there is room for. Raises StoreError."""
-        self._crowded = True  # until we know better: a call that ends meanwhile leaves a place
         room = self._places.room(trio.current_time()) if may_claim else 0
         results, self._results = self._results, []
         now = self._clock.now()
@@ -138,6 +137,8 @@ class WebhookSender:
             self._results = results + self._results
             raise
         self._position, self._crowded = turn.position, turn.crowded
+        if turn.crowded and self._results:
+            self._queued.set()  # calls that ended meanwhile left places
         for state in turn.disabled:
             log.warning(
                 "webhooks of account=%s to %s are disabled: %s", state.account, state.url, state.error

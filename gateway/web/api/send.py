@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import trio
-
 from gateway import __version__
 from gateway.errors import PluginError, SubmissionRefused
 from gateway.mail.address import Address, AddressError, ascii_domain
@@ -27,6 +25,7 @@ from gateway.mail.compose import (
 from gateway.mail.fields import FieldError, check_text
 from gateway.offload import OffloadError
 from gateway.smtp.dsn import xtext
+from gateway.turns import Turns
 from gateway.web.api import models
 from gateway.web.api.calls import Call
 from gateway.web.api.errors import MAX_MESSAGE, BadRequest, error_answer
@@ -86,7 +85,7 @@ class _Sending:
 
 async def send(call: Call, request: models.SendRequest) -> models.SendResult:
     """Raises SubmissionRefused, BadRequest, FieldError, OffloadError, PluginError, StoreError."""
-    sending = await _compose_all(call, request, Room())
+    sending = await _compose_all(call, request, Room(), Turns())
 
     def kept(results: Sequence[Submitted | Refusal]) -> Mapping[str, Any]:
         return sending.answer(results[0]).model_dump(mode="json")
@@ -101,11 +100,11 @@ async def send_batch(call: Call, request: models.SendBatchRequest) -> models.Sen
     """Raises SubmissionRefused for the batch as a whole, StoreError."""
     _check_batch(request)
     composed: list[_Sending | models.Refused] = []
-    room = Room()
+    room, turns = Room(), Turns()
     for message in request.Messages:
-        await trio.lowlevel.checkpoint()
+        await turns.give()
         try:
-            composed.append(await _compose_all(call, message, room))
+            composed.append(await _compose_all(call, message, room, turns))
         except (BadRequest, SubmissionRefused, FieldError, OffloadError, PluginError) as exc:
             composed.append(_refused(exc))
 
@@ -145,7 +144,7 @@ def _refused(exc: Exception) -> models.Refused:
     return models.Refused(Code=told.code, Message=told.message[:MAX_MESSAGE])
 
 
-async def _compose_all(call: Call, request: models.SendRequest, room: Room) -> _Sending:
+async def _compose_all(call: Call, request: models.SendRequest, room: Room, turns: Turns) -> _Sending:
     """The message of a request. Raises SubmissionRefused, BadRequest, FieldError, OffloadError, PluginError,
     StoreError."""
     services, now = call.services, call.services.clock.now()
@@ -188,8 +187,7 @@ async def _compose_all(call: Call, request: models.SendRequest, room: Room) -> _
     secret = not request.MessageID and len(versions) == 1
     del draft
     while versions:
-        if copies:
-            await trio.lowlevel.checkpoint()  # composing takes time of the loop
+        await turns.give()
         version = versions.pop(0)
         composed = await _compose(call, request, version)
         if version.is_own:
