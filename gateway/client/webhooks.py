@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import from_json
 
-from gateway.client.exchange import ClientError
+from gateway.client.exchange import ClientError, parse_json
 from gateway.model import EventName
 from gateway.web.api.models import ParsedAddress, Part
 
@@ -89,7 +88,7 @@ class IncomingMessage(_Payload):
 
 def parse_webhook(body: bytes) -> OutgoingEvent | IncomingMessage:
     """The payload of a webhook, or of an event of the API, as JSON. Raises ValueError."""
-    payload = from_json(body)
+    payload = parse_json(body)
     model = OutgoingEvent if isinstance(payload, dict) and "Event" in payload else IncomingMessage
     return model.model_validate(payload)
 

@@ -33,6 +33,7 @@ from gateway.client.endpoints import Endpoint
 from gateway.client.exchange import next_wait, prepare
 from gateway.web.api import models
 from gateway.web.api.methods import METHODS
+from tests.mail.test_limits import nested
 from tests.running import AUTH, Running, receiving, running
 
 TO = (Recipient(Address="user@example.org"),)
@@ -59,6 +60,23 @@ def test_every_method_is_there() -> None:
 async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
     async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
         yield gateway
+
+
+async def test_the_deepest_message_is_read(gateway: Running) -> None:
+    """No application loses sight of its events because somebody sends it a message."""
+    await gateway.mail(nested(1000))
+    await gateway.webhooks.incoming()
+    arrived = parse_webhook(gateway.webhooks.bodies[0])
+    assert isinstance(arrived, IncomingMessage)
+
+    def read() -> None:
+        with Client(str(gateway.api.base_url), AUTH[1], AUTH[0]) as client:
+            found = client.call(endpoints.MESSAGE_GET, models.MessageRequest(MsgID=arrived.Meta.MsgID))
+            assert found.Structure == arrived.Structure
+            [told] = client.call(endpoints.EVENT_LIST, models.EventListRequest()).Events
+            assert parse_webhook(json.dumps(told).encode()) == arrived
+
+    await trio.to_thread.run_sync(read)
 
 
 async def test_both_clients(gateway: Running) -> None:
@@ -211,7 +229,9 @@ def test_signatures() -> None:
             verify_webhook(headers, data, secrets, now=at)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"Event": "exploded"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b"\xff", b'{"Event": "exploded"}', b"[" * 100_000, b'{"a":' * 100_000]
+)
 def test_what_is_no_payload(body: bytes) -> None:
     parse: Callable[[bytes], object] = parse_webhook
     with pytest.raises(ValueError):
