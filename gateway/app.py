@@ -64,6 +64,7 @@ from gateway.net.network import Network
 from gateway.net.shaping import Shaper
 from gateway.net.simulated_dns import simulated_resolver
 from gateway.net.smtp_server import ServerSettings, serve_smtp
+from gateway.net.streams import Listener
 from gateway.net.tls import server_context
 from gateway.offload import Offload
 from gateway.outbound.account_queue import AccountQueue
@@ -376,7 +377,7 @@ async def _started(hooks: Hooks, context: GatewayContext) -> AsyncIterator[None]
 
 async def _listening(
     resources: AsyncExitStack, addresses: tuple[Listen, ...], purpose: str
-) -> list[trio.SocketListener]:
+) -> list[Listener]:
     if not addresses:
         raise StartError(f'{purpose}: nothing to listen on; give an address such as "127.0.0.1:1025"')
     listeners = await open_tcp(addresses, purpose)

@@ -12,14 +12,15 @@ import trio
 
 from gateway.config.values import Listen
 from gateway.errors import StartError
+from gateway.net.streams import Listener
 
 BACKLOG = 512  # connections that wait to be accepted
 UNIX_PATH_MAX = 107  # bytes: sockaddr_un holds 108, the last a NUL
 
 
-async def open_tcp(addresses: Iterable[Listen], purpose: str) -> list[trio.SocketListener]:
+async def open_tcp(addresses: Iterable[Listen], purpose: str) -> list[Listener]:
     """Listen on each address; port 0 lets the system choose. Raises StartError."""
-    opened: list[trio.SocketListener] = []
+    opened: list[Listener] = []
     for address in addresses:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         sock = trio.socket.socket(family, socket.SOCK_STREAM)
@@ -34,7 +35,7 @@ async def open_tcp(addresses: Iterable[Listen], purpose: str) -> list[trio.Socke
             for listener in opened:
                 await listener.aclose()
             raise StartError(_why(exc, address, purpose)) from None
-        opened.append(trio.SocketListener(sock))
+        opened.append(Listener(sock))
     return opened
 
 
@@ -61,7 +62,7 @@ async def open_unix(path: Path) -> trio.SocketListener:
     return trio.SocketListener(sock)
 
 
-def bound(listeners: Iterable[trio.SocketListener]) -> tuple[Listen, ...]:
+def bound(listeners: Iterable[Listener]) -> tuple[Listen, ...]:
     """The addresses that were bound, the ports that the system chose included."""
     names = [listener.socket.getsockname() for listener in listeners]
     return tuple(Listen(host=name[0], port=name[1]) for name in names)

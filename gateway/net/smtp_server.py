@@ -15,6 +15,7 @@ import trio
 
 from gateway.net.smtp_connection import Connection, ServerSettings, Shared
 from gateway.net.smtp_handler import Handler, Logins
+from gateway.net.streams import Stream
 from gateway.smtp.replies import Reply
 
 __all__ = ["ServerSettings", "serve_smtp"]
@@ -133,7 +134,7 @@ class _Server(Shared):
 
 
 def _peer(stream: trio.abc.Stream) -> IPv4Address | IPv6Address | None:
-    if not isinstance(stream, trio.SocketStream):
+    if not isinstance(stream, Stream | trio.SocketStream):
         return None
     try:
         name = stream.socket.getpeername()

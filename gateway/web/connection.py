@@ -28,6 +28,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
 from wsproto.frame_protocol import CloseReason
 
+from gateway.net.streams import Stream
 from gateway.web.http1 import (
     ASGIApp,
     ClientGone,
@@ -295,7 +296,7 @@ def _one_line(error: BaseException) -> str:
 def _addresses(stream: trio.abc.Stream) -> tuple[tuple[str, int] | None, tuple[str, int | None] | None]:
     """The client's and the server's address as ASGI has them: no client and (path, None) on a Unix socket."""
     inner: Any = stream
-    while not isinstance(inner, trio.SocketStream):
+    while not isinstance(inner, Stream | trio.SocketStream):
         inner = getattr(inner, "transport_stream", None)
         if inner is None:
             return None, None

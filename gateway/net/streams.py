@@ -1,0 +1,96 @@
+"""Streams of sockets with less between a task and its socket than trio's own have.
+
+Between `receive_some` of a trio.SocketStream and the system call lie a dozen calls and context managers, and
+each `send_all` lets all other tasks run first: a fifth of all that a server does for a short exchange.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import trio
+
+_RECEIVE = 65536  # octets at once, unless the caller says
+_SHORT = 16384  # octets: what goes out at once without letting others run
+_CLOSED = frozenset({errno.EBADF, errno.ENOTSOCK})
+
+
+class Stream(trio.abc.HalfCloseableStream):
+    """A connected socket, as by trio.SocketStream, with two differences.
+
+    What is short and goes out at once is no checkpoint, only a place to be cancelled at: whoever answers
+    has received before, which is one. And nobody notices when two tasks send at the same time.
+    """
+
+    def __init__(self, connected: trio.socket.SocketType) -> None:
+        """Takes the socket over: `connected` is of no more use."""
+        family, kind, protocol = connected.family, connected.type, connected.proto
+        self._raw = socket.socket(family, kind, protocol, fileno=connected.detach())
+        self._raw.setblocking(False)
+        self.socket = trio.socket.from_stdlib_socket(self._raw)
+        self._trio = trio.SocketStream(self.socket)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            data = self._raw.recv(max_bytes or _RECEIVE)
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            raise _translated(exc) from exc
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._raw)
+                return self._raw.recv(max_bytes or _RECEIVE)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise _translated(exc) from exc
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        sent = 0
+        if 0 < len(data) <= _SHORT and not self.socket.did_shutdown_SHUT_WR:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                sent = self._raw.send(data)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise _translated(exc) from exc
+            if sent == len(data):
+                return
+        with memoryview(data)[sent:] as rest:
+            await self._trio.send_all(rest)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._trio.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._trio.send_eof()
+
+    async def aclose(self) -> None:
+        await self._trio.aclose()
+
+
+class Listener(trio.abc.Listener[Stream]):
+    """A listening socket whose connections are `Stream`s; else as by trio.SocketListener."""
+
+    def __init__(self, listening: trio.socket.SocketType) -> None:
+        self.socket = listening
+        self._trio = trio.SocketListener(listening)
+
+    async def accept(self) -> Stream:
+        return Stream((await self._trio.accept()).socket)
+
+    async def aclose(self) -> None:
+        await self._trio.aclose()
+
+
+def _translated(exc: OSError) -> Exception:
+    if exc.errno in _CLOSED:
+        return trio.ClosedResourceError("this socket was already closed")
+    return trio.BrokenResourceError(f"socket connection broken: {exc}")
