@@ -42,7 +42,7 @@ class Located(Protocol):
     def file(self) -> str | None: ...
 
 
-_INSERT = Statement(sa.insert(tables.content).returning(tables.content.c.id))
+_INSERT = Statement(sa.insert(tables.content))
 _DELETE_UNUSED = Statement(
     sa.delete(tables.content)
     .where(
@@ -57,7 +57,7 @@ _DELETE_UNUSED = Statement(
 def insert_content(conn: sa.Connection, stored: StoredBytes, now: datetime) -> int:
     """Writes the row of stored bytes; answers its ID. Store.write is told `size=stored.size` for it."""
     values = {"size": stored.size, "data": stored.data, "file": stored.file, "created": now}
-    return int(_INSERT.scalar(conn, values))
+    return _INSERT.insert(conn, values)
 
 
 def release_content(conn: sa.Connection, content_ids: Iterable[int]) -> list[str]:

@@ -16,7 +16,7 @@ from gateway.store.tables import AnyRow, event
 
 EXAMINED = 5_000  # events looked at for one page of a few names
 
-_INSERT = Statement(sa.insert(event).returning(event.c.id))
+_INSERT = Statement(sa.insert(event))
 _BY_ID = Statement(sa.select(event).where(event.c.id == sa.bindparam("row")))
 _ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(7236842)")  # any number, the same everywhere
 
@@ -46,7 +46,7 @@ def insert(
     if conn.dialect.name == "postgresql":
         # IDs are given out before the commit: without this, a reader could see 8 before 7 and miss 7.
         conn.execute(_ORDER_LOCK)
-    row_id: int = _INSERT.scalar(
+    return _INSERT.insert(
         conn,
         {
             "time": time,
@@ -58,7 +58,6 @@ def insert(
             "keep_until": keep_until,
         },
     )
-    return row_id
 
 
 def after(

@@ -30,7 +30,7 @@ _MAILBOX = Statement(
 _NEW_MAILBOX = sa.text(
     "INSERT INTO mailbox (account, name) VALUES (:account, :name) ON CONFLICT (account, name) DO NOTHING"
 )
-_INSERT = Statement(sa.insert(received).returning(received.c.id))
+_INSERT = Statement(sa.insert(received))
 
 _BY_ID = Statement(
     sa.select(
@@ -62,7 +62,7 @@ def add(conn: sa.Connection, new: NewReceived, now: datetime) -> tuple[int, ...]
 
 
 def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, now: datetime) -> int:
-    row_id: int = _INSERT.scalar(
+    row_id = _INSERT.insert(
         conn,
         {
             "account": copy.account,

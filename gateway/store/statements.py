@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -27,18 +28,33 @@ class _Form:
     """A statement compiled for one dialect, one choice of columns, and one length of its list."""
 
     sql: str
-    # In the order of the placeholders: name, index into a list or -1, processor, value if it has no name.
-    places: tuple[tuple[str, int, Processor | None, Any], ...]
+    pick: Callable[[Parameters], Sequence[Any]]  # the placeholders' values, by their names
+    constants: Parameters  # of placeholders that are none of the caller's, as the driver takes them
+    members: tuple[tuple[str, str, int], ...]  # of lists: placeholder, name of the list, index
+    to_driver: tuple[tuple[int, Processor], ...]  # for the placeholders that the driver has otherwise
     row: Callable[[Iterable[Any]], Any] | None  # None: a text without `columns`, whose rows stay tuples
     processors: tuple[tuple[int, Processor], ...]  # for the columns that the driver has otherwise
     error: type[Exception]  # the driver's
 
-    def arguments(self, given: Parameters) -> list[Any]:
-        arguments = []
-        for name, index, processor, constant in self.places:
-            value = constant if not name else given[name] if index < 0 else given[name][index]
-            arguments.append(value if processor is None else processor(value))
+    def arguments(self, given: Parameters) -> Sequence[Any]:
+        if self.members:
+            given = {**given, **{place: given[name][index] for place, name, index in self.members}}
+        if self.constants:
+            given = {**self.constants, **given}
+        picked = self.pick(given)
+        if not self.to_driver:
+            return picked
+        arguments = list(picked)
+        for index, processor in self.to_driver:
+            arguments[index] = processor(arguments[index])
         return arguments
+
+    def scalar(self, found: Sequence[Any]) -> Any:
+        """The first column of a row."""
+        value = found[0]
+        if self.processors and self.processors[0][0] == 0:
+            return self.processors[0][1](value)
+        return value
 
     def rows(self, found: Sequence[Sequence[Any]]) -> list[Any]:
         if self.row is None:
@@ -63,6 +79,7 @@ class Statement:
     def __init__(self, clause: sa.Executable) -> None:
         self._clause: Any = clause
         self._expanding = _expanding(clause)
+        self._is_insert: bool = self._clause.is_insert
         self._forms: dict[tuple[Any, ...], _Form] = {}
 
     def all(self, conn: sa.Connection, given: Parameters = _NONE) -> list[Any]:
@@ -77,8 +94,16 @@ class Statement:
 
     def scalar(self, conn: sa.Connection, given: Parameters = _NONE) -> Any:
         """The first column of the first row, or None."""
-        row = self.first(conn, given)
-        return None if row is None else row[0]
+        form = self._form(conn, given)
+        found = self._run(conn, form, given).fetchall()
+        return form.scalar(found[0]) if found else None
+
+    def insert(self, conn: sa.Connection, given: Parameters) -> int:
+        """Of an INSERT into a table that gives its rows IDs: the new row's.
+
+        Where the driver tells it, this takes half the time of RETURNING.
+        """
+        return cast(int, self._run(conn, self._form(conn, given), given).lastrowid)
 
     def run(self, conn: sa.Connection, given: Parameters = _NONE) -> int:
         """For its effect; how many rows it concerned."""
@@ -96,15 +121,17 @@ class Statement:
             raise _wrapped(exc, form) from exc
 
     def _run(self, conn: sa.Connection, form: _Form, given: Parameters) -> Any:
-        cursor = conn.connection.cursor()
+        cursor = cast(Any, conn.connection.dbapi_connection).cursor()
         try:
             return cursor.execute(form.sql, form.arguments(given))
         except form.error as exc:
             raise _wrapped(exc, form) from exc
 
     def _form(self, conn: sa.Connection, given: Parameters) -> _Form:
-        key: tuple[Any, ...] = (conn.dialect.name, *(len(given[name]) for name in self._expanding))
-        if self._clause.is_insert:
+        key: tuple[Any, ...] = (conn.dialect.name,)
+        if self._expanding:
+            key += tuple(len(given[name]) for name in self._expanding)
+        if self._is_insert:
             key += tuple(given)  # the columns
         form = self._forms.get(key)
         if form is None:
@@ -133,14 +160,17 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
         for name, expanded in state.parameter_expansion.items()
         for index, member in enumerate(expanded)
     }
-    places: list[tuple[str, int, Processor | None, Any]] = []
-    for place in state.positiontup or ():
-        name, index = members.get(place, (place, -1))
+    places = list(state.positiontup or ())
+    constants: dict[str, Any] = {}
+    to_driver: list[tuple[int, Processor]] = []
+    for at, place in enumerate(places):
+        name, _ = members.get(place, (place, -1))
         processor = compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
-        if name in given:
-            places.append((name, index, processor, None))
-        else:
-            places.append(("", -1, processor, state.parameters[place]))
+        if name not in given:
+            value = state.parameters[place]
+            constants[place] = value if processor is None else processor(value)
+        elif processor is not None:
+            to_driver.append((at, processor))
     columns = list(getattr(clause, "exported_columns", ()))
     processors = [
         (index, processor)
@@ -149,8 +179,21 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
     ]
     row: Any = namedtuple("Row", [column.key for column in columns], rename=True) if columns else None
     return _Form(
-        state.statement, tuple(places), row and row._make, tuple(processors), dialect.loaded_dbapi.Error
+        sql=state.statement,
+        pick=_picking(places),
+        constants=constants,
+        members=tuple((place, *of) for place, of in members.items() if of[0] in given),
+        to_driver=tuple(to_driver),
+        row=row and row._make,
+        processors=tuple(processors),
+        error=dialect.loaded_dbapi.Error,
     )
+
+
+def _picking(names: Sequence[str]) -> Callable[[Parameters], Sequence[Any]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda given: [given[name] for name in names]
 
 
 def _default(column: Any) -> Any:

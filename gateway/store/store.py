@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 import trio
@@ -41,6 +41,7 @@ CONTENT = "content"  # directory of large messages
 NO_MORE = Registered({})  # content stores than the built-in one
 READERS = 2  # threads: reads of the hot path take well under a millisecond
 MAX_WAITING_READS = 1000
+_compact_json = json.JSONEncoder(separators=(",", ":")).encode
 PRAGMAS = (
     "busy_timeout = 10000",  # milliseconds; only another process can make us wait
     "synchronous = FULL",  # in WAL mode: an fsync at each commit
@@ -216,10 +217,6 @@ def open_reader(connect: Callable[[], sa.Connection]) -> sa.Connection:
     conn = connect()
     conn.exec_driver_sql("PRAGMA query_only = ON")
     return conn
-
-
-def _compact_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _set_pragmas(dbapi_connection: sqlite3.Connection, _record: object) -> None:

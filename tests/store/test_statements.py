@@ -56,6 +56,14 @@ def test_insert_with_defaults_and_read_back(conn: sa.Connection) -> None:
     assert (by_us.base_id, by_us.dialed_ips, by_us.lease_owner) == (0, {}, None)  # defaults
 
 
+def test_insert_tells_the_id(conn: sa.Connection) -> None:
+    insert = Statement(sa.insert(tables.message))
+    keys = [insert.insert(conn, _message(subject=str(n))) for n in range(3)]
+    assert len(set(keys)) == 3
+    rows = conn.execute(sa.select(tables.message.c.id, tables.message.c.subject)).all()
+    assert {(row.id, row.subject) for row in rows} == set(zip(keys, "012", strict=True))
+
+
 def test_lists_of_every_length(conn: sa.Connection) -> None:
     insert, by_id = Statement(_INSERT), Statement(_BY_ID)
     keys = [insert.scalar(conn, _message(subject=str(n))) for n in range(5)]
