@@ -21,6 +21,10 @@ _TOKEN = re.compile(
     |(?P<special>.)""",
     re.VERBOSE | re.DOTALL,
 )
+# What most fields are, and what the tokens of one would come to: one address, alone or behind a plain name.
+_NAME = r"[A-Za-z0-9.'-]++(?: [A-Za-z0-9.'-]++)*+"
+_ADDRESS = r"[A-Za-z0-9.+_-]++@[A-Za-z0-9.-]++"
+_PLAIN = re.compile(rf"(?:({_NAME}) )?<({_ADDRESS})>|({_ADDRESS})")
 _COMMENT_TOKEN = re.compile(r"\\.|[()]", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
@@ -41,6 +45,9 @@ def parse_address_list(text: str, most: int = MAX_ADDRESSES) -> tuple[NameAddres
 
     Entries without "@" (empty groups, `MAILER-DAEMON`) are left out. Never raises.
     """
+    if (plain := _PLAIN.fullmatch(text)) is not None:
+        name, address = plain[1] or "", plain[2] or plain[3]
+        return (NameAddress(name[:_MAX_TEXT], _canonical(address)),)[:most]
     reader = _Reader()
     at = 0
     end = len(text)

@@ -65,7 +65,7 @@ _OTHER_ASCII = frozenset({"utf-16", "utf-16-le", "utf-16-be", "hz", "iso-2022-jp
 def decode_text(data: bytes, label: str = "") -> str:
     """Decodes by the charset `label`; if it is missing, unknown or plainly wrong, as UTF-8 if that fits, else
     as windows-1252. What fits nothing becomes U+FFFD."""
-    codec = _CODECS.get(label.strip().lower())
+    codec = _CODECS.get(label.strip().lower()) if label else None
     if codec not in _OTHER_ASCII and data.isascii():
         return data.decode("ascii")
     if codec is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -66,19 +67,19 @@ class Headers:
             yield name.decode("ascii"), value
 
     def __contains__(self, name: str) -> bool:
-        return name.lower().encode() in self._index
+        return _key(name) in self._index
 
     def count(self, name: str) -> int:
         """How many fields have that name, any case."""
-        return len(self._index.get(name.lower().encode(), ()))
+        return len(self._index.get(_key(name), ()))
 
     def get_all(self, name: str) -> list[str]:
         """The unfolded values of all fields of that name, any case; encoded words are left as they are."""
-        return [unfold(value) for value in self._index.get(name.lower().encode(), ())]
+        return [unfold(value) for value in self._index.get(_key(name), ())]
 
     def get(self, name: str) -> str:
         """The first of `get_all`, or "" if there is none."""
-        values = self._index.get(name.lower().encode())
+        values = self._index.get(_key(name))
         return unfold(values[0]) if values else ""
 
     def text(self, name: str) -> str:
@@ -204,6 +205,11 @@ def parse_date(text: str) -> datetime | None:
     return at
 
 
+@lru_cache(maxsize=1024)
+def _key(name: str) -> bytes:
+    return name.lower().encode()
+
+
 def _zone(zone: str) -> timezone:
     if zone[:1] in ("+", "-"):
         offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5]))
@@ -213,6 +219,10 @@ def _zone(zone: str) -> timezone:
 
 
 def _read_fields(data: bytes, start: int, stop: int, max_fields: int) -> Headers:
+    if data.count(b"\n", start, stop) < max_fields:  # all of it, in one go
+        found = _FIELD.findall(data, start, stop)
+        if not any(name == b"" for name, _ in found):
+            return Headers(tuple([(name, value.removesuffix(b"\r")) for name, value in found]))
     fields: list[tuple[bytes, bytes]] = []
     malformed = False
     at = start

@@ -40,8 +40,8 @@ def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
     two with one name wins, and the form of RFC 2231 before the plain one. In plain file names encoded words
     are decoded: RFC 2047 forbids them there, but many senders write them. Never raises.
     """
-    head, semicolon, rest = value.partition(";")
-    head = head.partition("(")[0].strip().lower()
+    head = without_parameters(value)
+    _, semicolon, rest = value.partition(";")
     if not semicolon:
         return head, {}
     plain: dict[str, str] = {}
@@ -68,6 +68,11 @@ def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
         if extended is not None:
             plain[name] = extended
     return head, plain
+
+
+def without_parameters(value: str) -> str:
+    """What `parse_parameters` answers first."""
+    return value.partition(";")[0].partition("(")[0].strip().lower()
 
 
 def format_parameter(name: str, value: str) -> str:

@@ -95,19 +95,20 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
     Reads no field but those that it tells of: it runs for every message that comes in.
     """
     headers, _ = read_headers(data)
-    content_type, params = structure.content_type_of(headers)
+    media_type = structure.media_type_of(headers)
     from_, message_ids = headers.addresses("From", most=1), headers.message_ids("Message-ID")
     subject = headers.text("Subject")
-    report = content_type == "multipart/report"
+    report = media_type == "multipart/report"
+    kind = structure.content_type_of(headers)[1].get("report-type", "") if report else ""
     return ParsedHeader(
         # A loop would go on for ever, could it grow beyond what is read of a header.
         received=len(_RECEIVED.findall(data)) if headers.oversized else headers.count("Received"),
         msg_from=from_[0].address if from_ else "",
         message_id=message_ids[0] if message_ids else "",
         subject=subject,
-        dsn=report and params.get("report-type", "").lower() in ("delivery-status", "global-delivery-status"),
+        dsn=kind.lower() in ("delivery-status", "global-delivery-status"),
         may_report=report or may_be_bounce(headers.text("From"), subject) or may_be_complaint(subject),
-        automated=structure.automated(headers, content_type, null_sender),
+        automated=structure.automated(headers, media_type, null_sender),
     )
 
 

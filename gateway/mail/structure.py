@@ -16,7 +16,7 @@ from gateway.mail.address_list import NameAddress
 from gateway.mail.charset import decode_text
 from gateway.mail.flowed import unflow
 from gateway.mail.headers import MAX_FIELDS, Headers, read_headers
-from gateway.mail.parameters import parse_parameters
+from gateway.mail.parameters import parse_parameters, without_parameters
 from gateway.mail.transfer import decode, decoded_size
 
 MAX_DEPTH = 100  # of multiparts in multiparts
@@ -168,6 +168,12 @@ def content_type_of(headers: Headers, default: str = "text/plain") -> tuple[str,
     (RFC 2045, 5.2)."""
     content_type, params = parse_parameters(headers.get("Content-Type"))
     return (content_type, params) if _CONTENT_TYPE.fullmatch(content_type) else (default, {})
+
+
+def media_type_of(headers: Headers) -> str:
+    """`content_type_of` without the parameters."""
+    media_type = without_parameters(headers.get("Content-Type"))
+    return media_type if _CONTENT_TYPE.fullmatch(media_type) else "text/plain"
 
 
 def automated(headers: Headers, content_type: str, mail_from_empty: bool) -> bool:
