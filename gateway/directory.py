@@ -96,7 +96,10 @@ class Directory:
 
 
 def _folded(address: Address) -> Address:
+    localpart = address.localpart.casefold()
+    if localpart == address.localpart:
+        return address
     try:
-        return Address(address.localpart.casefold(), address.domain)
+        return Address(localpart, address.domain)
     except AddressError:  # some letters fold to several, and a localpart grows too long: it stays as it is
         return address

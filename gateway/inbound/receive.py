@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import trio
@@ -61,11 +61,12 @@ class Receiver:
         store: Store,
         clock: Clock,
         offload: Offload,
-        announced: Callable[[], None],
+        announced: Callable[[bool], None],
         verifier: Verifier | None = None,
         count: Callable[[], None] = lambda: None,
     ) -> None:
-        """Without a verifier nothing is verified. `count` is called for each message that is taken."""
+        """Without a verifier nothing is verified. `announced` is called before events are written, with
+        whether some of them have webhook calls; `count` for each message that is taken."""
         self.count = count
         self.reports = Reports(settings, hooks, store, offload)
         self.settings, self.directory, self.hooks = settings, directory, hooks
@@ -144,15 +145,15 @@ class Receiver:
             recipients.append(self.local(recipient))
         return Reception(
             step=step,
-            remote_ip=str(session.peer or ""),
-            helo=str(session.hello.name) if session.hello else "",
+            remote_ip=session.remote_ip,
+            helo=session.hello.name if session.hello else "",
             reverse_path=self.address(envelope.reverse_path),
             recipients=tuple(recipients),
         )
 
     def local(self, mailbox: Mailbox) -> Address:
         """A mailbox as an address; postmaster without a domain (RFC 5321, 4.5.1) is ours."""
-        return Address(mailbox.localpart, mailbox.domain or self.settings.hostname)
+        return _address(mailbox.localpart, mailbox.domain or self.settings.hostname)
 
     def address(self, reverse_path: Mailbox | None) -> Address | None:
         return None if reverse_path is None else self.local(reverse_path)
@@ -302,7 +303,8 @@ class _Incoming:
             new = self._copies(stored, header, auth, mailboxes, owners, found, now)
             try:
                 write = partial(reports.add, new=new, found=found, now=now)
-                receiver.announced()  # before the write: what claims the call joins its transaction
+                # Before the write: what claims the calls joins its transaction.
+                receiver.announced(any(found) or any(copy.event and copy.event.calls for copy in new.copies))
                 ids, _ = await receiver.store.write(write, size=stored.size)
                 break
             except Stale:
@@ -341,7 +343,7 @@ class _Incoming:
     ) -> NewReceived:
         """A copy for each owner, announced to its account unless it is a report on what that sent."""
         accounts = self._receiver.settings.accounts
-        mail_from, remote_ip = str(self._sender or ""), str(self._session.peer or "")
+        mail_from, remote_ip = str(self._sender or ""), self._session.remote_ip
         copies = []
         for (account, recipient), mailbox, reported in zip(owners, mailboxes, found, strict=True):
             copies.append(
@@ -388,10 +390,15 @@ class _Incoming:
 
 def _literal(session: Session) -> str:
     """The peer as an address literal (RFC 5321, 4.1.3)."""
-    peer = session.peer
-    if peer is None:
+    if session.peer is None:
         return "unknown"
-    return str(peer) if peer.version == 4 else f"IPv6:{peer}"
+    return session.remote_ip if session.peer.version == 4 else f"IPv6:{session.remote_ip}"
+
+
+@lru_cache(maxsize=4096)
+def _address(localpart: str, domain: str) -> Address:
+    """Remembered: each step of a transaction asks for it, and so does the next message from or to there."""
+    return Address(localpart, domain)
 
 
 def _announcement(account: AccountSettings, now: datetime) -> IncomingDraft:

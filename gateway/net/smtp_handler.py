@@ -4,7 +4,7 @@ Logins that check who is there.
 None of them sees the protocol: order, limits and time are kept by `smtp_server`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -25,6 +25,10 @@ class Session:
     tls: str = ""  # the version, such as "TLSv1.3"; empty without TLS
     binding: bytes | None = None  # of the TLS channel (RFC 9266), where there is one
     login: Login | None = None
+    remote_ip: str = field(init=False)  # `peer` as text, "" for none
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "remote_ip", "" if self.peer is None else str(self.peer))
 
 
 class Sink(Protocol):
