@@ -145,7 +145,10 @@ class ContentStore(Protocol):
         """
 
     async def open(self, name: str) -> ContentReader:
-        """Raises, here or when it is read, if there is none of that name."""
+        """Raises FileNotFoundError or LookupError, if there is none of that name.
+
+        What else it raises, here or when it is read, counts as a failure of the store.
+        """
 
     async def delete(self, names: Sequence[str]) -> None:
         """Removes contents, at most a few hundred. Some may be gone already, which is no failure."""

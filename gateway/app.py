@@ -76,7 +76,7 @@ from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.smtp_submission import SmtpSubmission
 from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
-from gateway.outbound.transports import make_transports, read_transports, serve_transport, tables_of
+from gateway.outbound.transports import called_transports, read_transports, tables_of
 from gateway.outbound.unsubscribe import Unsubscriber
 from gateway.plugin_views import tally_rows
 from gateway.plugins import load_plugins
@@ -87,6 +87,7 @@ from gateway.store import queue, webhook_calls
 from gateway.store.content_stores import registered
 from gateway.store.store import Store
 from gateway.wakeup import Bell, Wakeup
+from gateway.web.added_pages import added_pages
 from gateway.web.api.added import all_methods
 from gateway.web.api.services import Services
 from gateway.web.app import WebApp
@@ -183,7 +184,7 @@ async def serving(
             clock=clock,
             shaper=Shaper(lambda hop: hooks.gateway.shape(hop=hop)),
         )
-        transports = make_transports(configured, network)
+        transports = called_transports(configured, network, hooks)
         offload = await resources.enter_async_context(Offload.open())
         template_workers = await resources.enter_async_context(Offload.open(templates.LIMIT))
 
@@ -249,7 +250,7 @@ async def serving(
                 offload=offload,
             ),
             methods=all_methods(hooks),
-            pages=hooks.added.pages,
+            pages=added_pages(hooks),
             example_login=example_login,
             plugins=partial(tally_rows, hooks) if settings.web.operator_pages else None,
         )
@@ -303,8 +304,8 @@ async def serving(
             background.start_soon(holding.finish)
             background.start_soon(DeferredMail(hooks.calls, store, clock, queued.set).serve)
             background.start_soon(policies.serve)
-            for name, transport in transports.items():
-                background.start_soon(serve_transport, name, transport)
+            for transport in transports.values():
+                background.start_soon(transport.serve)
             http = _http_settings(settings)
             if metrics_listeners:
                 serve_metrics = partial(serve_http, metrics_listeners, metrics, http, stopping=never)

@@ -25,7 +25,7 @@ class Tally:
     calls: int = 0
     failures: int = 0  # time-outs included
     timeouts: int = 0
-    slow: int = 0  # times that it stopped the event loop for longer than hookcalls.SLOW
+    slow: int = 0  # times that it stopped the event loop for longer than gateway.hookcalls.SLOW
     seconds: float = 0.0  # altogether
     skipped: int = 0  # calls that were not made, because it was suspended
     in_a_row: int = 0  # failures since it last answered
@@ -47,23 +47,23 @@ def may_ask(tally: Tally, limit: float) -> bool:
     return True
 
 
-def note_failure(tally: Tally, plugin: str, hook: str) -> None:
+def note_failure(tally: Tally, label: str) -> None:
+    """`label`: whose, for the log."""
     tally.in_a_row += 1
     doublings = min(max(tally.in_a_row - FAILURES, 0), 10)
     wait = min(FIRST_WAIT * (1 << doublings), LONGEST_WAIT)
     tally.again_at = trio.current_time() + wait
     if tally.in_a_row == FAILURES:
         log.error(
-            "plugin %r, hook %r: failed %d times in a row; suspended, and asked again in %g s",
-            plugin,
-            hook,
+            "%s: failed %d times in a row; suspended, and asked again in %g s",
+            label,
             FAILURES,
             wait,
         )
 
 
-def note_answer(tally: Tally, plugin: str, hook: str) -> None:
+def note_answer(tally: Tally, label: str) -> None:
     """To be called when it answered and `in_a_row` is not 0."""
     if tally.suspended:
-        log.warning("plugin %r, hook %r: answers again", plugin, hook)
+        log.warning("%s: answers again", label)
     tally.in_a_row, tally.again_at = 0, 0.0

@@ -120,8 +120,9 @@ class NotConfigured(GatewayError):
 class PluginError(GatewayError):
     """A plugin's hook raised, did not answer in time, or answered nonsense."""
 
-    def __init__(self, plugin: str, hook: str, reason: str) -> None:
-        super().__init__(f"plugin {plugin!r}, hook {hook!r}: {reason}")
+    def __init__(self, plugin: str, hook: str, reason: str, label: str = "") -> None:
+        """`label` is for people, if the two names are not enough."""
+        super().__init__(f"{label or f'plugin {plugin!r}, hook {hook!r}'}: {reason}")
         self.plugin, self.hook, self.reason = plugin, hook, reason
 
 

@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import enum
 import logging
-import math
 import reprlib
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from time import perf_counter
 from typing import Any
 
 import trio
 
 from gateway.breaker import FAILURES, Tally, may_ask, note_answer, note_failure
-from gateway.errors import PluginError
+from gateway.errors import GatewayError, PluginError
 from gateway.hookspecs.marks import OnError, Spec, Verb
+from gateway.leftopen import close_left_open, open_nurseries
 from gateway.model import Delivery, QueuedMessage, Submission, WebhookCall
 
 SLOW = 0.1  # seconds that a plain function may take; the event loop stands still meanwhile
@@ -76,8 +77,37 @@ class Call:
     way: Way
     limit: float  # seconds
     on_error: OnError
-    limiter: trio.CapacityLimiter  # the plugin's own, for THREAD
     tally: Tally
+    limiter: trio.CapacityLimiter | None = None  # the plugin's own, for THREAD
+    suspends: bool = True  # when it fails again and again
+    label: str = ""  # for people; empty: the plugin and the hook
+    invoke: Callable[[tuple[Any, ...]], Any] = field(
+        init=False, repr=False
+    )  # `function`, of the hook's arguments
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "invoke", _invoking(self.function, self.positions, len(self.spec.arguments), self.settings)
+        )
+        if not self.label:
+            object.__setattr__(self, "label", f"plugin {self.plugin!r}, hook {self.spec.name!r}")
+
+
+def _invoking(
+    function: Callable[..., Any], positions: tuple[int, ...], count: int, settings: object
+) -> Callable[[tuple[Any, ...]], Any]:
+    """Picks what the function takes of the hook's `count` arguments; worked out here, once."""
+    if not positions:
+        return lambda _arguments: function()
+    if len(positions) == 1:
+        (only,) = positions
+        if only == count:
+            return lambda _arguments: function(settings)
+        return lambda arguments: function(arguments[only])
+    pick = itemgetter(*positions)
+    if count in positions:
+        return lambda arguments: function(*pick((*arguments, settings)))
+    return lambda arguments: function(*pick(arguments))
 
 
 # --- One call ------------------------------------------------------------------------------------
@@ -89,7 +119,7 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
         return ask_plain(call, arguments)
     if call.tally.in_a_row >= FAILURES and _suspended(call):
         return None
-    in_thread = _InThread(call.function) if call.way is Way.THREAD else None
+    in_thread = _InThread(call.invoke) if call.way is Way.THREAD else None
     scope = trio.CancelScope()  # without a deadline until there is something to wait for, which is cheaper
     raised: BaseException | None = None
     answer = None
@@ -97,11 +127,15 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     try:
         with scope:
             if in_thread is None:
-                answer = await _timed(call, scope, call.function(*_picked(call, arguments)), arguments)
+                nurseries = open_nurseries()
+                try:
+                    answer = await timed(call, call.invoke(arguments), arguments, scope)
+                finally:
+                    close_left_open(nurseries)
             else:
                 scope.deadline = trio.current_time() + call.limit
                 (answer,) = await trio.to_thread.run_sync(
-                    in_thread, _picked(call, arguments), abandon_on_cancel=True, limiter=call.limiter
+                    in_thread, arguments, abandon_on_cancel=True, limiter=call.limiter
                 )
     except BaseException as exc:
         await contain(exc)
@@ -129,7 +163,7 @@ def ask_plain(call: Call, arguments: tuple[Any, ...]) -> Any:
         return None
     started = perf_counter()
     try:
-        answer = call.function(*_picked(call, arguments))
+        answer = call.invoke(arguments)
     except BaseException as exc:
         if passes(exc):
             raise
@@ -145,68 +179,65 @@ def ask_plain(call: Call, arguments: tuple[Any, ...]) -> Any:
 def _suspended(call: Call) -> bool:
     """Whether a plugin that failed again and again is left out now. Raises PluginError where the stage must
     not go on without it."""
-    if call.spec.verb is Verb.ALL or may_ask(call.tally, call.limit):
+    if not call.suspends or may_ask(call.tally, call.limit):
         return False
     if call.on_error is OnError.DEFER:
-        raise PluginError(call.plugin, call.spec.name, "failed again and again; it is suspended for a while")
+        raise _error(call, "failed again and again; it is suspended for a while")
     return True
+
+
+def _error(call: Call, reason: str) -> PluginError:
+    return PluginError(call.plugin, call.spec.name, reason, call.label)
 
 
 def _slow(call: Call, arguments: tuple[Any, ...], took: float) -> None:
     call.tally.slow += 1
     log.warning(
-        "%splugin %r, hook %r: stopped the event loop for %.2f s; it should be async or thread=True",
+        "%s%s: stopped the event loop for %.2f s; it should be async, or work in a thread",
         _about(arguments),
-        call.plugin,
-        call.spec.name,
+        call.label,
         took,
     )
 
 
 def _late(call: Call, arguments: tuple[Any, ...], took: float) -> None:
     log.warning(
-        "%splugin %r, hook %r: answered after %.2f s; its limit is %g s, and it should let Cancelled pass",
+        "%s%s: answered after %.2f s; its limit is %g s, and it should let Cancelled pass",
         _about(arguments),
-        call.plugin,
-        call.spec.name,
+        call.label,
         took,
         call.limit,
     )
 
 
 @types.coroutine
-def _timed(
-    call: Call, scope: trio.CancelScope, coroutine: Coroutine[Any, Any, Any], arguments: tuple[Any, ...]
+def timed(
+    call: Call,
+    coroutine: Coroutine[Any, Any, Any],
+    arguments: tuple[Any, ...],
+    scope: trio.CancelScope | None = None,
 ) -> Generator[Any, Any, Any]:
     """Runs a plugin's coroutine, and measures each of its steps: between two of them the loop stands still.
 
-    The first sets the scope's deadline, unless it is the only one.
+    The first sets the deadline of `scope`, unless it is the only one.
     """
     step: Callable[[], Any] = partial(coroutine.send, None)
-    longest = 0.0
-    try:
-        while True:
-            started = perf_counter()
-            try:
-                yielded = step()
-            except StopIteration as done:
-                return done.value
-            finally:
-                longest = max(longest, perf_counter() - started)
-            if scope.deadline == math.inf:
-                scope.deadline = trio.current_time() + call.limit
-            try:
-                step = partial(coroutine.send, (yield yielded))
-            except BaseException as exc:
-                step = partial(coroutine.throw, exc)
-    finally:
-        if longest > SLOW:
-            _slow(call, arguments, longest)
-
-
-def _picked(call: Call, arguments: tuple[Any, ...]) -> list[Any]:
-    values = (*arguments, call.settings)
-    return [values[position] for position in call.positions]
+    while True:
+        started = perf_counter()
+        try:
+            yielded = step()
+        except StopIteration as done:
+            return done.value
+        finally:
+            if (took := perf_counter() - started) > SLOW:
+                _slow(call, arguments, took)
+        if scope is not None:
+            scope.deadline = trio.current_time() + call.limit
+            scope = None
+        try:
+            step = partial(coroutine.send, (yield yielded))
+        except BaseException as exc:
+            step = partial(coroutine.throw, exc)
 
 
 def _count(call: Call, started: float) -> float:
@@ -221,12 +252,12 @@ class _InThread:
 
     __slots__ = ("begun", "function")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[[tuple[Any, ...]], Any]) -> None:
         self.function, self.begun = function, False
 
-    def __call__(self, arguments: list[Any]) -> tuple[Any]:
+    def __call__(self, arguments: tuple[Any, ...]) -> tuple[Any]:
         self.begun = True
-        return (self.function(*arguments),)  # wrapped: trio has views of its own on coroutines
+        return (self.function(arguments),)  # wrapped: trio has views of its own on coroutines
 
 
 async def contain(exc: BaseException) -> None:
@@ -297,32 +328,42 @@ def failed(
     """Counts, logs, and does what the policy says."""
     call.tally.failures += 1
     call.tally.timeouts += timeout
-    if call.spec.verb is not Verb.ALL:
-        note_failure(call.tally, call.plugin, call.spec.name)
-    hook = call.spec.name
-    log.error("%splugin %r, hook %r: %s", _about(arguments), call.plugin, hook, reason, exc_info=exc)
+    if call.suspends:
+        note_failure(call.tally, call.label)
+    foreseen = isinstance(exc, GatewayError)  # which says all by itself
+    log.error("%s%s: %s", _about(arguments), call.label, reason, exc_info=None if foreseen else exc)
     if may_raise and call.on_error is OnError.DEFER:
-        raise PluginError(call.plugin, hook, reason) from exc
+        raise _error(call, reason) from exc
 
 
 def answered(call: Call) -> None:
     """After failures, it did what it has to."""
-    note_answer(call.tally, call.plugin, call.spec.name)
+    note_answer(call.tally, call.label)
+
+
+class Nonsense(GatewayError):
+    """In place of an answer that is none; the text says what came."""
 
 
 def _raised(exc: BaseException) -> str:
-    return f"raised {described(exc)}"
+    text = _one_line(exc) if isinstance(exc, GatewayError) else ""  # one that says all by itself
+    return text or f"raised {described(exc)}"
 
 
 def described(exc: BaseException) -> str:
-    """A plugin's exception in one short line: its text may be anything, and fail."""
+    """A plugin's exception in one short line."""
+    text = _one_line(exc)
+    return type(exc).__name__ + (f": {text}" if text else "")
+
+
+def _one_line(exc: BaseException) -> str:
+    """The text, which may be anything, and fail."""
     try:
         text = str(exc)[: 2 * MAX_REASON]
     except Exception:
         text = ""
     text = " ".join(text.split())
-    text = "".join(c if c.isprintable() else "?" for c in text)[:MAX_REASON]
-    return type(exc).__name__ + (f": {text}" if text else "")
+    return "".join(c if c.isprintable() else "?" for c in text)[:MAX_REASON]
 
 
 def _about(arguments: tuple[Any, ...]) -> str:

@@ -260,6 +260,7 @@ Named = Mapping[str, tuple[str, T]]
 class Added:
     """What the hooks of the verb ALL registered: by name, each with its plugin's name."""
 
+    transports: Named[TransportType]
     template_engines: Named[TemplateEngine]
     api_methods: Named[ApiMethod]
     pages: Named[AsgiApplication]

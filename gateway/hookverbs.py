@@ -6,16 +6,19 @@ All of them raise `PluginError` where a plugin fails whose policy is DEFER.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from gateway.errors import PluginError, RejectedByPlugin
-from gateway.hookcalls import Call, Way, answered, ask, ask_plain, contain, described, failed
+from gateway.hookcalls import Call, Way, answered, ask, ask_plain, contain, described, failed, timed
+from gateway.leftopen import close_left_open
 from gateway.model import Reject
+
+T = TypeVar("T")
 
 
 async def first(calls: Sequence[Call], *arguments: Any) -> Any:
@@ -145,15 +148,18 @@ class _Held:
         started = perf_counter()
         try:
             with self._scope:
-                async with self._manager:
-                    # From here on only `leave` ends it: when the step is cancelled, the step ends first.
-                    self._scope.deadline, self._scope.shield = math.inf, True
-                    self._entered.set()
-                    self._call.tally.seconds += perf_counter() - started
-                    await self._leave.wait()
-                    started = perf_counter()
-                    if self._raised is not None:
-                        raise self._raised
+                try:
+                    async with _Timed(self._call, self._manager, self._arguments):
+                        # From here on only `leave` ends it: when the step is cancelled, the step ends first.
+                        self._scope.deadline, self._scope.shield = math.inf, True
+                        self._entered.set()
+                        self._call.tally.seconds += perf_counter() - started
+                        await self._leave.wait()
+                        started = perf_counter()
+                        if self._raised is not None:
+                            raise self._raised
+                finally:
+                    close_left_open(0)
         except BaseException as exc:
             failure = exc
         self._call.tally.seconds += perf_counter() - started
@@ -184,6 +190,28 @@ class _Held:
             failed(self._call, self._arguments, reason, failure, timeout=timeout, may_raise=entering)
         except PluginError as exc:
             self._refused = exc
+
+
+class _Timed:
+    """A plugin's manager, whose steps are measured."""
+
+    def __init__(
+        self, call: Call, manager: AbstractAsyncContextManager[object], arguments: tuple[Any, ...]
+    ) -> None:
+        self._call, self._manager, self._arguments = call, manager, arguments
+
+    async def __aenter__(self) -> None:
+        await timed(self._call, _awaited(self._manager.__aenter__()), self._arguments)
+
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        answer: bool | None = await timed(
+            self._call, _awaited(self._manager.__aexit__(*exc_info)), self._arguments
+        )
+        return answer
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 def _is_only(failure: BaseException, raised: BaseException) -> bool:

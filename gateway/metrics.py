@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from time import perf_counter
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,14 +17,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.additions import OWN_METRICS, Collector
+from gateway.breaker import Tally
 from gateway.clock import Clock
-from gateway.errors import StoreError
-from gateway.hookcalls import SLOW, Calls, described, passes
+from gateway.errors import PluginError, StoreError
+from gateway.hookcalls import Call, Calls, Nonsense, ask_plain
 from gateway.hooks import Hooks
+from gateway.registered import registered_call
 from gateway.store import listing, tables
 from gateway.store.store import Store
 
 PATH = "/metrics"
+HOOK = "metrics"
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,10 @@ class Metrics:
         registry = counts.registry
         registry.register(_Plugins(hooks.calls))
         registry.register(_Queue(lambda: self._messages))
-        self._added = [(plugin, collector) for plugin, collector in hooks.added.metrics]
+        self._added = [
+            _collecting(plugin, collector, hooks.calls[plugin, HOOK])
+            for plugin, collector in hooks.added.metrics
+        ]
 
     async def __call__(
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -97,9 +103,11 @@ class Metrics:
         except StoreError as exc:
             log.warning("the queue's numbers are missing from the metrics: %s", exc)
             self._messages = {}
-        parts = [generate_latest(self._counts.registry)]
+        parts: list[bytes] = [generate_latest(self._counts.registry)]
         taken: set[str] = set()
-        parts += [_collected(plugin, collector, taken) for plugin, collector in self._added]
+        for collecting in self._added:
+            with suppress(PluginError):
+                parts.append(ask_plain(collecting, (taken,)))
         return b"".join(parts)
 
 
@@ -114,33 +122,23 @@ class _Collected:
         return self._families
 
 
-def _collected(plugin: str, collector: Collector, taken: set[str]) -> bytes:
-    """What a plugin's collector has, by itself, so that it can spoil nothing else.
+def _collecting(plugin: str, collector: Collector, tally: Tally) -> Call:
+    """Asks for what a plugin's collector has, by itself, so that it can spoil nothing else.
 
     Its names are then `taken`: of two metrics of one name, Prometheus would refuse all.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    started = perf_counter()
-    try:
+
+    def collect(taken: set[str]) -> bytes:
         found = _Collected(collector.collect())
         if twice := sorted(name for name in found.names if name in taken or name.startswith(OWN_METRICS)):
-            log.error(
-                "plugin %r, hook 'metrics': the metric %r is there already, and left out; choose another",
-                plugin,
-                twice[0],
-            )
-            return b""
+            raise Nonsense(f"the metric {twice[0]!r} is there already, and left out; choose another")
+        registry = CollectorRegistry(auto_describe=False)
         registry.register(found)
         text = generate_latest(registry)
         taken |= found.names
-    except BaseException as exc:
-        if passes(exc):
-            raise
-        log.error("plugin %r, hook 'metrics': collecting raised %s", plugin, described(exc), exc_info=exc)
-        return b""
-    if (took := perf_counter() - started) > SLOW:
-        log.warning("plugin %r, hook 'metrics': stopped the event loop for %.2f s", plugin, took)
-    return text
+        return text
+
+    return registered_call(plugin, HOOK, "", collect, arguments=("taken",), tally=tally, plain=True)
 
 
 def _messages(conn: sa.Connection, now: Any) -> Mapping[str, int]:
@@ -180,7 +178,7 @@ class _Plugins:
         ("calls", "Calls of a plugin's hook."),
         ("failures", "Calls that failed, time-outs included."),
         ("timeouts", "Calls that took longer than their time limit."),
-        ("slow", "Calls that stopped the event loop for over 0.1 s."),
+        ("slow", "Times that it stopped the event loop for over 0.1 s."),
         ("skipped", "Calls that were not made, because the hook was suspended."),
         ("seconds", "Time that calls took, in seconds."),
     )

@@ -81,6 +81,7 @@ class Compiler:
             stages=MappingProxyType(of_account),
             transports=MappingProxyType({name: kind for name, (_, kind) in transports.items()}),
             added=Added(
+                transports=transports,
                 template_engines=_registered(gateway, "template_engines", "template engine"),
                 api_methods=_registered(gateway, "api_methods", "method"),
                 pages=_registered(gateway, "pages", "page"),
@@ -122,8 +123,9 @@ class Compiler:
             way=impl.way,
             limit=given.limits.get(hook, impl.limit),
             on_error=given.on_error.get(hook, impl.spec.on_error),
-            limiter=self._limiters[name],
             tally=self._calls.begin(name, hook),
+            limiter=self._limiters[name],
+            suspends=impl.spec.verb is not Verb.ALL,
         )
 
     def _require(self, set_name: str, scope: Scope, table: Table) -> None:

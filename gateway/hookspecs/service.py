@@ -143,7 +143,8 @@ class ServiceSpecs(Protocol):
         chooses one of them for what is new. What the others have can be read as long as they are registered.
 
         A failure: the configuration is refused. When a store fails or does not answer in time, what was to
-        be sent or received is refused for now (API error `server`, SMTP 451), and an attempt fails for now.
+        be sent or received is refused for now (API error `server`, SMTP 451), and an attempt fails for now;
+        after five failures in a row it is suspended for a while, and all this is done at once.
         """
 
     @hookspec(verb=Verb.TELL, scope=Scope.GATEWAY, limit=30.0, on_error=OnError.DEFER, answer=type(None))

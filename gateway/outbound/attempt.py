@@ -7,7 +7,6 @@ the outcome temporary, so that the message waits and is tried again.
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,17 +18,16 @@ from gateway.clock import Clock
 from gateway.config.settings import DIRECT, Settings
 from gateway.directory import Directory
 from gateway.errors import PluginError, Stale, StoreError
-from gateway.hookcalls import contain, described
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import ascii_domain
-from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, Route, RouteRule, Transport
+from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, Route, RouteRule
 from gateway.outbound import outcomes, suppression
 from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import decide
+from gateway.outbound.transports import CalledTransport
 from gateway.store import settle
 from gateway.store.changes import Claimed, Reschedule, Settled, Settlement
 from gateway.store.store import Store
-from gateway.watched import watched
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ class Attempts:
     settings: Settings
     directory: Directory
     hooks: Hooks
-    transports: dict[str, Transport]
+    transports: dict[str, CalledTransport]
     store: Store
     clock: Clock
     notices: Notices
@@ -70,7 +68,7 @@ class Attempts:
         failing = ""  # the plugin that the attempt ended with
         known: dict[int, Outcome] = {}  # by message
         suppressed: set[int] = set()
-        with trio.move_on_after(left):
+        with trio.move_on_after(left) as scope:
             try:
                 self._check_sender(message)
                 for claimed in claims:
@@ -82,12 +80,14 @@ class Attempts:
                     delivery = self._delivery(sent)
                     async with stages.around_attempt(delivery=delivery):
                         route = await self._route(stages, message)
-                        found = await self._hand_over(route.transport, delivery)
+                        found = await self.transports[route.transport].deliver(delivery)
                         known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
             except NoTransport as exc:
                 ended = _not_tried(str(exc))
             except PluginError as exc:
                 ended, failing = replace(_not_tried(str(exc)), counts=False), exc.plugin
+        if scope.cancelled_caught and route is not None:
+            self.transports[route.transport].took_too_long()
         settlements: list[Settlement] = []
         now, duration = self.clock.now(), trio.current_time() - started
         transport = "" if route is None else route.transport
@@ -161,31 +161,6 @@ class Attempts:
         if name not in self.transports:
             raise NoTransport(f"there is no transport {name!r}; add [transports.{name}] or change the route")
         return route
-
-    async def _hand_over(self, name: str, delivery: Delivery) -> list[Outcome]:
-        """The transport's outcomes; temporary ones when it raises or answers nonsense."""
-        count = len(delivery.messages)
-
-        def slow(took: float) -> None:
-            about = delivery.messages[0].submission_id
-            log.warning("transport %s stopped the event loop for %.2f s submission=%s", name, took, about)
-
-        try:
-            answer = await watched(self.transports[name].deliver(delivery), slow)
-        except BaseException as exc:
-            await contain(exc)
-            log.exception("transport %s failed submission=%s", name, delivery.messages[0].submission_id)
-            return [outcomes.failure(name, f"failed: {described(exc)}")] * count
-        checked = outcomes.checked(answer, count)
-        if checked is None:
-            log.error(
-                "transport %s answered %s in place of one Outcome for each message submission=%s",
-                name,
-                reprlib.repr(answer),
-                delivery.messages[0].submission_id,
-            )
-            return [outcomes.failure(name, "did not answer one outcome for each message")] * count
-        return checked
 
     async def _settle(
         self, stages: Stages, claims: Sequence[Claimed], settlements: Sequence[Settlement], now: datetime

@@ -15,12 +15,18 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gateway.breaker import Tally
 from gateway.config.load import describe
 from gateway.config.settings import DIRECT, Settings
-from gateway.errors import ConfigError
-from gateway.hookcalls import contain, described, passes
-from gateway.model import ServingTransport, Transport, TransportType
+from gateway.errors import ConfigError, PluginError
+from gateway.hookcalls import Nonsense, ask, described, passes
+from gateway.hooks import Hooks
+from gateway.model import Delivery, Outcome, ServingTransport, Transport, TransportType
 from gateway.net.network import Network
+from gateway.outbound import outcomes
+from gateway.registered import registered_call
+
+HOOK = "transports"
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +104,62 @@ def make_transports(configured: Iterable[Configured], network: Network) -> dict[
     return made
 
 
-async def serve_transport(name: str, transport: Transport) -> None:
-    """Run what a transport does between deliveries, if anything. Should that fail, it still delivers."""
-    if not isinstance(transport, ServingTransport):
-        return
-    try:
-        await transport.serve()
-    except BaseException as exc:
-        await contain(exc)
-        log.exception("transport %s: serve failed, and will not run until the next start", name)
+def called_transports(
+    configured: Iterable[Configured], network: Network, hooks: Hooks
+) -> dict[str, CalledTransport]:
+    """The transports by their names, ready for use. Raises ConfigError."""
+    configured = tuple(configured)
+    plugins = {one.name: hooks.added.transports[one.type][0] for one in configured}
+    return {
+        name: CalledTransport(name, plugins[name], transport, hooks.calls[plugins[name], HOOK])
+        for name, transport in make_transports(configured, network).items()
+    }
+
+
+class CalledTransport:
+    """A transport as the gateway calls it: contained, its answers checked, all of it counted."""
+
+    def __init__(self, name: str, plugin: str, transport: Transport, tally: Tally) -> None:
+        self.name = name
+        self._transport, self._tally = transport, tally
+        label = f"plugin {plugin!r}, transport {name!r}"
+        self._delivering = registered_call(
+            plugin, HOOK, label, self._deliver, arguments=("delivery",), tally=tally
+        )
+        self._serving = registered_call(
+            plugin, HOOK, f"{label}, serve", self._serve, arguments=(), tally=tally
+        )
+
+    async def deliver(self, delivery: Delivery) -> list[Outcome]:
+        """One outcome for each message; temporary ones when it raises or answers nonsense."""
+        try:
+            found: list[Outcome] = await ask(self._delivering, (delivery,))
+        except PluginError as exc:
+            return [outcomes.failure(self.name, exc.reason)] * len(delivery.messages)
+        return found
+
+    async def _deliver(self, delivery: Delivery) -> list[Outcome]:
+        answer: object = await self._transport.deliver(delivery)
+        found = outcomes.checked(answer, len(delivery.messages))
+        if found is None:
+            raise Nonsense("did not answer one outcome for each message")
+        return found
+
+    def took_too_long(self) -> None:
+        """The attempt was cancelled: count it."""
+        self._tally.calls += 1
+        self._tally.failures += 1
+        self._tally.timeouts += 1
+
+    async def serve(self) -> None:
+        """Run what it does between deliveries, if anything. Should that fail, it still delivers."""
+        if not isinstance(self._transport, ServingTransport):
+            return
+        try:
+            await ask(self._serving, ())
+        except PluginError:
+            log.error("transport %r: serve will not run until the next start", self.name)
+
+    async def _serve(self) -> None:
+        assert isinstance(self._transport, ServingTransport)
+        await self._transport.serve()

@@ -1,7 +1,8 @@
 """Calls content stores, the built-in one and those of plugins: time limit, right type of answer, errors.
 
 A store that raises, does not answer in time or answers nonsense is ContentUnavailable, and StoreUnavailable
-where it says that a disk is full or fails: whoever asked tries again later.
+where it says that a disk is full or fails: whoever asked tries again later. That one content is missing or
+damaged is ContentUnavailable, too, but no failure of its store.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from time import perf_counter
 from typing import TypeVar
 
 import trio
@@ -20,8 +20,9 @@ import trio
 from gateway.additions import ContentReader, ContentStore, NewContent
 from gateway.breaker import Tally
 from gateway.config.settings import ContentSettings
-from gateway.errors import ConfigError, ContentUnavailable, StoreUnavailable
-from gateway.hookcalls import Calls, contain, described
+from gateway.errors import ConfigError, ContentUnavailable, PluginError, StoreUnavailable
+from gateway.hookcalls import Call, Calls, Nonsense, ask, described
+from gateway.registered import registered_call
 from gateway.store.writer import unavailable
 
 T = TypeVar("T")
@@ -61,7 +62,13 @@ def registered(
             f"there are: {', '.join(names)}"
         )
     called = {
-        name: CalledStore(f"{name!r} of plugin {plugin!r}", store, settings.timeout, calls[plugin, HOOK])
+        name: CalledStore(
+            f"{name!r} of plugin {plugin!r}",
+            store,
+            settings.timeout,
+            plugin=plugin,
+            tally=calls[plugin, HOOK],
+        )
         for name, (plugin, store) in stores.items()
     }
     return Registered(called, settings.store, settings.timeout)
@@ -70,38 +77,52 @@ def registered(
 class CalledStore:
     """A content store as the gateway calls it. All methods raise StoreUnavailable, and have logged it then.
 
-    `label` names it for people.
+    `label` names it for people. `plugin`: whose it is; one that fails again and again is suspended, so that
+    nobody waits for a time limit each time. "" is the gateway's own, which answers at once if it fails.
     """
 
-    def __init__(self, label: str, store: ContentStore, timeout: float, tally: Tally | None = None) -> None:
+    def __init__(
+        self, label: str, store: ContentStore, timeout: float, *, plugin: str = "", tally: Tally | None = None
+    ) -> None:
         self.label = label
-        self._store, self._timeout, self._tally = store, timeout, tally or Tally()
+        self._store, self._timeout = store, timeout
+        self._plugin, self._tally = plugin, tally or Tally()
+        self._put = self._call("put")
+        self._open = self._call("open")
+        self._read = self._call("read")
+        self._delete = self._call("delete", min(TIDY, timeout))
+        self._next = self._call("names")
+        self._close = self._call("names", min(TIDY, timeout))
 
     async def put(self, name: str, content: NewContent) -> None:
-        await self._ask(lambda: self._store.put(name, content), lambda answer: answer is None, "put")
+        await _ask(self._put, lambda: self._store.put(name, content), _nothing)
 
     async def open(self, name: str) -> ContentReader:
-        return await self._ask(
-            lambda: self._store.open(name),
-            lambda reader: callable(getattr(reader, "read", None)),
-            f"open {name}",
-        )
+        missing = ""
+
+        async def found() -> ContentReader | None:
+            nonlocal missing
+            try:
+                return await self._store.open(name)
+            except (FileNotFoundError, LookupError) as exc:
+                missing = str(unavailable(exc) or described(exc))
+                return None
+
+        reader = await _ask(self._open, found, lambda reader: missing != "" or hasattr(reader, "read"))
+        if reader is None:
+            raise self._damaged(f"content {name} is missing: {missing}")
+        return reader
 
     async def read(self, reader: ContentReader, start: int, count: int) -> bytes:
         """At most `count` bytes; fewer only where the content ends."""
-        return await self._ask(
+        return await _ask(
+            self._read,
             lambda: reader.read(start, count),
             lambda data: isinstance(data, bytes) and len(data) <= count,
-            "read",
         )
 
     async def delete(self, names: Sequence[str]) -> None:
-        await self._ask(
-            lambda: self._store.delete(names),
-            lambda answer: answer is None,
-            "delete",
-            min(TIDY, self._timeout),
-        )
+        await _ask(self._delete, lambda: self._store.delete(names), _nothing)
 
     async def names(self, before: datetime) -> AsyncGenerator[str, None]:
         """To be closed when it is left early."""
@@ -114,55 +135,55 @@ class CalledStore:
             return await anext(iterator, None)
 
         try:
-            while name := await self._ask(following, lambda found: isinstance(found, str | None), "names"):
+            while name := await _ask(self._next, following, lambda found: isinstance(found, str | None)):
                 yield name
         finally:
             close = getattr(iterator, "aclose", None)
             if close is not None:
-                with trio.move_on_after(TIDY) as scope:
-                    scope.shield = True
-                    with suppress(Exception):
-                        await close()
-
-    async def _ask(
-        self,
-        ask: Callable[[], Awaitable[T]],
-        is_good: Callable[[T], bool],
-        step: str,
-        limit: float | None = None,
-    ) -> T:
-        limit = limit or self._timeout
-        scope = trio.CancelScope(relative_deadline=limit)
-        raised: BaseException | None = None
-        started = perf_counter()
-        try:
-            with scope:
-                answer = await ask()
-        except BaseException as exc:
-            await contain(exc)
-            raised = exc
-        self._tally.calls += 1
-        self._tally.seconds += perf_counter() - started
-        if scope.cancelled_caught:
-            self._tally.timeouts += 1
-            reason = f"no answer in {limit:g} s"
-        elif raised is not None:
-            told = raised if isinstance(raised, StoreUnavailable) else unavailable(raised)
-            reason = str(told or f"raised {described(raised)}")
-        elif not is_good(answer):
-            reason = f"answered {type(answer).__name__}, which is not what was asked for"
-        else:
-            return answer
-        raise self._failed(f"{step}: {reason}", raised) from raised
+                with trio.CancelScope(shield=True), suppress(StoreUnavailable):
+                    await _ask(self._close, close, _nothing)
 
     def damaged(self, name: str, found: int, size: int) -> StoreUnavailable:
-        return self._failed(f"content {name} is damaged: {found} bytes instead of {size}")
+        return self._damaged(f"content {name} is damaged: {found} bytes instead of {size}")
 
-    def _failed(self, reason: str, raised: BaseException | None = None) -> StoreUnavailable:
-        """Counts and logs."""
+    def _damaged(self, problem: str) -> StoreUnavailable:
+        """It says nothing of the store as a whole, which is not suspended for that."""
         self._tally.failures += 1
-        text = f"content store {self.label}: {reason}"
-        # What a disk or the like says needs no traceback.
-        shown = raised if isinstance(raised, Exception) and not isinstance(raised, OSError) else None
-        log.error("%s", text, exc_info=shown)
-        return (StoreUnavailable if isinstance(raised, OSError) else ContentUnavailable)(text)
+        text = f"content store {self.label}: {problem}"
+        log.error("%s", text)
+        return ContentUnavailable(text)
+
+    def _call(self, step: str, limit: float | None = None) -> Call:
+        return registered_call(
+            self._plugin,
+            HOOK,
+            f"content store {self.label}: {step}",
+            _run,
+            arguments=("ask", "is_good"),
+            tally=self._tally,
+            limit=limit or self._timeout,
+            suspends=self._plugin != "",
+        )
+
+
+async def _run(ask: Callable[[], Awaitable[T]], is_good: Callable[[T], bool]) -> T:
+    try:
+        answer = await ask()
+    except OSError as exc:
+        raise unavailable(exc) or exc from exc
+    if not is_good(answer):
+        raise Nonsense(f"answered {type(answer).__name__}, which is not what was asked for")
+    return answer
+
+
+def _nothing(answer: object) -> bool:
+    return answer is None
+
+
+async def _ask(call: Call, asked: Callable[[], Awaitable[T]], is_good: Callable[[T], bool]) -> T:
+    try:
+        answer: T = await ask(call, (asked, is_good))
+    except PluginError as exc:
+        disk = isinstance(exc.__cause__, StoreUnavailable)
+        raise (StoreUnavailable if disk else ContentUnavailable)(str(exc)) from exc
+    return answer

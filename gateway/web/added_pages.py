@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from gateway.additions import AsgiApplication
-from gateway.hookcalls import contain, described
-from gateway.watched import watched
+from gateway.breaker import Tally
+from gateway.errors import PluginError
+from gateway.hookcalls import ask
+from gateway.hooks import Hooks
+from gateway.registered import registered_call
 from gateway.web.http1 import ASGIApp
 
+HOOK = "pages"
 PREFIX = "/plugins/"
 
-log = logging.getLogger(__name__)
+
+def added_pages(hooks: Hooks) -> Mapping[str, ASGIApp]:
+    """The pages by their names."""
+    return {
+        name: _contained(plugin, name, page, hooks.calls[plugin, HOOK])
+        for name, (plugin, page) in hooks.added.pages.items()
+    }
 
 
-def added_page(pages: Mapping[str, tuple[str, AsgiApplication]], path: str) -> tuple[str, ASGIApp] | None:
+def added_page(pages: Mapping[str, ASGIApp], path: str) -> tuple[str, ASGIApp] | None:
     """The page that a path belongs to, and where its application is mounted."""
     if not path.startswith(PREFIX):
         return None
     name, slash, _ = path.removeprefix(PREFIX).partition("/")
-    if not slash or name not in pages:
-        return None
-    plugin, page = pages[name]
-    return PREFIX + name, _contained(plugin, name, page)
+    return (PREFIX + name, pages[name]) if slash and name in pages else None
 
 
-def _contained(plugin: str, name: str, page: AsgiApplication) -> ASGIApp:
-    """A page that fails is logged, and answered with 500 if nothing was answered yet."""
+def _contained(plugin: str, name: str, page: AsgiApplication, tally: Tally) -> ASGIApp:
+    """A page that fails is answered with 500 if nothing was answered yet."""
+    call = registered_call(
+        plugin,
+        HOOK,
+        f"plugin {plugin!r}, page {name!r}",
+        page,
+        arguments=("scope", "receive", "send"),
+        tally=tally,
+    )
 
     async def run(scope: Any, receive: Any, send: Any) -> None:
         begun = False
-
-        def slow(took: float) -> None:
-            log.warning("plugin %r, page %r: stopped the event loop for %.2f s", plugin, name, took)
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
@@ -42,10 +53,8 @@ def _contained(plugin: str, name: str, page: AsgiApplication) -> ASGIApp:
             await send(message)
 
         try:
-            await watched(page(scope, receive, sending), slow)
-        except BaseException as exc:
-            await contain(exc)
-            log.error("plugin %r, page %r: raised %s", plugin, name, described(exc), exc_info=exc)
+            await ask(call, (scope, receive, sending))
+        except PluginError:
             if begun or scope["type"] != "http":
                 raise
             body = b"internal error; the gateway's log has the details\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from gateway.additions import AsgiApplication
 from gateway.errors import GatewayError
 from gateway.outbound.unsubscribe import PATH as UNSUBSCRIBE
 from gateway.web.added_pages import added_page
@@ -45,7 +44,7 @@ class WebApp:
         *,
         example_login: str = "",
         plugins: Callable[[], Rows] | None = None,
-        pages: Mapping[str, tuple[str, AsgiApplication]] | None = None,
+        pages: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         """`example_login` is who the pages' examples log in as, "user:password" or only a user. `plugins`
         answers what the page about plugins shows; without it there is none. `pages` are

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -30,6 +31,7 @@ from gateway import (
 from gateway.hooks import Hooks
 from tests.hooks.helpers import (
     NOW,
+    a_delivery,
     a_failure,
     a_message,
     a_reception,
@@ -715,3 +717,74 @@ async def test_calls_are_counted() -> None:
     assert counted["counted", "sign"].calls == 2
     assert counted["counted", "sign"].seconds > 0
     assert counted["counted", "sign"].failures == 0
+
+
+# --- What is left open ---------------------------------------------------------------------------
+
+
+class LeavesOpen:
+    """Opens a nursery by hand, and never leaves it."""
+
+    def __init__(self, then: str) -> None:
+        self.then = then
+        self.ended = trio.Event()
+
+    async def _open(self) -> None:
+        nursery = await trio.open_nursery().__aenter__()
+        nursery.start_soon(self._beside)
+        await trio.lowlevel.checkpoint()
+        if self.then == "raise":
+            raise RuntimeError("out of order")
+        if self.then == "hang":
+            await trio.sleep_forever()
+
+    async def _beside(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended.set()
+            if self.then == "fail beside":
+                raise RuntimeError("beside")  # nobody hears it
+
+    @hookimpl
+    async def route(self) -> Route:
+        await self._open()
+        return Route("one")
+
+    @hookimpl
+    async def event(self) -> None:
+        await self._open()
+
+    @hookimpl
+    def around_attempt(self) -> AbstractAsyncContextManager[object]:
+        return self
+
+    async def __aenter__(self) -> None:
+        if self.then != "hang":
+            await self._open()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("then", ["answer", "raise", "hang", "fail beside"])
+async def test_a_nursery_that_is_left_open_harms_nobody(then: str, autojump_clock: MockClock) -> None:
+    plugin = LeavesOpen(then)
+    hooks = load({"left": plugin})
+    asked = hooks.for_account("")
+    async with trio.open_nursery() as ours:  # whose task must be able to leave it
+        ours.start_soon(trio.lowlevel.checkpoint)
+        for _ in range(2):
+            plugin.ended = trio.Event()
+            with pytest.raises(PluginError, match=r"stack corrupted|no answer in"):
+                await asked.route(message=a_message(), routes=())
+            with trio.fail_after(1):
+                await plugin.ended.wait()
+            async with trio.open_nursery() as another:
+                another.start_soon(trio.lowlevel.checkpoint)
+        await asked.event(event=an_event())
+        async with asked.around_attempt(delivery=a_delivery()):
+            await trio.lowlevel.checkpoint()
+    assert hooks.calls["left", "route"].failures == 2
+    assert hooks.calls["left", "event"].failures == 1
+    assert hooks.calls["left", "around_attempt"].failures == (then != "hang")

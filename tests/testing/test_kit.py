@@ -78,7 +78,7 @@ async def test_a_fake_transport_answers_in_turn(mail_gateway: MailGateway) -> No
         happened = await gateway.deliver()
         assert (
             happened["you@example.net"].attempts[0].error
-            == "transport 'test' failed: OSError: the wire is cut"
+            == "transport 'test' raised OSError: the wire is cut"
         )
         assert (await gateway.advance(3600))["you@example.net"].state == "waiting"
         assert (await gateway.advance(3600))["you@example.net"].state == "delivered"

@@ -16,8 +16,8 @@ from tests.thirdparty.gateways import usual, with_sets
 
 # What the transport does, and what is recorded.
 FAULTS = {
-    "raises": "failed: RuntimeError: acme is out of order",
-    "cancelled": "failed: Cancelled",
+    "raises": "raised RuntimeError: acme is out of order",
+    "cancelled": "raised Cancelled",
     "nothing": "did not answer one outcome for each message",
     "too many": "did not answer one outcome for each message",
     "other type": "did not answer one outcome for each message",
@@ -60,7 +60,7 @@ async def test_whatever_a_transport_answers_the_message_is_kept(
                 f"broken{number}",
             )
             assert item.message.next_attempt > clock.now()
-            assert f"transport broken{number}" in caplog.text
+            assert f"transport 'broken{number}'" in caplog.text
         await gateway.send()  # the gateway is as it was
         await webhooks.event("delivered")
 

@@ -63,8 +63,8 @@ def fail_in_a_group(delivery: Delivery) -> Any:
 @pytest.mark.parametrize(
     ("act", "error"),
     [
-        (fail, "transport 'strange' failed: RuntimeError: out of"),
-        (fail_in_a_group, "transport 'strange' failed: ExceptionGroup: several"),
+        (fail, "transport 'strange' raised RuntimeError: out of"),
+        (fail_in_a_group, "transport 'strange' raised ExceptionGroup: several"),
         (lambda delivery: None, "transport 'strange' did not answer one outcome for each message"),
         (lambda delivery: [], "transport 'strange' did not answer one outcome for each message"),
         (lambda delivery: accept(delivery) * 2, "transport 'strange' did not answer one outcome"),
@@ -105,7 +105,9 @@ async def test_a_transport_whose_own_work_fails_still_delivers(
     async with running(tmp_path, webhooks, change=through_odd, plugins={"odd": Tired(accept)}) as gateway:
         await gateway.send("user@sub.example.org")
         await webhooks.event("delivered")
-    [failure] = [record for record in caplog.records if "serve failed" in record.getMessage()]
+    [failure] = [
+        record for record in caplog.records if "transport 'strange', serve: raised" in record.getMessage()
+    ]
     assert "strange" in failure.getMessage()
     assert failure.exc_info is not None
     assert str(failure.exc_info[1]) == "no more"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 from gateway.additions import ApiCall, ApiMethod
-from gateway.errors import ApiError, ConfigError, PluginError
-from gateway.hookcalls import Call as PluginCall
-from gateway.hookcalls import Way, ask
+from gateway.errors import ApiError, ConfigError
+from gateway.hookcalls import Nonsense, ask
 from gateway.hooks import Hooks
-from gateway.hookspecs import SPECS
-from gateway.hookspecs.marks import OnError
+from gateway.registered import registered_call
 from gateway.web.api.calls import Call
 from gateway.web.api.errors import BadRequest
 from gateway.web.api.jsontypes import Request, Response
@@ -36,24 +33,21 @@ def all_methods(hooks: Hooks) -> Mapping[str, Method]:
 def _method(name: str, added: ApiMethod, plugin: str, hooks: Hooks) -> Method:
     async def answer(call: ApiCall, request: Any) -> Any:
         try:
-            return await added.handler(call, request)
+            found = await added.handler(call, request)
         except ApiError as exc:  # an answer, not a failure
             return exc
+        if not isinstance(found, added.response):
+            raise Nonsense(f"answered {type(found).__name__}; expected {added.response.__name__}")
+        return found
 
-    # Asked as any hook of a plugin: with a limit, contained, counted.
-    asked = PluginCall(
-        plugin=plugin,
-        spec=replace(
-            SPECS[HOOK], arguments=("call", "request"), answer=(added.response, ApiError), check=None
-        ),
-        function=answer,
-        positions=(0, 1),
-        settings=None,
-        way=Way.ASYNC,
-        limit=added.limit,
-        on_error=OnError.DEFER,
-        limiter=hooks.limiters[plugin],
+    asked = registered_call(
+        plugin,
+        HOOK,
+        f"plugin {plugin!r}, method {name!r}",
+        answer,
+        arguments=("call", "request"),
         tally=hooks.calls[plugin, HOOK],
+        limit=added.limit,
     )
 
     async def handler(call: Call, request: Any) -> Response:
@@ -61,8 +55,6 @@ def _method(name: str, added: ApiMethod, plugin: str, hooks: Hooks) -> Method:
         found = await ask(asked, (ApiCall(account=login.account, login=login.address), request))
         if isinstance(found, ApiError):
             raise BadRequest("user", str(found))
-        if found is None:
-            raise PluginError(plugin, HOOK, f"{name} answered None")
         return cast(Response, found)
 
     return Method(
