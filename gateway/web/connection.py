@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: a trio stream on one side, an ASGI application on the other.
 
-Hypercorn's H11 protocol stands between them and does the translating (h11 and wsproto inside). This
-file is what surrounds it, and holds to four rules:
+gateway/web/http1.py stands between them and does the translating; a WebSocket is one of
+gateway/web/websocket.py. This file is what surrounds them, and holds to four rules:
 
-1. One task reads from the client and feeds the protocol; one more runs the application for each request.
+1. One task reads from the client; one more runs the application for each request.
 2. No error leaves a connection: `Connection.run` ends normally or by its own cancellation, nothing else
    (KeyboardInterrupt apart).
 3. Whatever waits for the client has a deadline: the head of a request, its body, the next request, a write.
@@ -14,37 +14,42 @@ Where the reading ends, for whichever reason, `_gone` is set, the application he
 sends raise `ClientGone`; the stream is closed; the connection ends when the application has ended.
 """
 
+from __future__ import annotations
+
 import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, cast
+from math import inf
+from typing import Any
+from urllib.parse import unquote
 
-import h11
 import trio
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
 from wsproto.frame_protocol import CloseReason
 
 from gateway.net.streams import Stream
+from gateway.web import http1
 from gateway.web.http1 import (
+    Answer,
     ASGIApp,
+    Body,
     ClientGone,
-    Http1,
+    Head,
     HttpSettings,
     Inbox,
     Message,
-    ProtocolConfig,
     Receive,
     Refused,
+    RequestReader,
 )
+from gateway.web.websocket import WebSocket
 
 RECEIVE_SIZE = 64 * 1024  # bytes read at once; also bounds one body message
 WRITE_SIZE = 64 * 1024  # bytes that have to go out within one write timeout
 LINGER = 2.0  # seconds to let a client read the last answer before the close (RFC 9112 section 9.6)
 MAX_PEER_TEXT = 200  # characters of anything from outside in a log line
+
+_DISCONNECT: Message = {"type": "http.disconnect"}
 
 log = logging.getLogger(__name__)
 
@@ -52,41 +57,26 @@ log = logging.getLogger(__name__)
 class Connection:
     """Serves one client. `run` returns when the connection and its application have ended."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        stream: trio.abc.Stream,
-        settings: HttpSettings,
-        config: ProtocolConfig,
-        context: WorkerContext,
-    ) -> None:
+    def __init__(self, app: ASGIApp, stream: trio.abc.Stream, settings: HttpSettings) -> None:
         self._app = app
         self._stream = stream
         self._settings = settings
-        self._context = context
-        client, server = _addresses(stream)
-        self._peer = client[0] if client else "unix"
-        self._protocol = Http1(
-            cast("AppWrapper", None),  # only handed through to spawn_app, which has its own
-            config,
-            context,
-            cast("TaskGroup", self),  # spawn_app and spawn are all that is used of it
-            ConnectionState({}),
-            settings.scheme == "https",
-            client,
-            cast("tuple[str, int] | None", server),
-            self._send_event,
-        )
+        self._client, self._server = _addresses(stream)
+        self._peer = self._client[0] if self._client else "unix"
+        self._requests = RequestReader(settings.max_head)
         self._reading = trio.CancelScope()  # its deadline is what the client has to meet just now
         self._writing = trio.Lock()
         self._nursery: trio.Nursery
         self._app_ended: trio.Event | None = None  # while an application runs
         self._inbox = Inbox()
-        self._last_message: Message = {"type": "http.disconnect"}
+        self._answer: Answer | None = None  # to a request, until it is complete
+        self._websocket: WebSocket | None = None
         self._head_by: float | None = None  # while a head is incomplete: when it has to be whole
+        self._stopping = False  # the server is
         self._gone = False
-        self._closing = False  # the protocol has said its last word
+        self._closing = False  # we have said our last word
         self._eof = False  # the client has
+        self._left = False  # something was read that nobody will look at
 
     # Life -----------------------------------------------------------------------------------------------
 
@@ -95,8 +85,13 @@ class Connection:
             async with trio.open_nursery() as self._nursery:
                 await self._read()
                 self._gone = True
-                await self._protocol.handle(Closed())
-                self._inbox.end(self._last_message)
+                if self._websocket is None:
+                    self._inbox.end(_DISCONNECT)
+                else:
+                    await self._websocket.gone()
+                    self._inbox.end(
+                        {"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value}
+                    )
                 await close(self._stream, listen=self._closing and not self._eof and self._unread())
                 if self._app_ended is not None:
                     await self._app_ended.wait()
@@ -109,28 +104,32 @@ class Connection:
 
     def stop(self) -> None:
         """The server is stopping: end now if idle, otherwise after the request under way."""
-        if self._protocol.stream is None and self._head_by is None:
-            self._closing = True
-            self._reading.cancel()
-        elif isinstance(self._protocol.stream, WSStream):
-            self.spawn(self._protocol.go_away)
+        self._stopping = True
+        if self._gone or self._closing:
+            return  # it is at its end already
+        if self._websocket is not None:
+            self.spawn(self._websocket.go_away)
+        elif self._answer is None and self._head_by is None:
+            self.end()
 
     # Reading --------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        """Feed the protocol until the client ends, fails, is too slow, or the protocol closes."""
-        protocol, reading = self._protocol, self._reading
+        """Take what comes until the client ends, fails, is too slow, or we have said our last word."""
+        reading = self._reading
         now = trio.current_time
         reading.deadline = now() + self._settings.header_timeout
         try:
             with reading:
                 while not self._closing:
                     data = await self._stream.receive_some(RECEIVE_SIZE)
-                    reading.deadline = float("inf")
+                    reading.deadline = inf
                     if not data:
                         self._eof = True
                         return
-                    await protocol.handle(RawData(bytes(data)))
+                    self._left = True
+                    await self._take(bytes(data))
+                    self._left = False
                     reading.deadline = self._next_deadline(now())
             if reading.cancelled_caught and not self._closing and self._waits_for_request():
                 await self._refuse(408)
@@ -139,58 +138,76 @@ class Connection:
         except Refused as refused:
             await self._refuse(refused.status)
         except Exception as error:
-            # What hypercorn does not expect of a client (a header that is not ASCII, say) surfaces here.
+            # What nobody expects of a client surfaces here.
             log.warning("HTTP request from %s refused: %s", self._peer, _one_line(error))
             await self._refuse(400)
 
+    async def _take(self, data: bytes) -> None:
+        """Raises Refused."""
+        if self._websocket is not None:
+            await self._websocket.receive(data)
+            return
+        events = self._requests.feed(data)
+        for event in events:
+            if isinstance(event, Body):
+                await self._inbox.put({"type": "http.request", "body": event.data, "more_body": event.more})
+                continue
+            if isinstance(event, Refused) and (self._requests.in_body or self._websocket is not None):
+                raise event  # it is about the request under way
+            await self._previous_ended()
+            if isinstance(event, Refused):
+                raise event
+            await self._begin(event)
+            if event.expects_continue and event is events[-1]:
+                await self.write(http1.CONTINUE)
+
+    async def _previous_ended(self) -> None:
+        """Pipelining buys no concurrency: an application has answered, and ended, before the next begins."""
+        while self._app_ended is not None:
+            await self._app_ended.wait()
+        if self._closing:
+            await trio.lowlevel.checkpoint()  # the reading is cancelled
+
     def _next_deadline(self, now: float) -> float:
         """When the client has to have sent something more; infinity while it is the application's turn."""
-        theirs = self._protocol.connection.their_state
-        if theirs is h11.IDLE:
-            if self._head_by is None:
-                self._head_by = now + self._settings.header_timeout
-            return self._head_by
-        if theirs is h11.SEND_BODY:
-            return now + self._settings.body_timeout
-        if theirs is None:  # a WebSocket, which has to answer our pings
-            if self._protocol.websocket_too_big():
+        if self._websocket is not None:  # which has to answer our pings
+            if self._websocket.too_big:
                 self._closing = True
             return now + 2 * self._settings.websocket_ping
-        return float("inf")
+        if self._answer is not None:
+            return now + self._settings.body_timeout if self._requests.in_body else inf
+        return self._idle_deadline(now)
+
+    def _idle_deadline(self, now: float) -> float:
+        """The same, while no request is under way."""
+        if not self._requests.in_head:
+            return now + self._settings.keep_alive_timeout
+        if self._head_by is None:
+            self._head_by = now + self._settings.header_timeout
+        return self._head_by
 
     def _waits_for_request(self) -> bool:
         """Whether a request has begun to arrive and is not yet whole."""
-        return self._head_by is not None or self._protocol.connection.their_state is h11.SEND_BODY
+        return self._websocket is None and (self._requests.in_head or self._requests.in_body)
 
     def _unread(self) -> bool:
         """Whether the client may have sent, or be sending, what nobody has read."""
-        connection = self._protocol.connection
-        between = connection.their_state in (h11.IDLE, h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
-        return not between or bool(connection.trailing_data[0])
+        return self._left or self._waits_for_request()
 
     async def _refuse(self, status: int) -> None:
         self._gone = self._closing = True  # the application can say no more
-        try:
-            await self._protocol.refuse(status)
-        except ClientGone:
-            self._eof = True
+        if self._websocket is None:
+            answered = self._answer is not None and self._answer.started
+        else:
+            answered = self._websocket.answered
+        if not answered:
+            with suppress(ClientGone):
+                await self.write(http1.error(status))
 
     # Writing --------------------------------------------------------------------------------------------
 
-    async def _send_event(self, event: Event) -> None:
-        """What the protocol has for us: bytes, its end, or whether a request is under way."""
-        if isinstance(event, RawData):
-            await self._write(event.data)
-        elif isinstance(event, Closed):
-            self._closing = True
-            self._reading.cancel()
-        elif isinstance(event, Updated):
-            self._head_by = None
-            idle = self._settings.keep_alive_timeout if event.idle else float("inf")
-            self._reading.deadline = trio.current_time() + idle
-
-    async def _write(self, data: bytes) -> None:
-        """Send all of `data`, or raise ClientGone. Frames of two tasks never mix."""
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`, or raise ClientGone. What two tasks write never mixes."""
         try:
             self._writing.acquire_nowait()  # a lock that is free costs no turn of the loop
         except trio.WouldBlock:
@@ -207,20 +224,88 @@ class Connection:
         finally:
             self._writing.release()
 
+    def end(self) -> None:
+        """Nothing more is to be read or sent."""
+        self._closing = True
+        self._reading.cancel()
+
+    # Requests -------------------------------------------------------------------------------------------
+
+    async def _begin(self, request: Head) -> None:
+        """Start the application for a request."""
+        self._head_by, self._reading.deadline = None, inf
+        if request.is_websocket:
+            self._websocket = WebSocket(self, request, self._settings, self._client, self._server)
+            await self._websocket.begin()
+            return
+        path, _, query = request.target.partition(b"?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": self._settings.scheme,
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": request.headers,
+            "client": self._client,
+            "server": self._server,
+            "state": {},
+            "extensions": {},
+        }
+        self._answer = answer = Answer(request)
+
+        async def send(message: Message | None) -> None:
+            await self._send(answer, message)
+
+        self._start_app(scope, send)
+
+    async def _send(self, answer: Answer, message: Message | None) -> None:
+        """What the application has for the client; None: it has ended."""
+        if message is None:
+            if not answer.started:
+                await self.write(http1.error(500))
+            if not answer.complete:  # it is cut off
+                self.end()
+            return
+        kind = message["type"]
+        if kind == "http.response.start":
+            status, headers = int(message["status"]), message.get("headers", ())
+            answer.start(status, headers, is_last=self._stopping)
+        elif kind == "http.response.body":
+            piece = answer.piece(bytes(message.get("body", b"")), more=message.get("more_body", False))
+            if piece:
+                await self.write(piece)
+            if answer.complete:
+                self._answered(answer)
+        else:
+            raise RuntimeError(f"an application sends a message that does not belong to HTTP: {kind!r}")
+
+    def _answered(self, answer: Answer) -> None:
+        self._answer = None
+        self._inbox.end(_DISCONNECT)  # that is all it gets
+        if answer.is_last or self._stopping or self._requests.in_body:
+            self.end()
+        else:
+            self._reading.deadline = self._idle_deadline(trio.current_time())
+
     # The application --------------------------------------------------------------------------------------
 
-    async def spawn_app(self, _app: object, _config: object, scope: Any, send: Any) -> Any:
-        """Start the application for one request; called by the protocol. Returns where its messages go."""
-        if self._app_ended is not None:
-            await self._app_ended.wait()  # it has answered but not ended: pipelining buys no concurrency
+    def _start_app(self, scope: Message, send: Callable[[Message | None], Awaitable[None]]) -> None:
         self._inbox = inbox = Inbox()
-        if scope["type"] == "websocket":
-            self._last_message = {"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value}
         self._app_ended = trio.Event()
         self._nursery.start_soon(self._run_app, scope, inbox.receive, send)
-        return inbox.put
 
-    async def _run_app(self, scope: Message, receive: Receive, protocol_send: Any) -> None:
+    async def spawn_app(self, _app: object, _config: object, scope: Any, send: Any) -> Any:
+        """Start the application for a WebSocket; called by it. Returns where its messages go."""
+        self._start_app(scope, send)
+        return self._inbox.put
+
+    async def _run_app(
+        self, scope: Message, receive: Receive, protocol_send: Callable[[Message | None], Awaitable[None]]
+    ) -> None:
         async def send(message: Message) -> None:
             if self._gone:
                 raise ClientGone("the client has closed the connection")

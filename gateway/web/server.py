@@ -11,10 +11,9 @@ from functools import partial
 from typing import Any
 
 import trio
-from hypercorn.trio.worker_context import WorkerContext
 
 from gateway.web.connection import LINGER, Connection, blame, close
-from gateway.web.http1 import ASGIApp, ClientGone, HttpSettings, Inbox, Message, ProtocolConfig
+from gateway.web.http1 import ASGIApp, ClientGone, HttpSettings, Inbox, Message
 
 __all__ = ["ASGIApp", "ClientGone", "HttpSettings", "LifespanError", "lifespan", "serve_http"]
 
@@ -52,7 +51,7 @@ async def serve_http(
             task_status.started()
             await stopping.wait()
             accepting.cancel_scope.cancel()
-        await server.stop()
+        server.stop()
         connections.cancel_scope.deadline = trio.current_time() + settings.grace
 
 
@@ -61,8 +60,6 @@ class _Server:
         self._connected = connected
         self._app = app
         self._settings = settings
-        self._config = ProtocolConfig(settings)
-        self._context = WorkerContext(None)
         self._connections: set[Connection] = set()
         self._refusals = 0
 
@@ -71,7 +68,7 @@ class _Server:
         if len(self._connections) >= self._settings.max_connections:
             await self._refuse(stream)
             return
-        connection = Connection(self._app, stream, self._settings, self._config, self._context)
+        connection = Connection(self._app, stream, self._settings)
         self._connections.add(connection)
         self._connected(1)
         try:
@@ -80,8 +77,7 @@ class _Server:
             self._connections.discard(connection)
             self._connected(-1)
 
-    async def stop(self) -> None:
-        await self._context.terminated.set()
+    def stop(self) -> None:
         for connection in list(self._connections):
             connection.stop()
 
