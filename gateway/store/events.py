@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from gateway.store.tables import AnyRow, event
 EXAMINED = 5_000  # events looked at for one page of a few names
 
 _INSERT = Statement(sa.insert(event))
-_BY_ID = Statement(sa.select(event).where(event.c.id == sa.bindparam("row")))
+_BY_ID = Statement(sa.select(event).where(event.c.id.in_(sa.bindparam("ids", expanding=True))))
 _ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(7236842)")  # any number, the same everywhere
 
 
@@ -103,8 +103,14 @@ def window(
 
 
 def get(conn: sa.Connection, event_id: int) -> Event | IncomingReference | None:
-    row = _BY_ID.first(conn, {"row": event_id})
-    return None if row is None else _event(row)
+    return get_all(conn, (event_id,)).get(event_id)
+
+
+def get_all(conn: sa.Connection, event_ids: Collection[int]) -> dict[int, Event | IncomingReference]:
+    """Those that are there, by ID; for a few hundred at most."""
+    if not event_ids:
+        return {}
+    return {row.id: _event(row) for row in _BY_ID.all(conn, {"ids": list(event_ids)})}
 
 
 def of_message(conn: sa.Connection, queue_msg_id: int, limit: int = 1000) -> tuple[Event, ...]:

@@ -88,7 +88,7 @@ def next_window(
     return window, make_cursor(*last) if len(window) == limit else None
 
 
-def in_state(table: sa.Table, state: State) -> sa.ColumnElement[bool]:
+def in_state(table: sa.FromClause, state: State) -> sa.ColumnElement[bool]:
     # A literal, not a parameter: partial indexes are chosen by it.
     return table.c.state == sa.literal_column(f"'{state}'")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +25,7 @@ _queued = in_state(webhook_call, "queued")
 
 # --- Adding ---------------------------------------------------------------------------------------
 
-_INSERT = Statement(sa.insert(webhook_call).returning(_c.id))
+_INSERT = Statement(sa.insert(webhook_call))
 _OLDER_CALLS = (
     sa.select(_c.id, _c.next_attempt)
     .where(
@@ -58,7 +59,7 @@ def add(
     """
     ids: list[int] = []
     for draft in drafts:
-        call_id: int = _INSERT.scalar(
+        call_id = _INSERT.insert(
             conn,
             {
                 "account": account,
@@ -96,13 +97,34 @@ def add(
 # --- Claiming -------------------------------------------------------------------------------------
 
 _DUE = Due("webhook_call", "url", CALL_READY)
+_other = webhook_call.alias("other")
+
+
+def _others(column: Any, *conditions: Any) -> Any:
+    """The column of the first of the calls of the same message to the same URL. None for those of incoming
+    events: they have no order, and the message 0 all of them."""
+    first = (
+        sa.select(column)
+        .where(
+            in_state(_other, "queued"),
+            _other.c.queue_msg_id == _c.queue_msg_id,
+            _other.c.url == _c.url,
+            *conditions,
+        )
+        .order_by(_other.c.id)
+        .limit(1)
+        .correlate(webhook_call)
+        .scalar_subquery()
+    )
+    return sa.case((_c.queue_msg_id != 0, first))
+
+
 _LOAD = Statement(
-    sa.select(webhook_call)
+    sa.select(webhook_call, _others(_other.c.next_attempt, _other.c.id < _c.id).label("earlier"))
     .where(_c.id.in_(sa.bindparam("ids", expanding=True)), found_in_state(webhook_call, "queued"))
     .where(_c.lease_owner.is_(None))
-    .with_for_update(skip_locked=True)
+    .with_for_update(skip_locked=True, of=webhook_call)
 )
-_BLOCKER = Statement(_OLDER_CALLS.limit(1))
 _POSTPONE = Statement(
     sa.update(webhook_call).where(_c.id == sa.bindparam("row")).values(next_attempt=sa.bindparam("due"))
 )
@@ -151,12 +173,10 @@ def claim(
     for row in (found[row_id] for row_id in picked.ids if row_id in found):
         if (row.account, row.url) in off:
             continue
-        if row.queue_msg_id:
-            earlier = _BLOCKER.first(conn, {"message": row.queue_msg_id, "to": row.url, "new": row.id})
-            if earlier is not None:
-                # It comes back then, or as soon as the older one is over.
-                blocked.append({"row": row.id, "due": max(earlier.next_attempt, now + _BLOCKED_PAUSE)})
-                continue
+        if row.earlier is not None:
+            # It comes back then, or as soon as the older one is over.
+            blocked.append({"row": row.id, "due": max(row.earlier, now + _BLOCKED_PAUSE)})
+            continue
         number, token, next_attempt = row.attempts + 1, row.lease_token + 1, fallback(row.attempts + 1, now)
         leases.append(
             {
@@ -203,10 +223,18 @@ def _retire_waiting(
 
 # --- Results --------------------------------------------------------------------------------------
 
-_FINISH_LOAD = Statement(
-    sa.select(_c.state, _c.lease_owner, _c.lease_token, _c.queue_msg_id, _c.superseded_by)
-    .where(_c.id == sa.bindparam("row"))
-    .with_for_update()
+_FINISHED = Statement(
+    sa.select(
+        _c.id,
+        _c.state,
+        _c.lease_owner,
+        _c.lease_token,
+        _c.queue_msg_id,
+        _c.superseded_by,
+        _others(_other.c.id, _other.c.id != _c.id).label("next"),
+    )
+    .where(_c.id.in_(sa.bindparam("ids", expanding=True)))
+    .with_for_update(of=webhook_call)
 )
 _RESCHEDULE = Statement(
     sa.update(webhook_call)
@@ -216,7 +244,7 @@ _RESCHEDULE = Statement(
         lease_expires=None,
         next_attempt=sa.bindparam("due"),
         payload=sa.bindparam("new_payload"),
-        content_type=sa.bindparam("new_type"),
+        content_type=sa.bindparam("new_content_type"),
         error=sa.bindparam("new_error"),
     )
 )
@@ -250,7 +278,7 @@ _ENDING: dict[str, Any] = {
 _TAKEN = Statement(
     sa.update(webhook_call)
     .where(_c.id == sa.bindparam("row"))
-    .values(success=True, payload=sa.bindparam("new_payload"), content_type=sa.bindparam("new_type"))
+    .values(success=True, payload=sa.bindparam("new_payload"), content_type=sa.bindparam("new_content_type"))
 )
 _BY_ID = sa.update(webhook_call).where(_c.id == sa.bindparam("row"))
 _RETIRE = Statement(_BY_ID.values(_ENDING))
@@ -261,57 +289,70 @@ _RETIRE_WITH_PAYLOAD = Statement(
 )
 
 
-def finish(conn: sa.Connection, result: CallResult, now: datetime) -> bool:
-    """Writes a call's result, and its payload for further attempts. False: the lease was lost, or the call is
-    over (superseded, canceled): then only its history grows, if it is still there. One that was superseded
-    while the receiver took it is a success nevertheless."""
-    row = _FINISH_LOAD.first(conn, {"row": result.call_id})
-    if row is None:
-        return False
-    if result.success is not None:
-        _add_attempt(
-            conn,
-            result.call_id,
-            start=result.start,
-            url=result.url,
-            duration=result.duration,
-            success=result.success,
-            code=result.code,
-            error=result.error,
-            response=result.response,
-        )
-    if row.superseded_by and result.success and row.lease_token == result.token:
-        _TAKEN.run(
-            conn,
-            {"row": result.call_id, "new_payload": result.payload, "new_type": result.content_type},
-        )
-    if row.state != "queued" or row.lease_owner is None or row.lease_token != result.token:
-        return False
-    if result.next_attempt is not None:
-        _RESCHEDULE.run(
-            conn,
-            {
-                "row": result.call_id,
-                "due": result.next_attempt,
-                "new_payload": result.payload,
-                "new_type": result.content_type,
-                "new_error": result.error,
-            },
-        )
-        return True
-    retire(
+def finish(conn: sa.Connection, results: Sequence[CallResult], now: datetime) -> list[bool]:
+    """Writes calls' results, and their payloads for further attempts.
+
+    False: the lease was lost, or the call is over (superseded, canceled): then only its history grows, if it
+    is still there. One that was superseded while the receiver took it is a success nevertheless.
+    """
+    if not results:
+        return []
+    rows = {row.id: row for row in _FINISHED.all(conn, {"ids": [result.call_id for result in results]})}
+    there = [result for result in results if result.call_id in rows]
+    _INSERT_ATTEMPT.run_each(conn, [_attempt_of(result) for result in there if result.success is not None])
+    mine = [result for result in there if _is_leased(rows[result.call_id], result)]
+    over = [result for result in mine if result.next_attempt is None]
+    _RESCHEDULE.run_each(
         conn,
-        result.call_id,
-        result.keep_until,
-        now,
-        success=result.success,
-        error=result.error,
-        payload=result.payload,
-        content_type=result.content_type,
+        [
+            {"row": result.call_id, "due": result.next_attempt, "new_error": result.error, **_body_of(result)}
+            for result in mine
+            if result.next_attempt is not None
+        ],
     )
-    if row.queue_msg_id:
-        wake_next(conn, row.queue_msg_id, result.url, now)
-    return True
+    _RETIRE_WITH_PAYLOAD.run_each(
+        conn,
+        [
+            {
+                **_ended(result.call_id, result.keep_until, now, result.success, result.error),
+                **_body_of(result),
+            }
+            for result in over
+            if result.keep_until is not None
+        ],
+    )
+    for result in over:
+        row = rows[result.call_id]
+        if result.keep_until is None:
+            _remove(conn, result.call_id)
+        if row.next is not None:
+            wake_next(conn, row.queue_msg_id, result.url, now)
+    for result in there:
+        row = rows[result.call_id]
+        if row.superseded_by and result.success and row.lease_token == result.token:
+            _TAKEN.run(conn, {"row": result.call_id, **_body_of(result)})
+    return [result in mine for result in results]
+
+
+def _is_leased(row: AnyRow, result: CallResult) -> bool:
+    return row.state == "queued" and row.lease_owner is not None and row.lease_token == result.token
+
+
+def _attempt_of(result: CallResult) -> dict[str, Any]:
+    return _attempt(
+        result.call_id,
+        start=result.start,
+        url=result.url,
+        duration=result.duration,
+        success=result.success or False,
+        code=result.code,
+        error=result.error,
+        response=result.response,
+    )
+
+
+def _body_of(result: CallResult) -> dict[str, Any]:
+    return {"new_payload": result.payload, "new_content_type": result.content_type}
 
 
 def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
@@ -326,9 +367,8 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
         .with_for_update(skip_locked=True)
     ).all()
     for row in lost:
-        _add_attempt(
-            conn, row.id, start=row.last_activity, url=row.url, error="the gateway stopped during this call"
-        )
+        interrupted = "the gateway stopped during this call"
+        _INSERT_ATTEMPT.run(conn, _attempt(row.id, start=row.last_activity, url=row.url, error=interrupted))
         conn.execute(
             sa.update(webhook_call)
             .where(_c.id == row.id)
@@ -337,8 +377,7 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
     return len(lost)
 
 
-def _add_attempt(
-    conn: sa.Connection,
+def _attempt(
     call_id: int,
     *,
     start: datetime,
@@ -348,42 +387,57 @@ def _add_attempt(
     code: int = 0,
     error: str = "",
     response: str = "",
-) -> None:
-    _INSERT_ATTEMPT.run(
-        conn,
-        {
-            "call_id": call_id,
-            "start": start,
-            "duration": duration,
-            "url": url,
-            "success": success,
-            "code": code,
-            "error": error,
-            "response": response,
-        },
-    )
+) -> dict[str, Any]:
+    return {
+        "call_id": call_id,
+        "start": start,
+        "duration": duration,
+        "url": url,
+        "success": success,
+        "code": code,
+        "error": error,
+        "response": response,
+    }
 
 
 def retire(
-    conn: sa.Connection, call_id: int, keep_until: datetime | None, now: datetime, **values: Any
+    conn: sa.Connection,
+    call_id: int,
+    keep_until: datetime | None,
+    now: datetime,
+    *,
+    success: bool | None = None,
+    superseded_by: int = 0,
+    error: str = "",
 ) -> None:
     """Ends a call, its lease with it."""
     if keep_until is None:
-        conn.execute(sa.delete(webhook_attempt).where(webhook_attempt.c.call_id == call_id))
-        conn.execute(sa.delete(webhook_call).where(_c.id == call_id))
-        return
-    how = _RETIRE_WITH_PAYLOAD if "payload" in values else _RETIRE
-    how.run(
-        conn,
-        {
-            "row": call_id,
-            "now": now,
-            "keep": keep_until,
-            "new_success": None,
-            "new_superseded_by": 0,
-            **{f"new_{name}": value for name, value in values.items()},
-        },
-    )
+        _remove(conn, call_id)
+    else:
+        _RETIRE.run(conn, _ended(call_id, keep_until, now, success, error, superseded_by))
+
+
+def _ended(
+    call_id: int,
+    keep_until: datetime | None,
+    now: datetime,
+    success: bool | None,
+    error: str,
+    superseded_by: int = 0,
+) -> dict[str, Any]:
+    return {
+        "row": call_id,
+        "now": now,
+        "keep": keep_until,
+        "new_success": success,
+        "new_superseded_by": superseded_by,
+        "new_error": error,
+    }
+
+
+def _remove(conn: sa.Connection, call_id: int) -> None:
+    conn.execute(sa.delete(webhook_attempt).where(webhook_attempt.c.call_id == call_id))
+    conn.execute(sa.delete(webhook_call).where(_c.id == call_id))
 
 
 def wake_next(conn: sa.Connection, queue_msg_id: int, url: str, now: datetime) -> None:
@@ -392,9 +446,8 @@ def wake_next(conn: sa.Connection, queue_msg_id: int, url: str, now: datetime) -
 
 
 def call_from_row(row: AnyRow, **changed: Any) -> Call:
-    fields = {name: value for name, value in row._asdict().items() if name not in _LEASE_COLUMNS}
-    lease = {"token": row.lease_token, "leased": row.lease_owner is not None}
-    return Call(**(lease | fields | changed))
+    fields = {name: getattr(row, name) for name in _AS_IN_THE_ROW if name not in changed}
+    return Call(**{**fields, "token": row.lease_token, "leased": row.lease_owner is not None, **changed})
 
 
-_LEASE_COLUMNS = frozenset({"lease_owner", "lease_token", "lease_expires"})
+_AS_IN_THE_ROW = [field.name for field in dataclasses.fields(Call) if field.name not in ("token", "leased")]

@@ -7,13 +7,13 @@ import ssl
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
 from gateway.net.addresses import Network, allowed
+from gateway.net.streams import Stream
 from gateway.webhooks.answers import AnswerReader, NotHttp, Received
 
 _MAX_RECEIVED = 256 * 1024  # bytes that a receiver may send up to the end of the header section, 1xx included
@@ -25,8 +25,7 @@ _KEEP_ALIVE = 4.0
 _MAX_IDLE = 20  # connections kept, of all origins
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a URL is served: connections to it can carry requests for each of its URLs."""
 
     host: str  # ASCII name, or address without brackets
@@ -45,7 +44,7 @@ class Unanswered(Failed):
 class Connection:
     """One connection. Makes one request at a time."""
 
-    def __init__(self, origin: Origin, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, origin: Origin, stream: Stream | trio.SSLStream[Stream]) -> None:
         self.origin = origin
         self.expires = 0.0  # trio time; of an idle one
         self._stream = stream
@@ -140,7 +139,7 @@ class Connections:
         stream = await self._connect_to_any(origin.host, origin.port)
         return Connection(origin, await self._start_tls(stream, origin.host) if origin.tls else stream)
 
-    async def _connect_to_any(self, host: str, port: int) -> trio.SocketStream:
+    async def _connect_to_any(self, host: str, port: int) -> Stream:
         try:
             found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
@@ -160,7 +159,7 @@ class Connections:
                 continue
         return await _connect(*good[-1])
 
-    async def _start_tls(self, transport: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
+    async def _start_tls(self, transport: Stream, host: str) -> trio.SSLStream[Stream]:
         stream = trio.SSLStream(transport, self._tls, server_hostname=host, https_compatible=True)
         try:
             await stream.do_handshake()
@@ -173,11 +172,11 @@ class Connections:
         return stream
 
 
-async def _connect(family: int, address: tuple[Any, ...]) -> trio.SocketStream:
+async def _connect(family: int, address: tuple[Any, ...]) -> Stream:
     sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
     try:
         await sock.connect(address)
-        return trio.SocketStream(sock)
+        return Stream(sock)
     except OSError as exc:
         sock.close()
         raise Failed(f"cannot connect to {address[0]}, port {address[1]}: {_reason(exc)}") from None

@@ -25,7 +25,7 @@ from gateway.model import Event, IncomingEvent, WebhookBody
 from gateway.offload import Offload, OffloadError
 from gateway.outbound.places import Place, Places
 from gateway.outbound.settle import keep_webhooks_until
-from gateway.store.changes import CallResult, ClaimCalls, Health
+from gateway.store.changes import Call, CallResult, ClaimCalls, Health
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 from gateway.webhooks import schedule
@@ -221,21 +221,9 @@ class WebhookSender:
             again = schedule.next_attempt(call.attempts, now, schedule.random_spread(), wait)
             if pause := schedule.pause(answer.code, wait):
                 self._paused[call.url] = now + timedelta(seconds=pause)
-        log.log(
-            logging.DEBUG if answer.success else logging.INFO,
-            "webhook call=%d account=%s event=%s message=%d host=%s attempt=%d code=%d duration=%.3f%s",
-            call.id,
-            call.account,
-            call.event_name,
-            call.queue_msg_id,
-            urlsplit(call.url).hostname,
-            call.attempts,
-            answer.code,
-            duration,
-            ""
-            if answer.success
-            else f" error={answer.error[:500]!r} {'retired' if again is None else 'waits'}",
-        )
+        level = logging.DEBUG if answer.success else logging.INFO
+        if log.isEnabledFor(level):
+            _log(level, call, answer, duration, "retired" if again is None else "waits")
         return CallResult(
             call_id=call.id,
             account=call.account,
@@ -264,6 +252,22 @@ class WebhookSender:
             return await parse_incoming(self._store, self._offload, event, due.received)
         except (StoreError, OffloadError) as exc:
             raise NoPayload(f"the message cannot be read: {exc}") from None
+
+
+def _log(level: int, call: Call, answer: Answer, duration: float, then: str) -> None:
+    log.log(
+        level,
+        "webhook call=%d account=%s event=%s message=%d host=%s attempt=%d code=%d duration=%.3f%s",
+        call.id,
+        call.account,
+        call.event_name,
+        call.queue_msg_id,
+        urlsplit(call.url).hostname,
+        call.attempts,
+        answer.code,
+        duration,
+        "" if answer.success else f" error={answer.error[:500]!r} {then}",
+    )
 
 
 def _health(answer: Answer) -> Health:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from gateway.config.settings import INCOMING
 from gateway.model import Event
 from gateway.store import events, received, webhook_calls, webhook_urls
 from gateway.store.changes import Call, CallResult, ClaimCalls, NewReceived, Received
@@ -57,15 +58,14 @@ class Policy:
 
 
 def take_turn(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCalls, policy: Policy) -> Turn:
-    for result in results:
-        webhook_calls.finish(conn, result, wanted.now)
+    webhook_calls.finish(conn, results, wanted.now)
     disabled = _note_health(conn, results, wanted.now, policy)
     if wanted.room <= 0:
         return Turn((), wanted.position, POLL, crowded=True, disabled=disabled)
     claims = webhook_calls.claim(
         conn, wanted, _fallback, lambda account: policy.keep_until(account, wanted.now)
     )
-    calls = tuple(_due(conn, call) for call in claims.calls)
+    calls = _due(conn, claims.calls)
     if claims.more:
         return Turn(calls, claims.position, 0.0, disabled=disabled)
     due = webhook_calls.next_due(conn)
@@ -96,14 +96,18 @@ def _note_health(
     return tuple(disabled)
 
 
-def _due(conn: sa.Connection, call: Call) -> Due:
-    """Reads here what the call is about, as the rows are at hand; a read of its own would cost more."""
-    if call.payload and call.event_name != "incoming":
-        return Due(call)
-    event = events.get(conn, call.event_id)
-    if isinstance(event, IncomingReference):
-        return Due(call, event, received.get(conn, event.account, event.received_id))
-    return Due(call, event)
+def _due(conn: sa.Connection, calls: Sequence[Call]) -> tuple[Due, ...]:
+    """Reads here what the calls are about, as the rows are at hand; a read of its own would cost more."""
+    wanted = {call.event_id for call in calls if not call.payload or call.event_name == INCOMING}
+    found = events.get_all(conn, wanted)
+    due = []
+    for call in calls:
+        event = found.get(call.event_id)
+        message = None
+        if isinstance(event, IncomingReference):
+            message = received.get(conn, event.account, event.received_id)
+        due.append(Due(call, event, message))
+    return tuple(due)
 
 
 def _fallback(attempts: int, now: datetime) -> datetime:

@@ -67,6 +67,11 @@ def result(call: Call, *, success: bool = True, retry: datetime | None = None) -
     )
 
 
+def finish(conn: sa.Connection, one: CallResult, now: datetime) -> bool:
+    (done,) = webhook_calls.finish(conn, [one], now)
+    return done
+
+
 def get(conn: sa.Connection, call_id: int) -> Call:
     found = call_listing.get(conn, call_id)
     assert found is not None
@@ -87,7 +92,7 @@ def test_from_waiting_to_delivered(conn: sa.Connection) -> None:
     assert call.next_attempt == at(451)
     assert webhook_calls.next_due(conn) is None
     assert claim(conn, at(9999)) == []
-    assert webhook_calls.finish(conn, result(call), at(2))
+    assert finish(conn, result(call), at(2))
     done = get(conn, call_id)
     assert (done.state, done.success, done.keep_until, done.payload) == (
         "retired",
@@ -96,19 +101,19 @@ def test_from_waiting_to_delivered(conn: sa.Connection) -> None:
         b'{"Version":0}',
     )
     assert history(conn, call_id) == [(True, 200, "")]
-    assert not webhook_calls.finish(conn, result(call, success=False, retry=at(5)), at(3))
+    assert not finish(conn, result(call, success=False, retry=at(5)), at(3))
     assert get(conn, call_id).state == "retired"
 
 
 def test_the_payload_is_kept_for_the_next_attempt(conn: sa.Connection) -> None:
     call_id = add(conn)
     (call,) = claims(conn).calls
-    assert webhook_calls.finish(conn, result(call, success=False, retry=at(60)), at(1))
+    assert finish(conn, result(call, success=False, retry=at(60)), at(1))
     assert webhook_calls.next_due(conn) == at(60)
     assert claim(conn, at(59)) == []
     (again,) = claims(conn, at(60)).calls
     assert (again.attempts, again.payload, again.content_type) == (2, b'{"Version":0}', "application/json")
-    assert webhook_calls.finish(conn, result(again, success=False), at(61))
+    assert finish(conn, result(again, success=False), at(61))
     over = get(conn, call_id)
     assert (over.state, over.success, over.error) == ("retired", False, "500 Internal Server Error")
     assert len(history(conn, call_id)) == 2
@@ -137,7 +142,7 @@ def test_a_superseded_call_under_way_is_not_tried_again(conn: sa.Connection) -> 
     (under_way,) = claims(conn).calls
     new = add(conn, name="delivered")
     assert get(conn, old).superseded_by == new
-    assert not webhook_calls.finish(conn, result(under_way, success=False, retry=at(1)), NOW)
+    assert not finish(conn, result(under_way, success=False, retry=at(1)), NOW)
     assert get(conn, old).state == "retired"
     assert history(conn, old) == [(False, 500, "500 Internal Server Error")]
     assert claim(conn) == [new]
@@ -148,7 +153,7 @@ def test_a_superseded_call_may_be_kept_not_at_all(conn: sa.Connection) -> None:
     (under_way,) = claims(conn).calls
     add(conn, keep=None)
     assert call_listing.get(conn, old) is None
-    assert not webhook_calls.finish(conn, result(under_way), NOW)
+    assert not finish(conn, result(under_way), NOW)
     assert count(conn, tables.webhook_attempt) == 0
 
 
@@ -177,11 +182,11 @@ def test_without_superseding_events_come_in_order(conn: sa.Connection) -> None:
     free = add(conn, 2, now=at(2))
     (call, other) = claims(conn, at(3), per_url=9).calls
     assert [call.id, other.id] == [first, free]
-    webhook_calls.finish(conn, result(call, success=False, retry=at(100)), at(4))
+    finish(conn, result(call, success=False, retry=at(100)), at(4))
     assert claim(conn, at(99), per_url=9) == []
     (call,) = claims(conn, at(1000), per_url=1).calls
     assert call.id == first
-    webhook_calls.finish(conn, result(call), at(1001))
+    finish(conn, result(call), at(1001))
     assert claim(conn, at(1001)) == [second]
 
 
@@ -192,7 +197,7 @@ def test_leases_are_recovered(conn: sa.Connection) -> None:
     assert webhook_calls.recover(conn, ["me"], at(2)) == 1
     assert webhook_calls.next_due(conn) == at(31)
     assert history(conn, call_id) == [(False, 0, "the gateway stopped during this call")]
-    assert not webhook_calls.finish(conn, result(call), at(3))
+    assert not finish(conn, result(call), at(3))
     assert get(conn, call_id).state == "queued"
     assert claim(conn, at(31)) == [call_id]
     assert webhook_calls.recover(conn, [], at(121)) == 1
@@ -226,7 +231,7 @@ def test_plans(conn: sa.Connection) -> None:
             add(conn, i)
         add(conn, 1, "delivered")
         (call,) = claims(conn, room=3).calls
-        webhook_calls.finish(conn, result(call), NOW)
+        finish(conn, result(call), NOW)
         webhook_calls.next_due(conn)
         webhook_calls.recover(conn, ["me"], NOW)
         call_listing.page(conn, CallFilter())
