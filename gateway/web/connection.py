@@ -46,7 +46,9 @@ from gateway.web.websocket import WebSocket
 
 RECEIVE_SIZE = 64 * 1024  # bytes read at once; also bounds one body message
 WRITE_SIZE = 64 * 1024  # bytes that have to go out within one write timeout
-LINGER = 2.0  # seconds to let a client read the last answer before the close (RFC 9112 section 9.6)
+# Seconds to let a client read the last answer before the close (RFC 9112 section 9.6), and to let an
+# application answer one that sends no more.
+LINGER = 2.0
 MAX_PEER_TEXT = 200  # characters of anything from outside in a log line
 
 _DISCONNECT: Message = {"type": "http.disconnect"}
@@ -126,6 +128,7 @@ class Connection:
                     reading.deadline = inf
                     if not data:
                         self._eof = True
+                        await self._answer_to_one_that_has_said_all()
                         return
                     self._left = True
                     await self._take(bytes(data))
@@ -141,6 +144,12 @@ class Connection:
             # What nobody expects of a client surfaces here.
             log.warning("HTTP request from %s refused: %s", self._peer, _one_line(error))
             await self._refuse(400)
+
+    async def _answer_to_one_that_has_said_all(self) -> None:
+        """Whether a client is gone or has only closed its own side (`nc` does that), nobody can tell."""
+        if self._answer is not None and not self._requests.in_body and self._app_ended is not None:
+            with trio.move_on_after(LINGER):
+                await self._app_ended.wait()
 
     async def _take(self, data: bytes) -> None:
         """Raises Refused."""

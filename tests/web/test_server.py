@@ -291,6 +291,16 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         assert answer.endswith(b"hello")
 
 
+async def test_a_client_that_has_said_all_gets_its_answer() -> None:
+    async with serving() as server, await server.connect() as stream:
+        await stream.send_all(get("/") + get("/wait"))
+        await stream.send_eof()
+        await server.probe.entered.wait()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        server.probe.release.set()
+        assert (await rest(stream)).endswith(b"waited")
+
+
 async def test_chunked_body() -> None:
     async def pieces() -> AsyncGenerator[bytes]:
         for number in range(30):
