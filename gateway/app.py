@@ -32,12 +32,10 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import trio
-from OpenSSL import SSL
 
 from gateway import datadir, templates
 from gateway.accounts import Authenticator
@@ -56,16 +54,16 @@ from gateway.inbound.verify.message import Verifier
 from gateway.leases import Recovery
 from gateway.memory import give_large_blocks_back
 from gateway.metrics import Counts, Metrics
-from gateway.net.certificates import load_certificate
 from gateway.net.dns import Resolver
 from gateway.net.listeners import bound, open_tcp, open_unix
 from gateway.net.mta_sts_policies import MtaStsPolicies
 from gateway.net.network import Network
+from gateway.net.renewal import RenewedCertificate
 from gateway.net.shaping import Shaper
 from gateway.net.simulated_dns import simulated_resolver
+from gateway.net.smtp_connection import TlsContext
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.streams import Listener
-from gateway.net.tls import server_context
 from gateway.offload import Offload
 from gateway.outbound.account_queue import AccountQueue
 from gateway.outbound.attempt import Attempts
@@ -388,19 +386,19 @@ async def _listening(
     return listeners
 
 
-def _tls_context(settings: Settings, config_dir: Path) -> SSL.Context | None:
+def _tls_context(settings: Settings, config_dir: Path) -> TlsContext | None:
     """Raises ConfigError."""
     certificate, key = settings.tls.certificate, settings.tls.key
     if not certificate:
         return None
-    loaded = load_certificate(config_dir / certificate, config_dir / key)
-    if loaded.expires < datetime.now(UTC):
-        log.warning("tls.certificate: %s: expired on %s", certificate, loaded.expires)
-    return server_context(loaded)
+    return RenewedCertificate(config_dir / certificate, config_dir / key).context
 
 
 def _smtp_settings(
-    settings: Settings, section: SmtpSettings | SubmissionSettings, max_size: int, tls: SSL.Context | None
+    settings: Settings,
+    section: SmtpSettings | SubmissionSettings,
+    max_size: int,
+    tls: TlsContext | None,
 ) -> ServerSettings:
     return ServerSettings(
         limits=ServerLimits(

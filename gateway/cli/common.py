@@ -56,6 +56,11 @@ class NotRunning(CommandError):
     """There is nobody to ask."""
 
 
+def reached_at(ip: str) -> str:
+    """Where this machine reaches what listens on `ip`, which may be all of its addresses."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - nothing is bound here
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=60)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway import __version__, app
 from gateway.accounts import Authenticator
-from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option
+from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option, reached_at
 from gateway.config.load import parse, read_toml
 from gateway.config.settings import Settings
 from gateway.config.values import http_url
@@ -158,7 +158,7 @@ def first_start(
             _write(certificate, chain)
         text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
             **{section: _listen(ip, port) for section, port in ports.items()},
-            ip=_own(ip),
+            ip=reached_at(ip),
             smtp_port=ports["smtp"],
             web_url=_web_url(ip, ports["web"]),
             webhook_out=_toml(out or RECEIVER),
@@ -187,14 +187,9 @@ def _write(path: Path, data: bytes) -> None:
     new.replace(path)
 
 
-def _own(ip: str) -> str:
-    """Where this machine reaches what listens on `ip`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - nothing is bound here
-
-
 def _web_url(ip: str, port: int) -> str:
     """Where this machine's browsers reach the pages; "" at a public address, where only HTTPS would do."""
-    own = _own(ip)
+    own = reached_at(ip)
     if ip_address(own).is_global:
         return ""
     return f"http://{'localhost' if own in ('127.0.0.1', '::1') else _listen(own, 0)[:-2]}:{port}/"
@@ -225,7 +220,7 @@ def _override(raw: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
                 ports[section] = int(str(listen[0]).rpartition(":")[2])
             if listen or section in ("smtp", "web"):
                 raw.setdefault(section, {})["listen"] = [_listen(ip, ports[section])]
-        transport.update(host=_own(ip), port=ports["smtp"])
+        transport.update(host=reached_at(ip), port=ports["smtp"])
         raw["web"]["base_url"] = _web_url(ip, ports["web"])
     account = raw.get("accounts", {}).get(ACCOUNT, {})
     for option in ("webhook_out", "webhook_in"):
@@ -271,7 +266,7 @@ def _banner(gateway: app.Gateway, directory: Path, color: bool) -> str:
 
     settings = gateway.settings
     web = gateway.web_addresses[0]
-    host = {"127.0.0.1": "localhost", "::1": "[::1]"}.get(own := _own(web.host), _listen(own, 0)[:-2])
+    host = {"127.0.0.1": "localhost", "::1": "[::1]"}.get(own := reached_at(web.host), _listen(own, 0)[:-2])
     api = f"http://{host}:{web.port}{settings.web.base_path}"
     request = '{"To": [{"Address": "user@example.org"}], "Subject": "hi", "Text": "hello"}'
     curl = f"curl --user {LOGIN}:{PASSWORD} --data request={shlex.quote(request)} {shlex.quote(api + 'Send')}"

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import trio
 
-from gateway.cli.common import CONFIG_FILE, EVENTS, CommandError, ask, dir_option, printable
+from gateway.cli.common import CONFIG_FILE, EVENTS, CommandError, ask, dir_option, printable, reached_at
 from gateway.client.exchange import ApiError
 from gateway.client.stream import Streamed, follow
 from gateway.config.load import load
@@ -122,9 +122,9 @@ def _key(directory: Path, account: str) -> Iterator[str]:
 def _api(directory: Path) -> str:
     """Where this machine reaches the API."""
     web = _settings(directory).web
-    listen = web.listen[0]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - nothing is bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{listen.port}{web.base_path}"
+    [listen, *_] = web.listen
+    reached = listen.model_copy(update={"host": reached_at(listen.host)})
+    return f"http://{reached}{web.base_path}"
 
 
 def _settings(directory: Path) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 from OpenSSL import SSL
@@ -57,12 +57,15 @@ _SLOW_DATA = Reply(421, "4.4.2", ("Message data is too slow",))
 _T = TypeVar("_T")
 
 
+TlsContext: TypeAlias = Callable[[], SSL.Context]  # asked for each connection: certificates are renewed
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """How one service is run. Times are in seconds."""
 
     limits: ServerLimits
-    tls: SSL.Context | None = None
+    tls: TlsContext | None = None
     tls_at_once: bool = False  # before the greeting (RFC 8314); else by STARTTLS
     more_extensions: Callable[[], tuple[str, ...]] = nothing_more  # lines of EHLO: see `Offer.more`
     login_without_tls: bool = False  # passwords in the clear: on this machine only
@@ -194,7 +197,7 @@ class Connection:
         stream = None
         with self._shared.ended_by_stop(trio.CancelScope()):
             try:
-                stream = await TlsStream.accept(self._stream, settings.tls, timeout=settings.tls_timeout)
+                stream = await TlsStream.accept(self._stream, settings.tls(), timeout=settings.tls_timeout)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
                 why = str(exc) if isinstance(exc, TlsError) else "connection lost in the TLS handshake"
                 logger.info("%s: %s (peer %s)", self._session.id, why, self._session.peer)

@@ -459,7 +459,7 @@ async def test_stopping_ends_idle_sessions() -> None:
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_stopping_waits_for_no_handshake(at_once: bool) -> None:
-    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=at_once)) as it:
+    async with service(settings=replace(SETTINGS, tls=server_tls, tls_at_once=at_once)) as it:
         talk = await it.talk()
         if not at_once:
             await talk.stream.send_all(HELLO + b"STARTTLS\r\n")
@@ -583,7 +583,7 @@ async def within_tls(talk: Talk) -> None:
 
 
 async def test_starttls_and_a_message() -> None:
-    async with service(settings=replace(SETTINGS, tls=server_tls())) as smtp:
+    async with service(settings=replace(SETTINGS, tls=server_tls)) as smtp:
         talk = await smtp.talk(HELLO, b"STARTTLS\r\n")
         while b"Start TLS" not in talk.received:
             talk.received += await talk.stream.receive_some()
@@ -598,7 +598,7 @@ async def test_starttls_and_a_message() -> None:
 
 
 async def test_tls_at_once() -> None:
-    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=True)) as smtp:
+    async with service(settings=replace(SETTINGS, tls=server_tls, tls_at_once=True)) as smtp:
         talk = await smtp.talk()
         await within_tls(talk)
         await talk.stream.send_all(SEND + b"hi\r\n.\r\nQUIT\r\n")
@@ -608,7 +608,7 @@ async def test_tls_at_once() -> None:
 
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_a_handshake_has_a_time_limit(at_once: bool, autojump_clock: trio.testing.MockClock) -> None:
-    settings = replace(SETTINGS, tls=server_tls(), tls_at_once=at_once, tls_timeout=7)
+    settings = replace(SETTINGS, tls=server_tls, tls_at_once=at_once, tls_timeout=7)
     async with service(settings=settings) as smtp:
         talk = await smtp.talk(*(() if at_once else (HELLO, b"STARTTLS\r\n")))
         started = trio.current_time()
@@ -618,7 +618,7 @@ async def test_a_handshake_has_a_time_limit(at_once: bool, autojump_clock: trio.
 
 @pytest.mark.parametrize("said", [b"EHLO client.example\r\n", b"\x16\x03\x01\x00\x01\x00", b""])
 async def test_no_handshake(said: bytes) -> None:
-    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=True)) as smtp:
+    async with service(settings=replace(SETTINGS, tls=server_tls, tls_at_once=True)) as smtp:
         talk = await smtp.talk(said)
         await talk.stream.send_stream.aclose()
         await talk.rest()
@@ -626,7 +626,7 @@ async def test_no_handshake(said: bytes) -> None:
 
 
 async def test_turned_away_before_tls_without_a_word() -> None:
-    settings = replace(SETTINGS, tls=server_tls(), tls_at_once=True, max_connections=0)
+    settings = replace(SETTINGS, tls=server_tls, tls_at_once=True, max_connections=0)
     async with service(settings=settings) as smtp:
         talk = await smtp.talk()
         assert await talk.rest() == b""
@@ -635,7 +635,7 @@ async def test_turned_away_before_tls_without_a_word() -> None:
 async def test_a_session_within_tls_that_is_idle_ends_with_a_word(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with service(settings=replace(SETTINGS, tls=server_tls(), tls_at_once=True)) as smtp:
+    async with service(settings=replace(SETTINGS, tls=server_tls, tls_at_once=True)) as smtp:
         talk = await smtp.talk()
         await within_tls(talk)
         assert await talk.rest() == b"421 4.4.2 No command in time"

@@ -101,7 +101,7 @@ class MxHosts:
         """The real SMTP server."""
         server = server or Server()
         [listener] = await trio.open_tcp_listeners(self.port, host=address)
-        how = ServerSettings(ServerLimits(name), tls=None if tls is None else server_tls(tls))
+        how = ServerSettings(ServerLimits(name), tls=None if tls is None else partial(server_tls, tls))
         await self.nursery.start(partial(serve_smtp, [listener], how, server, None))
         return server
 

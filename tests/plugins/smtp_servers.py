@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from OpenSSL import SSL
 
 from gateway import Address, Delivery, DsnRequest, Outcome, testing
 from gateway.accounts import Login
 from gateway.config.settings import AccountSettings
 from gateway.net.certificates import load_certificate, self_signed
 from gateway.net.shaping import Shaper
+from gateway.net.smtp_connection import TlsContext
 from gateway.net.smtp_handler import Exchange, Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import server_context
@@ -198,7 +198,7 @@ class Tls:
     """A certificate of its own authority, as a file to trust and for a server."""
 
     ca_file: str
-    context: SSL.Context
+    context: TlsContext
 
 
 def make_tls(directory: Path, name: str, made: datetime | None = None) -> Tls:
@@ -207,7 +207,8 @@ def make_tls(directory: Path, name: str, made: datetime | None = None) -> Tls:
     paths = directory / f"{name}.pem", directory / f"{name}.key"
     for path, data in zip(paths, (pem, key), strict=True):
         path.write_bytes(data)
-    return Tls(str(paths[0]), server_context(load_certificate(*paths)))
+    context = server_context(load_certificate(*paths))
+    return Tls(str(paths[0]), lambda: context)
 
 
 def results(outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:

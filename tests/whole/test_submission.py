@@ -22,6 +22,8 @@ import trio
 
 from gateway import Reject, hookimpl, sasl
 from gateway.accounts import FAILURES_ALLOWED
+from gateway.net import renewal
+from gateway.net.certificates import self_signed
 from gateway.net.smtp_client import ClientSettings, TlsPolicy, connect_smtp
 from gateway.net.tls import TlsStream, client_context
 from gateway.smtp.scram import ScramClient
@@ -91,6 +93,24 @@ async def nothing_queued(gateway: Running) -> None:
 
 
 # --- Clients ---
+
+
+async def test_a_renewed_certificate_needs_no_restart(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown() -> bytes | None:
+        with smtplib.SMTP_SSL(*tls_address(gateway), timeout=PATIENCE, context=trusting(gateway)) as client:
+            assert isinstance(client.sock, ssl.SSLSocket)
+            return client.sock.getpeercert(binary_form=True)
+
+    monkeypatch.setattr(renewal, "LOOK_AFTER", 0.0)
+    before = await trio.to_thread.run_sync(shown)
+    assert await trio.to_thread.run_sync(shown) == before
+    chain, key = self_signed(datetime.now(UTC))
+    certificate(gateway).write_bytes(chain)
+    certificate(gateway).with_suffix(".key").write_bytes(key)
+    after = await trio.to_thread.run_sync(shown)
+    assert after == ssl.PEM_cert_to_DER_cert(chain.decode()) != before
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
