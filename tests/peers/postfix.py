@@ -93,7 +93,9 @@ class Postfix:
 @contextmanager
 def running_postfix() -> Iterator[Postfix]:
     if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root only")
+        pytest.skip(
+            "Postfix starts as root only; as root these tests run, and fail where it is not installed"
+        )
     postfix = program("postfix")
     directory = Path(mkdtemp(prefix="gateway-postfix-"))  # where other users get, unlike into pytest's
     try:
