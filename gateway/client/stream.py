@@ -91,14 +91,11 @@ async def _once(
 ) -> Exception:
     """Follow one connection to its end, which is answered: out of a nursery it would come as a group."""
     host, tls = url.hostname or "", url.scheme == "wss"
-    stream: trio.abc.Stream
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
     try:
         with trio.fail_after(CONNECT):
-            if tls:
-                stream = await trio.open_ssl_over_tcp_stream(host, url.port or 443)
-            else:
-                stream = await trio.open_tcp_stream(host, url.port or 80)
-    except (OSError, trio.TooSlowError) as exc:
+            stream = await (_connect_tls(host, url.port or 443) if tls else _connect(host, url.port or 80))
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as exc:
         return exc
     try:
         # Closed by us: trio-websocket leaves a connection open that the other side has ended.
@@ -122,12 +119,27 @@ async def _once(
         return ended
 
 
+async def _connect(host: str, port: int) -> trio.SocketStream:
+    return await trio.open_tcp_stream(host, port)
+
+
+async def _connect_tls(host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
+    """With the handshake: trio-websocket would wait for ever for one that fails."""
+    stream = await trio.open_ssl_over_tcp_stream(host, port)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
 def _why(ended: Exception) -> str:
     if isinstance(ended, ConnectionRejected):
         return f"status {ended.status_code}"
     if isinstance(ended, ConnectionClosed):
         return (ended.reason.reason if ended.reason is not None else None) or "it was closed"
-    return str(ended) or type(ended).__name__
+    return str(ended) or str(ended.__cause__ or "") or type(ended).__name__  # TLS's own words are the cause
 
 
 def _refusal(exc: ConnectionRejected) -> ApiError:

@@ -38,7 +38,9 @@ async def behind_tls(directory: Path, webhooks: Receiver) -> AsyncIterator[tuple
 
     tls = root().issue("localhost").server_context()
     listeners = await trio.open_ssl_over_tcp_listeners(0, tls, host="127.0.0.1", https_compatible=True)
-    port = listeners[0].transport_listener.socket.getsockname()[1]
+    inner = listeners[0].transport_listener
+    assert isinstance(inner, trio.SocketListener)
+    port = inner.socket.getsockname()[1]
 
     def change(raw: dict[str, Any]) -> None:
         raw["web"]["base_url"] = f"https://localhost:{port}/"
@@ -76,7 +78,7 @@ async def test_a_proxy_that_nobody_vouches_for_is_told_nothing(
         with trio.fail_after(PATIENCE), trio.CancelScope() as enough:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: follow(f"{url}webapi/v0/", key, tell=never, cursor=""))
-                while "certificate verify failed" not in caplog.text:
+                while "certificate verify failed" not in caplog.text:  # noqa: ASYNC110 - nothing tells
                     await trio.sleep(0.05)
                 enough.cancel()
 
