@@ -68,7 +68,23 @@ def tail(
             click.echo(line(streamed.payload), color=color)
 
     async def run(url: str, secret: str) -> None:
-        await follow(url, secret, tell=tell, cursor=cursor, events=events)
+        failed: list[Exception] = []  # out of a nursery it would come as a group
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+
+                async def stop() -> None:
+                    # KeyboardInterrupt could be raised, and lost, in what serves the WebSocket.
+                    await anext(aiter(signals))
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(stop)
+                try:
+                    await follow(url, secret, tell=tell, cursor=cursor, events=events)
+                except Exception as exc:
+                    failed.append(exc)
+                nursery.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
 
     try:
         if url:
