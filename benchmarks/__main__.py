@@ -12,6 +12,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 
+from benchmarks import processes
 from benchmarks.deliver import deliver
 from benchmarks.direct import direct
 from benchmarks.engine import engine
@@ -44,10 +45,14 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes of the gateway that is measured (default: 1)"
+    )
     options = parser.parse_args()
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    processes.workers = options.workers
     rows = []
     for name in options.names or BENCHMARKS:
         rows += BENCHMARKS[name](options.rounds)

@@ -28,6 +28,7 @@ from gateway.cli.localserve import LOGIN, PASSWORD, PORTS, first_start
 from gateway.datadir import control_socket
 
 STARTS = 5  # of a process that does not get its port
+workers = 1  # processes of each gateway: as the command line has it
 AUTHORIZATION = "Basic " + base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode()
 TEXT = "All work and no play makes a dull message. " * 23  # about 1 kB
 
@@ -120,7 +121,7 @@ def _edited(config: str, settings: str) -> str:
     """
     for table in re.findall(r"^\[[^\[\]]+\]$", settings, re.MULTILINE):
         config = re.sub(rf"^{re.escape(table)}\n(?:[^\[\n].*\n|\n)*", "", config, flags=re.MULTILINE)
-    return f"grace = 0.5\n{config}\n{settings}"
+    return f"grace = 0.5\nworkers = {workers}\n{config}\n{settings}"
 
 
 @contextmanager

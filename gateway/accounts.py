@@ -98,19 +98,20 @@ class Authenticator:
         clock: Clock,
         hasher: Callable[[], argon2.PasswordHasher] = argon2.PasswordHasher,
         plugins: AskPlugins | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`plugins`: the stage `authenticate`."""
+        """`plugins`: the stage `authenticate`. `changed` is called when a password or key counts no more."""
         self._directory, self._store, self._clock = directory, store, clock
         self._hasher = hasher()
         self._threads = trio.CapacityLimiter(2)  # each check takes 64 MiB and a core
-        self._plugins = plugins
+        self._plugins, self._changed = plugins, changed
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         # What an unknown login is checked against, so that it takes as long as a known one.
         self._nobody = _unknown_password(self._hasher)
         self._unknown_key = b""
-        self.keys = ApiKeys(store, clock, self._forget)
+        self.keys = ApiKeys(store, clock, self._revoked)
 
     async def authenticate(self, login: str, password: str, remote_ip: str) -> Login:
         """The login's account, as plugins say, or by its password or an API key. Raises BadCredentialsError,
@@ -220,7 +221,16 @@ class Authenticator:
         credential = await trio.to_thread.run_sync(self._derive, account, password, limiter=self._threads)
         now = self._clock.now()
         await self._store.write(lambda conn: credentials.put(conn, credential, now))
-        self._forget(account)
+        self._revoked(account)
+
+    async def give_password(self, account: str, password: str) -> None:
+        """Set an account's password, unless it has one."""
+        if not await self.has_password(account):
+            await self.set_password(account, password)
+
+    def forget_all(self) -> None:
+        """Another process changed a password, or revoked a key."""
+        self._good.clear()
 
     async def has_password(self, account: str) -> bool:
         return await self._store.read(lambda conn: credentials.get(conn, account)) is not None
@@ -244,9 +254,10 @@ class Authenticator:
             self._good.popitem(last=False)
         return login
 
-    def _forget(self, account: str) -> None:
+    def _revoked(self, account: str) -> None:
         for given in [given for given, (login, _) in self._good.items() if login.account == account]:
             del self._good[given]
+        self._changed()
 
     def _find(self, login: str) -> Login | None:
         try:

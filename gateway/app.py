@@ -28,12 +28,12 @@ the grace period; then all is cancelled, and the store is closed last.
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import trio
 
@@ -43,7 +43,6 @@ from gateway.additions import GatewayContext
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
 from gateway.config.settings import Settings, SmtpSettings, SubmissionSettings
-from gateway.config.values import Listen
 from gateway.directory import Directory
 from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
@@ -53,9 +52,10 @@ from gateway.inbound.receive import Receiver
 from gateway.inbound.verify.message import Verifier
 from gateway.leases import Recovery
 from gateway.memory import give_large_blocks_back
-from gateway.metrics import Counts, Metrics
+from gateway.metrics import Counts, Metrics, collect
+from gateway.model import Limits, NextHop
 from gateway.net.dns import Resolver
-from gateway.net.listeners import bound, open_tcp, open_unix
+from gateway.net.listeners import Addresses, bind, bound, listening, open_unix
 from gateway.net.mta_sts_policies import MtaStsPolicies
 from gateway.net.network import Network
 from gateway.net.renewal import RenewedCertificate
@@ -63,7 +63,6 @@ from gateway.net.shaping import Shaper
 from gateway.net.simulated_dns import simulated_resolver
 from gateway.net.smtp_connection import TlsContext
 from gateway.net.smtp_server import ServerSettings, serve_smtp
-from gateway.net.streams import Listener
 from gateway.offload import Offload
 from gateway.outbound.account_queue import AccountQueue
 from gateway.outbound.attempt import Attempts
@@ -104,6 +103,10 @@ from gateway.webhooks.examples import check_formats
 from gateway.webhooks.operations import CallOperations
 from gateway.webhooks.sender import WebhookSender
 from gateway.webhooks.urls import WebhookUrls
+from gateway.workers.hints import Hint
+from gateway.workers.numbers import Exchange, Numbers
+from gateway.workers.shares import share_of_limits, share_of_settings
+from gateway.workers.worker import Worker, the_only_one
 
 log = logging.getLogger(__name__)
 
@@ -124,11 +127,7 @@ class Gateway:
     calls: CallOperations
     webhook_urls: WebhookUrls
     suppressions: SuppressionLists
-    smtp_addresses: tuple[Listen, ...]
-    submission_addresses: tuple[Listen, ...]
-    submissions_addresses: tuple[Listen, ...]
-    web_addresses: tuple[Listen, ...]
-    metrics_addresses: tuple[Listen, ...]
+    addresses: Addresses
 
 
 @asynccontextmanager
@@ -140,38 +139,36 @@ async def serving(
     plugins: Mapping[str, object] | None = None,
     prepare: Callable[[Authenticator], Awaitable[None]] | None = None,
     example_login: str = "",
+    worker: Worker | None = None,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway while the body runs; leaving the body stops it within the grace period.
 
     `plugins`: objects that stand in for installed plugins, by name. `prepare`: runs before anything is
-    served. `example_login`: "user:password" that the API's pages show in their examples.
+    served. `example_login`: "user:password" that the API's pages show in their examples. `worker`: which of
+    a gateway's processes this is, if there are several; its supervisor has the data directory's lock.
 
     Raises ConfigError, StartError.
     """
     clock = clock or Clock()
     give_large_blocks_back()
     async with AsyncExitStack() as resources:
-        resources.enter_context(datadir.locked(settings.data_dir))
+        if worker is None:
+            resources.enter_context(datadir.locked(settings.data_dir))
         hooks = load_plugins(settings, config_dir, extra=plugins)
         await check_formats(settings, hooks, clock.now())
         configured = read_transports(tables_of(settings, hooks.transports), hooks.transports, config_dir)
         content_stores = registered(settings.content, hooks.added.content_stores, hooks.calls)
         tls = _tls_context(settings, config_dir)
-        smtp_listeners = await _listening(resources, settings.smtp.listen, "smtp.listen")
-        submission_listeners, submissions_listeners = [
-            await _listening(resources, section.listen, f"{name}.listen") if section.listen else []
-            for name, section in (("submission", settings.submission), ("submissions", settings.submissions))
-        ]
-        metrics_listeners = (
-            await _listening(resources, settings.metrics.listen, "metrics.listen")
-            if settings.metrics.listen
-            else []
-        )
-        web_listeners = await _listening(resources, settings.web.listen, "web.listen")
-        control_listener = await open_unix(datadir.control_socket(settings.data_dir))
-        resources.push_async_callback(control_listener.aclose)
+        if worker is None:
+            worker = the_only_one(bind(settings)[0])
+        settings = share_of_settings(settings, worker.workers)
+        hints, workers = worker.hints, worker.workers
+        addresses = {section: bound(sockets) for section, sockets in worker.sockets.items()}
+        listeners = {section: listening(sockets) for section, sockets in worker.sockets.items()}
+        for listener in (one for several in listeners.values() for one in several):
+            resources.push_async_callback(listener.aclose)
         store = await resources.enter_async_context(
-            Store.open(settings.data_dir, clock, content_stores=content_stores)
+            Store.open(settings.data_dir, clock, shared=workers > 1, content_stores=content_stores)
         )
         simulated = settings.dns.simulated
         resolver = simulated_resolver(settings, config_dir) if simulated else Resolver(settings.dns)
@@ -180,7 +177,7 @@ async def serving(
             resolver=resolver,
             policies=policies,
             clock=clock,
-            shaper=Shaper(lambda hop: hooks.gateway.shape(hop=hop)),
+            shaper=Shaper(partial(_limits, hooks, workers)),
         )
         transports = called_transports(configured, network, hooks)
         offload = await resources.enter_async_context(Offload.open())
@@ -191,16 +188,34 @@ async def serving(
 
         streamed = Bell()
 
-        def tell_of_events(calls: bool = True) -> None:
+        def events_came() -> None:
             happened.set()
-            if calls:
-                called.set()
             streamed.ring()
 
+        def tell_of_events(calls: bool = True) -> None:
+            if calls:
+                called.set()
+            events_came()
+            hints.tell("events")
+
         counts = Counts()
-        owner = secrets.token_hex(8)  # of leases: a new one at each start
+        exchange = Exchange(
+            worker,
+            datadir.control_socket(settings.data_dir).parent,
+            lambda: Numbers(collect(counts, hooks), {(plugin, hook): t for plugin, hook, t in hooks.calls}),
+        )
+
+        async def plugin_page() -> Sequence[Mapping[str, Any]]:
+            return tally_rows(hooks, await exchange.tallies())
+
         directory = Directory(settings)
-        authenticator = Authenticator(directory, store, clock, plugins=hooks.gateway.authenticate)
+        authenticator = Authenticator(
+            directory,
+            store,
+            clock,
+            plugins=hooks.gateway.authenticate,
+            changed=partial(hints.tell, "logins"),
+        )
         holding = HoldRules(store, clock)
         notices = Notices(settings, store, offload)
         operations = QueueOperations(
@@ -214,7 +229,16 @@ async def serving(
         attempts = Attempts(
             settings, directory, hooks, transports, store, clock, notices, tell_of_events, counts.attempt
         )
-        scheduler = QueueScheduler(owner, settings.queue, attempts, store, clock, queued)
+        scheduler = QueueScheduler(
+            worker.owner,
+            settings.queue,
+            attempts,
+            store,
+            clock,
+            queued,
+            shared=workers > 1,
+            crowded=partial(hints.tell, "mail"),
+        )
         verifier = Verifier(settings.hostname, resolver, offload, clock) if settings.smtp.verify else None
         receiver = Receiver(
             settings, directory, hooks, store, clock, offload, tell_of_events, verifier, counts.received.inc
@@ -225,7 +249,18 @@ async def serving(
         )
         caller = Caller(settings, hooks, client)
         urls = WebhookUrls(settings, store, clock, caller)
-        sender = WebhookSender(owner, settings, caller, store, clock, called, offload, counts.webhook_call)
+        sender = WebhookSender(
+            worker.owner,
+            settings,
+            caller,
+            store,
+            clock,
+            called,
+            offload,
+            counts.webhook_call,
+            shared=workers > 1,
+            crowded=partial(hints.tell, "calls"),
+        )
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(settings, store)
         suppressions = SuppressionLists(hooks, store, clock)
@@ -250,7 +285,7 @@ async def serving(
             methods=all_methods(hooks),
             pages=added_pages(hooks),
             example_login=example_login,
-            plugins=partial(tally_rows, hooks) if settings.web.operator_pages else None,
+            plugins=plugin_page if settings.web.operator_pages else None,
         )
         running = Gateway(
             settings=settings,
@@ -265,11 +300,7 @@ async def serving(
             calls=calls,
             webhook_urls=urls,
             suppressions=suppressions,
-            smtp_addresses=bound(smtp_listeners),
-            submission_addresses=bound(submission_listeners),
-            submissions_addresses=bound(submissions_listeners),
-            web_addresses=bound(web_listeners),
-            metrics_addresses=bound(metrics_listeners),
+            addresses=addresses,
         )
         control = ControlApp(
             QueueCommands(store, clock, operations),
@@ -277,85 +308,115 @@ async def serving(
             WebhookCommands(store, clock, calls, urls),
             SuppressionCommands(settings, suppressions, clock),
             AccountCommands(settings, authenticator, clock),
-            PluginCommands(settings, hooks, clock, store, holding),
+            PluginCommands(settings, hooks, clock, store, holding, exchange.tallies),
         )
 
         recoveries = (
-            Recovery("attempts", owner, queue.recover, store, clock, queued),
-            Recovery("webhook calls", owner, webhook_calls.recover, store, clock, called),
+            Recovery("attempts", queue.recover, store, clock, queued),
+            Recovery("webhook calls", webhook_calls.recover, store, clock, called),
         )
         for recovery in recoveries:
-            await recovery.recover_dead()
+            await recovery.recover_dead({worker.owner, *worker.others})
         if prepare is not None:
             await prepare(authenticator)
         context = GatewayContext(hostname=settings.hostname, data_dir=settings.data_dir, now=clock.now)
         await resources.enter_async_context(_started(hooks, context))
         await resources.enter_async_context(lifespan(web))
 
-        metrics = Metrics(counts, hooks, store, clock)
-        stopping, never = trio.Event(), trio.Event()
-        async with trio.open_nursery() as background:
-            background.start_soon(clock.serve)
-            background.start_soon(clean_up, store, clock)
-            for recovery in recoveries:
-                background.start_soon(recovery.serve)
-            background.start_soon(holding.finish)
-            background.start_soon(DeferredMail(hooks.calls, store, clock, queued.set).serve)
-            background.start_soon(policies.serve)
-            for transport in transports.values():
-                background.start_soon(transport.serve)
-            http = _http_settings(settings)
-            if metrics_listeners:
-                serve_metrics = partial(serve_http, metrics_listeners, metrics, http, stopping=never)
-                await background.start(serve_metrics)
+        http = _http_settings(settings)
+        smtp_settings = _smtp_settings(settings, settings.smtp, settings.smtp.max_message_size, tls)
+        with_starttls = replace(
+            _smtp_settings(settings, settings.submission, settings.queue.max_message_size, tls),
+            more_extensions=submission.extensions,
+            login_without_tls=settings.submission.login_without_tls,
+        )
+        with_tls = replace(with_starttls, tls_at_once=True)
+
+        heard: dict[Hint, Callable[[], None]] = {
+            "mail": scheduler.look,
+            "calls": sender.look,
+            "events": events_came,
+            "logins": authenticator.forget_all,
+        }
+        background: list[Background] = [
+            clock.serve,
+            partial(hints.serve, heard),
+            exchange.serve,
+            DeferredMail(hooks.calls, store, clock, queued.set).serve,
+            *(transport.serve for transport in transports.values()),
+        ]
+        services: list[Service] = [
+            sender.serve,
+            scheduler.serve,
+            partial(
+                serve_smtp, listeners["smtp"], smtp_settings, receiver, connected=counts.connection("smtp")
+            ),
+            partial(serve_http, listeners["web"], web, http, connected=counts.connection("web")),
+        ]
+        for section, how in (("submission", with_starttls), ("submissions", with_tls)):
+            if listeners[section]:
+                connected = counts.connection(section)
+                services.append(
+                    partial(serve_smtp, listeners[section], how, submission, logins, connected=connected)
+                )
+        if worker.first:
+            control_listener = await open_unix(datadir.control_socket(settings.data_dir))
+            resources.push_async_callback(control_listener.aclose)
+            services += [teller.serve, partial(serve_http, [control_listener], control, http)]
+            background += [
+                partial(clean_up, store, clock),
+                *(recovery.serve for recovery in recoveries),
+                holding.finish,
+                policies.serve,
+            ]
+            if listeners["metrics"]:
+                metrics = Metrics(exchange.metrics, store, clock)
+                background.append(
+                    partial(serve_http, listeners["metrics"], metrics, http, stopping=trio.Event())
+                )
             for name, (plugin, service) in hooks.added.services.items():
                 tally = hooks.calls[plugin, "services"]
-                background.start_soon(serve_service, plugin, name, service, context, tally)
-            smtp_settings = _smtp_settings(settings, settings.smtp, settings.smtp.max_message_size, tls)
-            with_starttls = replace(
-                _smtp_settings(settings, settings.submission, settings.queue.max_message_size, tls),
-                more_extensions=submission.extensions,
-                login_without_tls=settings.submission.login_without_tls,
-            )
-            with_tls = replace(with_starttls, tls_at_once=True)
-            async with trio.open_nursery() as services:
-                for serve in (
-                    sender.serve,
-                    teller.serve,
-                    scheduler.serve,
-                    partial(
-                        serve_smtp,
-                        smtp_listeners,
-                        smtp_settings,
-                        receiver,
-                        connected=counts.connection("smtp"),
-                    ),
-                    partial(serve_http, web_listeners, web, http, connected=counts.connection("web")),
-                    partial(serve_http, [control_listener], control, http),
-                ):
-                    await services.start(partial(serve, stopping=stopping))
-                for name, listeners, how in (
-                    ("submission", submission_listeners, with_starttls),
-                    ("submissions", submissions_listeners, with_tls),
-                ):
-                    if listeners:
-                        serve_them = partial(
-                            serve_smtp,
-                            listeners,
-                            how,
-                            submission,
-                            logins,
-                            connected=counts.connection(name),
-                        )
-                        await services.start(partial(serve_them, stopping=stopping))
-                try:
-                    yield running
-                finally:
-                    stopping.set()
-                    for wakeup in (queued, happened, called):
-                        wakeup.set()
-                    services.cancel_scope.deadline = trio.current_time() + settings.grace
-            background.cancel_scope.cancel()
+                background.append(partial(serve_service, plugin, name, service, context, tally))
+        async with _served(background, services, (queued, happened, called), settings.grace):
+            yield running
+
+
+Background = Callable[[], Awaitable[object]]
+
+
+class Service(Protocol):
+    """Returns when it was told to stop, and is done."""
+
+    async def __call__(self, *, stopping: trio.Event, task_status: trio.TaskStatus[Any]) -> None: ...
+
+
+@asynccontextmanager
+async def _served(
+    background: Sequence[Background],
+    services: Sequence[Service],
+    wakeups: Sequence[Wakeup],
+    grace: float,
+) -> AsyncIterator[None]:
+    """The nursery tree. `wakeups`: of services that wait, to see that they are to stop."""
+    stopping = trio.Event()
+    async with trio.open_nursery() as beside:
+        for run in background:
+            beside.start_soon(run)
+        async with trio.open_nursery() as serving:
+            for serve in services:
+                await serving.start(partial(serve, stopping=stopping))
+            try:
+                yield
+            finally:
+                stopping.set()
+                for wakeup in wakeups:
+                    wakeup.set()
+                serving.cancel_scope.deadline = trio.current_time() + grace
+        beside.cancel_scope.cancel()
+
+
+async def _limits(hooks: Hooks, workers: int, hop: NextHop) -> Limits | None:
+    return share_of_limits(await hooks.gateway.shape(hop=hop), workers)
 
 
 @asynccontextmanager
@@ -375,17 +436,6 @@ async def _started(hooks: Hooks, context: GatewayContext) -> AsyncIterator[None]
                 log.debug("stopping nevertheless: %s", exc)  # it is in the log
 
 
-async def _listening(
-    resources: AsyncExitStack, addresses: tuple[Listen, ...], purpose: str
-) -> list[Listener]:
-    if not addresses:
-        raise StartError(f'{purpose}: nothing to listen on; give an address such as "127.0.0.1:1025"')
-    listeners = await open_tcp(addresses, purpose)
-    for listener in listeners:
-        resources.push_async_callback(listener.aclose)
-    return listeners
-
-
 def _tls_context(settings: Settings, config_dir: Path) -> TlsContext | None:
     """Raises ConfigError."""
     certificate, key = settings.tls.certificate, settings.tls.key
@@ -395,10 +445,7 @@ def _tls_context(settings: Settings, config_dir: Path) -> TlsContext | None:
 
 
 def _smtp_settings(
-    settings: Settings,
-    section: SmtpSettings | SubmissionSettings,
-    max_size: int,
-    tls: TlsContext | None,
+    settings: Settings, section: SmtpSettings | SubmissionSettings, max_size: int, tls: TlsContext | None
 ) -> ServerSettings:
     return ServerSettings(
         limits=ServerLimits(

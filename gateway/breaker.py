@@ -8,12 +8,15 @@ fails, only at once: nobody waits for a time limit each time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import trio
 
 FAILURES = 5  # in a row
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds
+
+COUNTED = ("calls", "failures", "timeouts", "slow", "seconds", "skipped")  # of a Tally
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,14 @@ class Tally:
     @property
     def suspended(self) -> bool:
         return self.in_a_row >= FAILURES
+
+    def with_others(self, others: Iterable[Tally]) -> Tally:
+        """The tally of several processes: suspended if any of them has suspended it."""
+        together = (self, *others)
+        return Tally(
+            in_a_row=max(one.in_a_row for one in together),
+            **{name: sum(getattr(one, name) for one in together) for name in COUNTED},
+        )
 
 
 def may_ask(tally: Tally, limit: float) -> bool:

@@ -21,8 +21,11 @@ def control_socket(data_dir: Path) -> Path:
 
 
 @contextmanager
-def locked(data_dir: Path) -> Iterator[None]:
-    """Hold the directory's lock; the system frees it however the process ends. Raises StartError."""
+def locked(data_dir: Path) -> Iterator[int]:
+    """Hold the directory's lock; the system frees it however the process ends. Raises StartError.
+
+    The body is given the lock's file descriptor: processes that inherit it hold the lock too.
+    """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,6 +44,6 @@ def locked(data_dir: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield lock
     finally:
         os.close(lock)

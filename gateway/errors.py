@@ -25,7 +25,7 @@ Programming errors are none of these; they are logged with their traceback and a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 ApiCode = Literal[
     "protocol",
@@ -148,3 +148,11 @@ class Stale(StoreError):
 
 class KeyUsed(Stale):
     """Another call with the same Idempotency-Key was faster: look what it was answered."""
+
+
+def foreseen(exc: BaseException) -> GatewayError | None:
+    """The first failure that was foreseen, of an exception or a group of them; None for any other."""
+    if isinstance(exc, BaseExceptionGroup):
+        group: BaseExceptionGroup[Any] = exc
+        return next((found for one in group.exceptions if (found := foreseen(one))), None)
+    return exc if isinstance(exc, GatewayError) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -30,21 +30,20 @@ class Recovery:
     def __init__(
         self,
         name: str,
-        owner: str,
         recover: Callable[[sa.Connection, Collection[str], datetime], int],
         store: Store,
         clock: Clock,
         queued: Wakeup,
     ) -> None:
-        self._name, self._owner, self._step = name, owner, recover
+        self._name, self._step = name, recover
         self._store, self._clock, self._queued = store, clock, queued
 
-    async def recover_dead(self) -> None:
-        """Take back what earlier processes had. Only for whoever holds the data directory's lock.
+    async def recover_dead(self, living: Set[str]) -> None:
+        """Take back what was leased to others than these. Only where the data directory's lock is held.
 
         Raises StoreError.
         """
-        dead = await self._store.read(queue.lease_owners) - {self._owner}
+        dead = await self._store.read(queue.lease_owners) - living
         if dead and (count := await self._recover(dead)):
             log.warning("%d %s were cut off when the gateway stopped; they are due again", count, self._name)
 

@@ -11,8 +11,9 @@ MAX_LINE = 4000  # characters, before a traceback
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, color: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, color: bool, worker: int | None = None) -> None:
+        which = "" if worker is None else f"worker {worker} "
+        super().__init__(f"%(asctime)s {which}%(levelname)s %(name)s: %(message)s")
         self._color = color
         self._second = (0, "")  # the last one that a line was of, and its text
 
@@ -41,10 +42,10 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def set_up_logging(level: str, *, color: bool = False) -> None:
-    """Log from `level` on ("debug", "info", "warning", "error")."""
+def set_up_logging(level: str, *, color: bool = False, worker: int | None = None) -> None:
+    """Log from `level` on ("debug", "info", "warning", "error"). Each line says which `worker` it is from."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(color))
+    handler.setFormatter(_Formatter(color, worker))
     # Nothing that no line shows (logging's HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # no looking for the caller's line

@@ -1,11 +1,13 @@
-"""How this process gives memory back."""
+"""How this process looks for memory that is free, and gives it back."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 LARGE = 1024 * 1024  # bytes
+COLLECT_AFTER = 10_000  # new objects, in place of 700: most of them die young, without the collector
 _M_MMAP_THRESHOLD = -3  # mallopt(3), malloc.h of glibc
 
 
@@ -20,3 +22,11 @@ def give_large_blocks_back() -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, LARGE)
+
+
+def spare_the_collector() -> None:
+    """What is there after the start stays to the end: looking through it again and again for garbage took an
+    eighth of the time while mail was delivered, in pauses of tens of milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)

@@ -7,7 +7,7 @@ collector that fails is left out of that answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -71,18 +71,15 @@ class Counts:
 
 
 class Metrics:
-    """The ASGI application that answers GET /metrics."""
+    """The ASGI application that answers GET /metrics.
 
-    def __init__(self, counts: Counts, hooks: Hooks, store: Store, clock: Clock) -> None:
-        self._counts, self._store, self._clock = counts, store, clock
-        self._messages: Mapping[str, int] = {}
-        registry = counts.registry
-        registry.register(_Plugins(hooks.calls))
-        registry.register(_Queue(lambda: self._messages))
-        self._added = [
-            _collecting(plugin, collector, hooks.calls[plugin, HOOK])
-            for plugin, collector in hooks.added.metrics
-        ]
+    `counted`: the metrics of all workers.
+    """
+
+    def __init__(
+        self, counted: Callable[[], Awaitable[Sequence[Metric]]], store: Store, clock: Clock
+    ) -> None:
+        self._counted, self._store, self._clock = counted, store, clock
 
     async def __call__(
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -98,47 +95,55 @@ class Metrics:
     async def text(self) -> bytes:
         """The values of now."""
         now = self._clock.now()
+        metrics = list(await self._counted())
         try:
-            self._messages = await self._store.read(lambda conn: _messages(conn, now))
+            metrics.append(_queue(await self._store.read(lambda conn: _messages(conn, now))))
         except StoreError as exc:
             log.warning("the queue's numbers are missing from the metrics: %s", exc)
-            self._messages = {}
-        parts: list[bytes] = [generate_latest(self._counts.registry)]
-        taken: set[str] = set()
-        for collecting in self._added:
-            with suppress(PluginError):
-                parts.append(ask_plain(collecting, (taken,)))
-        return b"".join(parts)
+        return _text(metrics)
 
 
-class _Collected:
-    """The families of a collector that was asked."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = tuple(families)
-        self.names = {family.name for family in self._families}
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+def collect(counts: Counts, hooks: Hooks) -> list[Metric]:
+    """What this process counts, and what its plugins add."""
+    metrics = [*counts.registry.collect(), *_plugins(hooks.calls)]
+    for plugin, collector in hooks.added.metrics:
+        collecting = _collecting(plugin, collector, hooks.calls[plugin, HOOK])
+        with suppress(PluginError):
+            metrics += ask_plain(collecting, ({metric.name for metric in metrics},))
+    return metrics
 
 
 def _collecting(plugin: str, collector: Collector, tally: Tally) -> Call:
     """Asks for what a plugin's collector has, by itself, so that it can spoil nothing else.
 
-    Its names are then `taken`: of two metrics of one name, Prometheus would refuse all.
+    Of two metrics of one name, Prometheus would refuse all.
     """
 
-    def collect(taken: set[str]) -> bytes:
-        found = _Collected(collector.collect())
-        if twice := sorted(name for name in found.names if name in taken or name.startswith(OWN_METRICS)):
+    def collect(taken: Set[str]) -> tuple[Metric, ...]:
+        found = tuple(collector.collect())
+        names = {family.name for family in found}
+        if twice := sorted(name for name in names if name in taken or name.startswith(OWN_METRICS)):
             raise Nonsense(f"the metric {twice[0]!r} is there already, and left out; choose another")
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(found)
-        text = generate_latest(registry)
-        taken |= found.names
-        return text
+        _text(found)
+        return found
 
     return registered_call(plugin, HOOK, "", collect, arguments=("taken",), tally=tally, plain=True)
+
+
+class _Families:
+    """As a registry takes them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _text(metrics: Iterable[Metric]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(metrics))
+    return generate_latest(registry)
 
 
 def _messages(conn: sa.Connection, now: Any) -> Mapping[str, int]:
@@ -155,53 +160,39 @@ def _messages(conn: sa.Connection, now: Any) -> Mapping[str, int]:
     }
 
 
-class _Queue:
-    def __init__(self, messages: Callable[[], Mapping[str, int]]) -> None:
-        self._messages = messages
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(
-            "gateway_queue_messages", "Messages in the queue; of them held, and due.", labels=["state"]
-        )
-        for state, count in self._messages().items():
-            family.add_metric([state], count)
-        yield family
-
-
-class _Plugins:
-    """The tallies of plugins' hooks."""
-
-    _COUNTED = (
-        ("calls", "Calls of a plugin's hook."),
-        ("failures", "Calls that failed, time-outs included."),
-        ("timeouts", "Calls that took longer than their time limit."),
-        ("slow", "Times that it stopped the event loop for over 0.1 s."),
-        ("skipped", "Calls that were not made, because the hook was suspended."),
-        ("seconds", "Time that calls took, in seconds."),
+def _queue(messages: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(
+        "gateway_queue_messages", "Messages in the queue; of them held, and due.", labels=["state"]
     )
+    for state, count in messages.items():
+        family.add_metric([state], count)
+    return family
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
+_COUNTED = (
+    ("calls", "Calls of a plugin's hook."),
+    ("failures", "Calls that failed, time-outs included."),
+    ("timeouts", "Calls that took longer than their time limit."),
+    ("slow", "Times that it stopped the event loop for over 0.1 s."),
+    ("skipped", "Calls that were not made, because the hook was suspended."),
+    ("seconds", "Time that calls took, in seconds."),
+)
 
-    def collect(self) -> Iterable[Metric]:
-        labels = ["plugin", "hook"]
-        for name, text in self._COUNTED:
-            counted = CounterMetricFamily(f"gateway_plugin_{name}", text, labels=labels)
-            for plugin, hook, tally in self._calls:
-                counted.add_metric([plugin, hook], getattr(tally, name))
-            yield counted
-        suspended = GaugeMetricFamily(
-            "gateway_plugin_suspended", "1 while a plugin's hook is suspended.", labels=labels
-        )
-        for plugin, hook, tally in self._calls:
-            suspended.add_metric([plugin, hook], float(tally.suspended))
-        yield suspended
+
+def _plugins(calls: Calls) -> Iterable[Metric]:
+    """The tallies of plugins' hooks."""
+    labels = ["plugin", "hook"]
+    for name, text in _COUNTED:
+        counted = CounterMetricFamily(f"gateway_plugin_{name}", text, labels=labels)
+        for plugin, hook, tally in calls:
+            counted.add_metric([plugin, hook], getattr(tally, name))
+        yield counted
+    suspended = GaugeMetricFamily(
+        "gateway_plugin_suspended", "1 while a plugin's hook is suspended.", labels=labels
+    )
+    for plugin, hook, tally in calls:
+        suspended.add_metric([plugin, hook], float(tally.suspended))
+    yield suspended
 
 
 async def _answer(send: Callable[[Any], Awaitable[None]], status: int, body: bytes, kind: str) -> None:

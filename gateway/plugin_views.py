@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gateway.breaker import Tally
 from gateway.config.sets import plugin_sets, sets_in_use
 from gateway.config.settings import Settings
 from gateway.errors import NotConfigured
@@ -15,10 +16,13 @@ from gateway.hookspecs.marks import Scope
 from gateway.plugins import installed
 
 Row = dict[str, Any]
+Tallies = Mapping[tuple[str, str], Sequence[Tally]]  # by plugin and hook, of other processes
+ALONE: Tallies = {}
 
 
-def plugin_rows(settings: Settings, hooks: Hooks | None = None) -> list[Row]:
-    """Every plugin that is installed or that a set names; with `hooks`, how those in use do.
+def plugin_rows(settings: Settings, hooks: Hooks | None = None, others: Tallies = ALONE) -> list[Row]:
+    """Every plugin that is installed or that a set names; with `hooks`, how those in use do. `others`: how
+    they do in the gateway's other processes; so below.
 
     State: "in use", "suspended" (one of its hooks is not asked, because it failed again and again),
     "installed", or "missing" (a set in use names it, and nobody has it).
@@ -36,7 +40,7 @@ def plugin_rows(settings: Settings, hooks: Hooks | None = None) -> list[Row]:
         rows[name] = _row(name, "", "", named, "in use" if there else "missing")
     for row in rows.values():
         if hooks is not None:
-            tallies = [tally for plugin, _, tally in hooks.calls if plugin == row["Plugin"]]
+            tallies = [tally for plugin, _, tally in _all(hooks, others) if plugin == row["Plugin"]]
             row["Calls"] = sum(tally.calls for tally in tallies)
             row["Failures"] = sum(tally.failures for tally in tallies)
             if any(tally.suspended for tally in tallies):
@@ -54,7 +58,7 @@ def _row(name: str, distribution: str, version: str, sets: list[str], state: str
     }
 
 
-def hook_rows(settings: Settings, hooks: Hooks, account: str = "") -> list[Row]:
+def hook_rows(settings: Settings, hooks: Hooks, account: str = "", others: Tallies = ALONE) -> list[Row]:
     """Each stage, with the plugins that an account's messages meet there (or those of nobody in particular).
 
     Raises NotConfigured.
@@ -68,24 +72,29 @@ def hook_rows(settings: Settings, hooks: Hooks, account: str = "") -> list[Row]:
             "Verb": spec.verb.value,
             "Scope": spec.scope.value,
             "Necessary": spec.necessary,
-            "Plugins": [_call(call) for call in tables[spec.scope].get(spec.name, ())],
+            "Plugins": [_call(call, others) for call in tables[spec.scope].get(spec.name, ())],
         }
         for spec in SPECS.values()
     ]
 
 
-def _call(call: Call) -> Row:
+def _call(call: Call, others: Tallies) -> Row:
     return {
         "Plugin": call.plugin,
         "Way": call.way.value,
         "Limit": call.limit,
         "OnError": call.on_error.value,
-        **dict(_tally(call)),
+        **dict(_tally(call.tally.with_others(others.get((call.plugin, call.spec.name), ())))),
     }
 
 
-def _tally(call: Call) -> Iterator[tuple[str, Any]]:
-    tally = call.tally
+def _all(hooks: Hooks, others: Tallies) -> Iterator[tuple[str, str, Tally]]:
+    """Plugin, hook, and what they have come to in all processes."""
+    for plugin, hook, tally in hooks.calls:
+        yield plugin, hook, tally.with_others(others.get((plugin, hook), ()))
+
+
+def _tally(tally: Tally) -> Iterator[tuple[str, Any]]:
     yield "Calls", tally.calls
     yield "Failures", tally.failures
     yield "Timeouts", tally.timeouts
@@ -95,7 +104,7 @@ def _tally(call: Call) -> Iterator[tuple[str, Any]]:
     yield "Skipped", tally.skipped
 
 
-def tally_rows(hooks: Hooks) -> list[Mapping[str, Any]]:
+def tally_rows(hooks: Hooks, others: Tallies = ALONE) -> list[Mapping[str, Any]]:
     """Each plugin and hook, whatever the set, with what its calls have come to since the start."""
     return [
         {
@@ -109,5 +118,5 @@ def tally_rows(hooks: Hooks) -> list[Mapping[str, Any]]:
             "Seconds": tally.seconds,
             "Mean": tally.seconds / tally.calls if tally.calls else 0.0,
         }
-        for plugin, hook, tally in hooks.calls
+        for plugin, hook, tally in _all(hooks, others)
     ]

@@ -171,7 +171,7 @@ class Running:
 
     @property
     def smtp(self) -> tuple[str, int]:
-        address = self.gateway.smtp_addresses[0]
+        address = self.gateway.addresses["smtp"][0]
         return address.host, address.port
 
 
@@ -207,7 +207,7 @@ async def running(
     async with app.serving(
         parse(raw, config), directory, clock=clock, plugins=plugins, prepare=prepare
     ) as gateway:
-        web = gateway.web_addresses[0]
+        web = gateway.addresses["web"][0]
         base = f"http://{web}{gateway.settings.web.base_path}"
         async with httpx.AsyncClient(base_url=base, auth=AUTH, timeout=PATIENCE) as api:
             yield Running(gateway, api, webhooks, directory)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
 import shlex
-import signal
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from string import Template
@@ -17,20 +14,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway import __version__, app
-from gateway.accounts import Authenticator
+from gateway import __version__
 from gateway.cli.common import CONFIG_FILE, CommandError, default_dir, dir_option, reached_at
+from gateway.cli.serving import run, use_color
 from gateway.config.load import parse, read_toml
 from gateway.config.settings import Settings
 from gateway.config.values import http_url
 from gateway.datadir import Locked
 from gateway.errors import GatewayError, StartError
-from gateway.logs import set_up_logging
 from gateway.net.certificates import self_signed
+from gateway.net.listeners import Addresses
+from gateway.workers.start import Example
 
 ACCOUNT, LOGIN, PASSWORD = "mox", "mox@localhost", "moxmoxmox"
 PORT_BASE = 1000
@@ -43,7 +40,6 @@ PORTS = {
 }  # added to it, by section
 RECEIVER = "http://localhost:9090/"
 TEMPLATE = Path(__file__).parent.parent / "config" / "localserve.toml"
-COLLECT_AFTER = 10_000  # new objects, in place of 700: most of them die young, without the collector
 
 
 def address(text: str) -> str:
@@ -90,7 +86,7 @@ def localserve(
     Example: gateway localserve --dir /tmp/mail --port-base 2000
     """
     chosen = {"ip": ip, "port_base": port_base, "webhook_out": webhook_out, "webhook_in": webhook_in}
-    color = not no_color and "NO_COLOR" not in os.environ and _is_terminal()
+    color = use_color(not no_color)
     config = directory / CONFIG_FILE
     written = False
     try:
@@ -100,21 +96,15 @@ def localserve(
         raw = read_toml(config)
         parse(raw, config)  # so that what is wrong in the file is told before anything is laid over it
         settings = parse(_override(raw, chosen), config)
-        set_up_logging(settings.log_level, color=color)
-        trio.run(_serve, settings, directory, color)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        run(
+            settings,
+            directory,
+            partial(_banner, settings, directory, color),
+            color=color,
+            example=Example(ACCOUNT, LOGIN, PASSWORD),
+        )
     except GatewayError as exc:
         raise _failed(exc, config, written) from None
-    except BaseExceptionGroup as group:
-        foreseen = group.subgroup(GatewayError)
-        if foreseen is None:
-            raise
-        raise _failed(_first(foreseen), config, written) from None
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()  # None: it was closed, as `>&-` does
 
 
 def _failed(exc: BaseException, config: Path, written: bool) -> CommandError:
@@ -123,11 +113,6 @@ def _failed(exc: BaseException, config: Path, written: bool) -> CommandError:
         with suppress(OSError):
             config.unlink()
     return CommandError(str(exc))
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _is_there(config: Path) -> bool:
@@ -230,42 +215,11 @@ def _override(raw: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-async def _serve(settings: Settings, directory: Path, color: bool) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with app.serving(
-            settings, directory, prepare=_set_password, example_login=f"{LOGIN}:{PASSWORD}"
-        ) as gateway:
-            with suppress(OSError):  # nobody reads it, or its disk is full: no reason not to serve
-                click.echo(_banner(gateway, directory, color))
-            _spare_the_collector()
-            async for _ in signals:
-                break
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: os._exit(1))
-            logging.getLogger(__name__).info(
-                "stopping: what is under way has %.0f seconds; a second signal stops at once", settings.grace
-            )
-
-
-def _spare_the_collector() -> None:
-    """What is there after the start stays to the end: looking through it again and again for garbage took an
-    eighth of the time while mail was delivered, in pauses of tens of milliseconds."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
-
-
-async def _set_password(authenticator: Authenticator) -> None:
-    if not await authenticator.has_password(ACCOUNT):
-        await authenticator.set_password(ACCOUNT, PASSWORD)
-
-
-def _banner(gateway: app.Gateway, directory: Path, color: bool) -> str:
+def _banner(settings: Settings, directory: Path, color: bool, addresses: Addresses) -> str:
     def bold(text: str) -> str:
         return click.style(text, bold=True) if color else text
 
-    settings = gateway.settings
-    web = gateway.web_addresses[0]
+    web = addresses["web"][0]
     host = {"127.0.0.1": "localhost", "::1": "[::1]"}.get(own := reached_at(web.host), _listen(own, 0)[:-2])
     api = f"http://{host}:{web.port}{settings.web.base_path}"
     request = '{"To": [{"Address": "user@example.org"}], "Subject": "hi", "Text": "hello"}'
@@ -276,14 +230,14 @@ def _banner(gateway: app.Gateway, directory: Path, color: bool) -> str:
     incoming = account.webhook_incoming.url if account and account.webhook_incoming else "none"
     hooks = outgoing if outgoing == incoming else f"{outgoing} (sent), {incoming} (received)"
     chosen = "" if directory == default_dir() else f" --dir {shlex.quote(str(directory))}"
-    submission = [f"{address} (STARTTLS)" for address in gateway.submission_addresses]
-    submission += [f"{address} (TLS)" for address in gateway.submissions_addresses]
+    submission = [f"{address} (STARTTLS)" for address in addresses["submission"]]
+    submission += [f"{address} (TLS)" for address in addresses["submissions"]]
     lines = [
         bold(
             f"Mail gateway {__version__}, for development: what is sent is delivered to this server itself."
         ),
         "",
-        f"  SMTP      {', '.join(map(str, gateway.smtp_addresses))}",
+        f"  SMTP      {', '.join(map(str, addresses['smtp']))}",
         *([f"  Submit    {', '.join(submission)}"] if submission else []),
         f"  Web API   {api}",
         f"  Account   {login}",

@@ -16,6 +16,7 @@ CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_w
 # localserve needs takes most of a second to import, and `gateway queue list` needs none of it.
 COMMANDS = {
     "localserve": "localserve",
+    "serve": "serve",
     "webhook-receiver": "webhook_receiver",
     "queue": "queue",
     "webhook": "webhook",

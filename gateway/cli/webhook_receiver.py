@@ -18,7 +18,7 @@ import trio
 
 from gateway.config.values import Listen
 from gateway.errors import StartError
-from gateway.net.listeners import bound, open_tcp
+from gateway.net.listeners import bind_to, bound, listening
 from gateway.web.server import ASGIApp, HttpSettings, serve_http
 
 # Bytes; an incoming message's Text and HTML, 1 MiB each, may grow sixfold in JSON.
@@ -215,8 +215,8 @@ async def _answer(send: Any, status: int, body: bytes) -> None:
 
 
 async def _serve(listen: Listen, app: ASGIApp, stopping: trio.Event) -> None:
-    listeners = await open_tcp([listen], "webhooks")
-    click.echo(f"Webhooks are shown from http://{bound(listeners)[0]}/ (any path); Ctrl-C stops.", err=True)
+    sockets = bind_to(listen, "webhooks")
+    click.echo(f"Webhooks are shown from http://{bound(sockets)[0]}/ (any path); Ctrl-C stops.", err=True)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -226,7 +226,9 @@ async def _serve(listen: Listen, app: ASGIApp, stopping: trio.Event) -> None:
 
             nursery.start_soon(stop_at_signal)
             # Whoever stops it has seen enough: answers that --delay still holds back are not waited for.
-            await serve_http(listeners, app, HttpSettings(grace=0.5, body_timeout=60.0), stopping=stopping)
+            await serve_http(
+                listening(sockets), app, HttpSettings(grace=0.5, body_timeout=60.0), stopping=stopping
+            )
             nursery.cancel_scope.cancel()
 
 

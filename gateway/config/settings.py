@@ -313,6 +313,8 @@ class Settings(Section):
     hostname: Domain
     data_dir: DataDir = Field(default=Path("data"), strict=False)  # relative to the configuration file
     grace: Seconds = 10.0  # for work under way when the gateway stops
+    # Processes that share the work; each needs memory of its own, and a processor to be of use.
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tls: TlsSettings = TlsSettings()
     smtp: SmtpSettings = SmtpSettings()

@@ -151,7 +151,7 @@ class ServiceSpecs(Protocol):
     def start(self, gateway: GatewayContext, settings: Any) -> None:
         """Hears that the gateway starts.
 
-        Called once, when the store is open, before anything is served.
+        Called once in each worker, when the store is open, before it serves.
 
         A failure: the gateway does not start. With another policy it is logged.
         """
@@ -160,8 +160,8 @@ class ServiceSpecs(Protocol):
     def stop(self, gateway: GatewayContext, settings: Any) -> None:
         """Hears that the gateway stops.
 
-        Called once, when nothing is served any more and all work is done or given back, before the store is
-        closed. Not called after a crash.
+        Called once in each worker, when it serves nothing any more and all its work is done or given back,
+        before the store is closed. Not called after a crash.
 
         A failure: logged.
         """

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -14,29 +16,77 @@ from gateway.config.values import Listen
 from gateway.errors import StartError
 from gateway.net.streams import Listener
 
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+
 BACKLOG = 512  # connections that wait to be accepted
 UNIX_PATH_MAX = 107  # bytes: sockaddr_un holds 108, the last a NUL
+NECESSARY = ("smtp", "web")
+SECTIONS = (*NECESSARY, "submission", "submissions", "metrics")  # of the configuration, that have `listen`
+
+Sockets = Mapping[str, Sequence[socket.socket]]  # by section; they listen
+Addresses = Mapping[str, tuple[Listen, ...]]  # by section
 
 
-async def open_tcp(addresses: Iterable[Listen], purpose: str) -> list[Listener]:
-    """Listen on each address; port 0 lets the system choose. Raises StartError."""
-    opened: list[Listener] = []
-    for address in addresses:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+def bind(settings: Settings, workers: int = 1) -> list[Sockets]:
+    """The sockets of each worker, bound and listening: all have the same addresses, and the system shares the
+    connections out among them. Metrics are the first's. Raises StartError.
+    """
+    of_each: list[dict[str, list[socket.socket]]] = [{} for _ in range(workers)]
+    with ExitStack() as opened:
+        for section in SECTIONS:
+            addresses: Sequence[Listen] = getattr(settings, section).listen
+            purpose = f"{section}.listen"
+            if not addresses and section in NECESSARY:
+                raise StartError(f'{purpose}: nothing to listen on; give an address such as "127.0.0.1:1025"')
+            for mine in of_each:
+                mine[section] = []
+            for address in addresses:
+                shared = bind_to(address, purpose, 1 if section == "metrics" else workers)
+                for mine, sock in zip(of_each, shared, strict=False):
+                    mine[section].append(opened.enter_context(sock))
+        opened.pop_all()
+    return list(of_each)
+
+
+def bind_to(address: Listen, purpose: str, sharing: int = 1) -> list[socket.socket]:
+    """As many sockets that share an address; port 0 lets the system choose one. Raises StartError."""
+    with ExitStack() as opened:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            await sock.bind((address.host, address.port))
-            sock.listen(BACKLOG)
+            if sharing > 1 and address.port:
+                # Whoever shares a port may share ours, and we somebody's: is it free?
+                _listening(address, shared=False).close()
+            sockets: list[socket.socket] = []
+            for _ in range(sharing):
+                sock = opened.enter_context(_listening(address, shared=sharing > 1))
+                sockets.append(sock)
+                address = Listen(host=address.host, port=sock.getsockname()[1])
         except OSError as exc:
-            sock.close()
-            for listener in opened:
-                await listener.aclose()
             raise StartError(_why(exc, address, purpose)) from None
-        opened.append(Listener(sock))
-    return opened
+        opened.pop_all()
+    return sockets
+
+
+def _listening(address: Listen, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def listening(sockets: Iterable[socket.socket]) -> list[Listener]:
+    """For trio, which owns the sockets from here on."""
+    return [Listener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
 
 
 async def open_unix(path: Path) -> trio.SocketListener:
@@ -62,9 +112,9 @@ async def open_unix(path: Path) -> trio.SocketListener:
     return trio.SocketListener(sock)
 
 
-def bound(listeners: Iterable[Listener]) -> tuple[Listen, ...]:
+def bound(sockets: Iterable[socket.socket]) -> tuple[Listen, ...]:
     """The addresses that were bound, the ports that the system chose included."""
-    names = [listener.socket.getsockname() for listener in listeners]
+    names = [sock.getsockname() for sock in sockets]
     return tuple(Listen(host=name[0], port=name[1]) for name in names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -35,9 +35,16 @@ class QueueScheduler:
         store: Store,
         clock: Clock,
         queued: Wakeup,
+        *,
+        shared: bool = False,
+        crowded: Callable[[], None] = lambda: None,
     ) -> None:
+        """`shared`: there are other schedulers of the same store; `crowded` is called when there may be
+        something for them to do."""
         self._owner, self._settings, self._attempts = owner, settings, attempts
         self._store, self._clock, self._queued = store, clock, queued
+        self._shared, self._tell_others = shared, crowded
+        self._told = False  # by another scheduler, which need not be told the same
         self._places = Places(
             most=settings.max_deliveries,
             most_slow=settings.max_slow_deliveries,
@@ -63,6 +70,11 @@ class QueueScheduler:
                 if wait:
                     await self._queued.wait(wait)
 
+    def look(self) -> None:
+        """Another scheduler has no place for what is due."""
+        self._told = True
+        self._queued.set()
+
     async def _turn(self, nursery: trio.Nursery) -> float:
         """Start what is due as far as there is room; seconds to wait until there may be more.
 
@@ -71,7 +83,10 @@ class QueueScheduler:
         now = trio.current_time()
         room = self._places.room(now)
         self._crowded = True  # until we know better: an attempt that ends meanwhile leaves a place
+        told, self._told = self._told, False
         if room <= 0:
+            if not told:
+                self._tell_others()
             return min(self._places.until_room(now), POLL)
         wanted = Claim(
             owner=self._owner,
@@ -81,6 +96,7 @@ class QueueScheduler:
             per_destination=self._settings.max_deliveries_per_destination,
             max_recipients=self._settings.max_recipients_per_transaction,
             busy=self._places.busy(),
+            shared=self._shared,
             standing=self._places.standing(now),
             position=self._position,
         )
@@ -93,6 +109,8 @@ class QueueScheduler:
             return 0.0
         seconds = POLL if claims.next_due is None else (claims.next_due - wanted.now).total_seconds()
         self._crowded = seconds <= 0  # due already, yet not claimed: its destination has no room
+        if self._crowded and not told:
+            self._tell_others()  # who has its room looks again when that is free
         return min(self._places.until_room(now) if self._crowded else seconds, POLL)
 
     async def _attempt(self, claims: Sequence[Claimed], place: Place) -> None:

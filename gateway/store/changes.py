@@ -179,6 +179,7 @@ class Claim:
     per_destination: int
     max_recipients: int
     busy: Mapping[str, int] = field(default_factory=dict)  # destination -> under way
+    shared: bool = False  # other owners' leases count as well: look for them
     standing: Standing = Standing()
     position: str = ""  # as the claim before answered
 
@@ -339,6 +340,7 @@ class ClaimCalls:
     room: int
     per_url: int = 1
     busy: Mapping[str, int] = field(default_factory=dict)  # URL -> under way
+    shared: bool = False  # as of Claim
     standing: Standing = Standing()
     position: str = ""
 

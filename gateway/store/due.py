@@ -42,20 +42,30 @@ class Due:
     statistics and would prefer any other with an equality.
     """
 
-    def __init__(self, table: str, key: str, ready: str) -> None:
+    def __init__(self, table: str, key: str, ready: str, one: str = "id") -> None:
+        """`one`: what rows have in common that are under way together."""
         self._sqlite = _Statements(
             key,
             f"{table} INDEXED BY {table}_due",
             f"{table} INDEXED BY {table}_ready",
+            f"{table} INDEXED BY {table}_leased",
             ready,
+            one,
             "json_each(:names)",
         )
         names = "json_array_elements_text(CAST(:names AS json)) AS named (value)"
-        self._others = _Statements(key, table, table, ready, names)
+        self._others = _Statements(key, table, table, table, ready, one, names)
 
     def next(self, conn: sa.Connection) -> datetime | None:
         """When the earliest is due, also if that is in the past and its key is busy."""
         return cast("datetime | None", self._statements(conn).next.scalar(conn))
+
+    def with_others(self, conn: sa.Connection, busy: Mapping[str, int], owner: str) -> Mapping[str, int]:
+        """How much of each key is under way: `busy` of the owner, and what others have leases for."""
+        all_busy = Counter(busy)
+        for key, number in self._statements(conn).of_others.all(conn, {"owner": owner}):
+            all_busy[key] += number
+        return all_busy
 
     def pick(
         self,
@@ -130,7 +140,9 @@ class Due:
 class _Statements:
     """What S608 sees here are names of tables, columns and indexes from this program, never a value."""
 
-    def __init__(self, key: str, by_time: str, by_key: str, ready: str, names: str) -> None:
+    def __init__(
+        self, key: str, by_time: str, by_key: str, leased: str, ready: str, one: str, names: str
+    ) -> None:
         now = sa.bindparam("now", type_=UtcTime())
         self.next = Statement(
             sa.text(
@@ -150,6 +162,13 @@ class _Statements:
                 f"SELECT id FROM {by_key} WHERE {ready} AND {key} = :key AND next_attempt <= :now"  # noqa: S608
                 " ORDER BY next_attempt, id LIMIT :limit"
             ).bindparams(now)
+        )
+
+        self.of_others = Statement(
+            sa.text(
+                f"SELECT {key}, count(DISTINCT {one}) FROM {leased}"  # noqa: S608
+                f" WHERE lease_owner IS NOT NULL AND lease_owner <> :owner GROUP BY {key}"
+            )
         )
 
         self.due_of = Statement(

@@ -143,7 +143,9 @@ def _sender(sender: Address | None) -> dict[str, str]:
 
 # --- Claiming -------------------------------------------------------------------------------------
 
-_DUE = Due("message", "destination", MESSAGE_READY)
+_DUE = Due(
+    "message", "destination", MESSAGE_READY, one="CASE base_id WHEN 0 THEN -id ELSE base_id END"
+)  # of one submission, most go together
 _LOAD = Statement(
     sa.select(message, suppressions.ENTRY_OF_MESSAGE)
     .where(
@@ -206,8 +208,9 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
     `fallback(attempts, now)` is the next attempt's time should this one's result bring no other; it must be
     quick and must not raise.
     """
+    busy = _DUE.with_others(conn, wanted.busy, wanted.owner) if wanted.shared else wanted.busy
     picked = _DUE.pick(
-        conn, wanted.now, wanted.room, wanted.per_destination, wanted.busy, wanted.position, wanted.standing
+        conn, wanted.now, wanted.room, wanted.per_destination, busy, wanted.position, wanted.standing
     )
     groups, more = _transactions(conn, picked.ids, wanted)
     more = more or picked.more

@@ -24,6 +24,7 @@ from gateway.errors import StartError, StoreBusy, StoreUnavailable
 from gateway.store import migrations
 from gateway.store.content_stores import Registered
 from gateway.store.contents import Contents
+from gateway.store.writelock import WriteLock
 from gateway.store.writer import (
     MAX_WAITING,
     GiveWay,
@@ -37,6 +38,7 @@ from gateway.store.writer import (
 T = TypeVar("T")
 
 FILE = "gateway.db"
+LOCK = "gateway.db-lock"  # see gateway.store.writelock
 CONTENT = "content"  # directory of large messages
 NO_MORE = Registered({})  # content stores than the built-in one
 READERS = 2  # threads: reads of the hot path take well under a millisecond
@@ -79,14 +81,13 @@ class Store:
         *,
         readers: int = READERS,
         max_waiting: int = MAX_WAITING,
-        several_processes: bool = False,
+        shared: bool = False,
         content_stores: Registered = NO_MORE,
     ) -> AsyncIterator[Store]:
         """Opens the database below `data_dir`, made and migrated as needed.
 
-        Leaving waits for the writes that were handed in, also when cancelled. `several_processes` makes room
-        between full batches for other processes that write to the same database. `content_stores`: those
-        of plugins, and which of all is chosen.
+        Leaving waits for the writes that were handed in, also when cancelled. `shared`: other processes
+        write to it too. `content_stores`: those of plugins, and which of all is chosen.
 
         Raises StartError when it cannot be opened.
         """
@@ -98,7 +99,7 @@ class Store:
         writer = Writer(
             engine.connect,
             max_waiting=max_waiting,
-            fair=several_processes,
+            lock=WriteLock(data_dir / LOCK) if shared else None,
             check=partial(_check_is_there, path, path.stat().st_ino),
         )
         give_way = GiveWay(lambda: writer.busy or pool.busy)
@@ -137,6 +138,12 @@ class Store:
     @property
     def writes_waiting(self) -> int:
         return self._writer.waiting
+
+
+def prepare(data_dir: Path) -> None:
+    """Makes and migrates the database, for processes that will open it. Raises StartError."""
+    path = (data_dir / FILE).absolute()
+    _prepare(make_engine(path), path).close()
 
 
 class Readers:

@@ -160,7 +160,8 @@ def claim(
     that one is over: events of a message come in order. Those to a URL that is disabled are over, as failed.
     """
     now = wanted.now
-    picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, wanted.busy, wanted.position, wanted.standing)
+    busy = _DUE.with_others(conn, wanted.busy, wanted.owner) if wanted.shared else wanted.busy
+    picked = _DUE.pick(conn, now, wanted.room, wanted.per_url, busy, wanted.position, wanted.standing)
     if not picked.ids:
         return CallClaims((), picked.position, picked.more)
     found = {row.id: row for row in _LOAD.all(conn, {"ids": picked.ids})}

@@ -30,6 +30,7 @@ import sqlalchemy as sa
 import trio
 
 from gateway.errors import StoreBusy, StoreUnavailable
+from gateway.store.writelock import WriteLock
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,6 @@ BATCH_WRITES = 64
 # As the callers announce them; keeps a commit, and so the next caller's wait, short.
 BATCH_BYTES = 4 * 1024 * 1024
 BATCH_TIME = 0.005  # seconds
-# Pause after a full batch where several processes write: SQLite's lock is not fair, and a waiter sleeps
-# between its tries, so that a busy writer would otherwise keep it for ever.
-FAIR_PAUSE = 0.001  # seconds
 TURNS_TOGETHER = 2  # of a busy loop until the writer starts: who was woken for a write has handed in his own
 BUSY_TURNS = 4  # of the loop without a rest, before it gives way: answering a caller takes two or three
 
@@ -168,14 +166,15 @@ class Writer:
         connect: Callable[[], sa.Connection],
         *,
         max_waiting: int = MAX_WAITING,
-        fair: bool = False,
+        lock: WriteLock | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`check` is called before each batch, in the thread; what it raises fails the batch."""
+        """`lock`: where other processes write too. `check` is called before each batch, in the thread; what
+        it raises fails the batch."""
         self._connect = connect
         self._check = check
         self._max_waiting = max_waiting
-        self._fair = fair
+        self._lock = lock
         self._queue: deque[_Write] = deque()
         self._changed = threading.Condition(threading.Lock())  # guards the two around it
         self._closing = False
@@ -251,15 +250,15 @@ class Writer:
             batch: list[_Write] = []
             self._bytes = 0
             try:
-                self._run_batch(batch)
+                self._run_locked(batch)
             except BaseException:
                 log.exception("the writer failed")
                 self._disconnect()
             if batch:
                 self._on_loop(self._answer, batch)
-            if self._fair and len(batch) >= BATCH_WRITES:
-                time.sleep(FAIR_PAUSE)
         self._disconnect()
+        if self._lock is not None:
+            self._lock.close()
         self._on_loop(self._ended.set)
 
     def _on_loop(self, function: Callable[..., object], *args: object) -> None:
@@ -271,6 +270,16 @@ class Writer:
             while not self._queue and not self._closing:
                 self._changed.wait()
             return bool(self._queue)
+
+    def _run_locked(self, batch: list[_Write]) -> None:
+        if self._lock is None:
+            self._run_batch(batch)
+            return
+        self._lock.acquire()
+        try:
+            self._run_batch(batch)
+        finally:
+            self._lock.release()
 
     def _run_batch(self, batch: list[_Write]) -> None:
         """Runs what waits in one transaction. Fills `batch`; sets outcomes once they are certain."""

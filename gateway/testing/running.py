@@ -122,7 +122,7 @@ class RunningGateway:
 
         `mail_from`: empty for the null sender, as reports have it.
         """
-        address = self.gateway.smtp_addresses[0]
+        address = self.gateway.addresses["smtp"][0]
 
         def send() -> str:
             try:
@@ -160,7 +160,7 @@ class RunningGateway:
             await self.gateway.authenticator.set_password(ACCOUNT, password)
             settings = self.gateway.settings
             login = str(settings.accounts[ACCOUNT].addresses[0])
-            url = f"http://{self.gateway.web_addresses[0]}{settings.web.base_path}"
+            url = f"http://{self.gateway.addresses['web'][0]}{settings.web.base_path}"
             self._api = httpx.AsyncClient(base_url=url, auth=(login, password), timeout=PATIENCE)
         return self._api
 

@@ -43,7 +43,7 @@ class WebApp:
         methods: Mapping[str, Method] = METHODS,
         *,
         example_login: str = "",
-        plugins: Callable[[], Rows] | None = None,
+        plugins: Callable[[], Awaitable[Rows]] | None = None,
         pages: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         """`example_login` is who the pages' examples log in as, "user:password" or only a user. `plugins`

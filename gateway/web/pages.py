@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -41,7 +41,7 @@ def make_pages(
     base_path: str,
     unsubscriber: Unsubscriber,
     example_login: str = "",
-    plugins: Callable[[], Rows] | None = None,
+    plugins: Callable[[], Awaitable[Rows]] | None = None,
 ) -> Quart:
     """The Quart application for the pages; `base_path` is the API's, with a slash at both ends.
 
@@ -101,7 +101,7 @@ def make_pages(
     if plugins is not None:
 
         async def plugin_page() -> str:
-            return await render_template("plugins.html", base=base_path, rows=plugins())
+            return await render_template("plugins.html", base=base_path, rows=await plugins())
 
         app.add_url_rule("/plugins", "plugins", plugin_page)
     app.add_url_rule(base_path, "methods", method_list)

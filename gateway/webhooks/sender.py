@@ -59,9 +59,15 @@ class WebhookSender:
         queued: Wakeup,
         offload: Offload,
         count: Callable[[str], None] = lambda _result: None,
+        *,
+        shared: bool = False,
+        crowded: Callable[[], None] = lambda: None,
     ) -> None:
-        """`count` is called for each request that was made, with "success" or "failure"."""
+        """`count` is called for each request that was made, with "success" or "failure". `shared` and
+        `crowded` as of QueueScheduler."""
         self._count = count
+        self._shared, self._tell_others = shared, crowded
+        self._told = False
         self._owner, self._settings, self._limits = owner, settings, settings.webhooks
         self._caller, self._store = caller, store
         self._clock, self._queued, self._offload = clock, queued, offload
@@ -111,11 +117,17 @@ class WebhookSender:
         await stopping.wait()
         self._queued.set()
 
+    def look(self) -> None:
+        """Another sender has no place for what is due."""
+        self._told = True
+        self._queued.set()
+
     # --- The store
 
     async def _turn(self, may_claim: bool) -> Turn:
         """Record the calls that ended, and claim what there is room for. Raises StoreError."""
         room = self._places.room(trio.current_time()) if may_claim else 0
+        told, self._told = self._told, False
         results, self._results = self._results, []
         now = self._clock.now()
         wanted = ClaimCalls(
@@ -125,6 +137,7 @@ class WebhookSender:
             room=room,
             per_url=self._limits.max_calls_per_url,
             busy=self._busy(now),
+            shared=self._shared,
             standing=self._places.standing(trio.current_time()),
             position=self._position,
         )
@@ -139,6 +152,8 @@ class WebhookSender:
         self._position, self._crowded = turn.position, turn.crowded
         if turn.crowded and self._results:
             self._queued.set()  # calls that ended meanwhile left places
+        if turn.crowded and not told:
+            self._tell_others()
         for state in turn.disabled:
             log.warning(
                 "webhooks of account=%s to %s are disabled: %s", state.account, state.url, state.error

@@ -127,7 +127,7 @@ async def test_scopes(gateway: Running) -> None:
 async def test_submission(gateway: Running, mechanism: str) -> None:
     keys = await add(gateway, "shop", "send"), await add(gateway, "reader", "read")
     context = ssl.create_default_context(cafile=gateway.directory / "tls" / "localhost.pem")
-    address = gateway.gateway.submissions_addresses[0]
+    address = gateway.gateway.addresses["submissions"][0]
 
     def log_in(key: str) -> tuple[int, bytes]:
         with smtplib.SMTP_SSL(address.host, address.port, timeout=PATIENCE, context=context) as client:

@@ -166,7 +166,7 @@ async def test_a_running_gateway(tmp_path: Path) -> None:
         listed = await ok(gateway, "plugins", "list")
         [line] = (line for line in listed.splitlines() if line.startswith("test.talker "))
         assert line.split()[1:4] == ["in", "use", "-"]
-        async with httpx.AsyncClient(base_url=f"http://{gateway.gateway.web_addresses[0]}") as client:
+        async with httpx.AsyncClient(base_url=f"http://{gateway.gateway.addresses['web'][0]}") as client:
             page = (await client.get("/plugins")).text
             assert "<td>test.talker</td><td>hold</td><td>1</td><td>1</td><td>1</td>" in page
             assert '<a href="/plugins">' in (await client.get("/")).text
@@ -229,7 +229,7 @@ async def test_no_page_unless_it_is_wanted(tmp_path: Path) -> None:
     async with (
         receiving() as webhooks,
         running(tmp_path, webhooks, change=lambda raw: raw["web"].pop("operator_pages")) as gateway,
-        httpx.AsyncClient(base_url=f"http://{gateway.gateway.web_addresses[0]}") as client,
+        httpx.AsyncClient(base_url=f"http://{gateway.gateway.addresses['web'][0]}") as client,
     ):
         assert (await client.get("/plugins")).status_code == 404
         assert "/plugins" not in (await client.get("/")).text

@@ -251,7 +251,7 @@ async def test_every_curl_line_works(gateway: Running) -> None:
         await gateway.send("mox@localhost")
         await gateway.webhooks.incoming(msg_id)
     key = await gateway.gateway.authenticator.keys.add("mox", "shop", SCOPES)
-    there = f"http://localhost:{gateway.gateway.web_addresses[0].port}"
+    there = f"http://localhost:{gateway.gateway.addresses['web'][0].port}"
     assert {name for name, _ in CURL} >= {"README.md", "webapi.md", "localserve.md"}
     for name, line in CURL:
         if "smtps://" in line:  # tests/whole/test_submission.py runs that page

@@ -367,8 +367,8 @@ async def test_database_in_use_by_another_program(tmp_path: Path, monkeypatch: p
 
 async def test_several_processes_take_turns(tmp_path: Path) -> None:
     async with (
-        Store.open(tmp_path, ManualClock(), several_processes=True) as one,
-        Store.open(tmp_path, ManualClock(), several_processes=True) as two,
+        Store.open(tmp_path, ManualClock(), shared=True) as one,
+        Store.open(tmp_path, ManualClock(), shared=True) as two,
     ):
 
         async def writes(store: Store, who: str) -> None:

@@ -130,7 +130,7 @@ async def test_what_stops_the_loop_is_named_and_counted(
     ) as gateway:
         api = await gateway.api()
         base = api.base_url
-        [address] = gateway.gateway.metrics_addresses
+        [address] = gateway.gateway.addresses["metrics"]
         async with httpx.AsyncClient() as browser:
             page = await browser.get(f"{base.scheme}://{base.host}:{base.port}/plugins/blocks/")
             assert page.status_code == 204

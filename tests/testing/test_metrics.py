@@ -31,7 +31,7 @@ async def test_a_name_that_is_taken_is_left_out(
     mail_gateway: MailGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with mail_gateway(Counts(), configuration={"metrics": {"listen": ["127.0.0.1:0"]}}) as gateway:
-        [address] = gateway.gateway.metrics_addresses
+        [address] = gateway.gateway.addresses["metrics"]
         async with httpx.AsyncClient(base_url=f"http://{address}") as prometheus:
             lines = (await prometheus.get("/metrics")).text.splitlines()
     types = [line.split()[2] for line in lines if line.startswith("# TYPE")]

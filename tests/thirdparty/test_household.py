@@ -31,7 +31,7 @@ async def login(gateway: Running, user: str, password: str) -> httpx.Response:
 
 
 def smtp_login(gateway: Running, user: str, password: str) -> None:
-    address = gateway.gateway.submission_addresses[0]
+    address = gateway.gateway.addresses["submission"][0]
     with smtplib.SMTP(address.host, address.port, timeout=20) as client:
         client.ehlo()
         client.user, client.password = user, password
@@ -218,7 +218,7 @@ async def test_metrics(tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCap
         await webhooks.event("delivered")
         await webhooks.event("failed")
         await webhooks.incoming()
-        [address] = gateway.gateway.metrics_addresses
+        [address] = gateway.gateway.addresses["metrics"]
         async with httpx.AsyncClient(base_url=f"http://{address}") as prometheus:
 
             async def values() -> dict[str, str]:

@@ -262,9 +262,9 @@ async def test_a_call_cut_off_is_made_again_soon_after_the_next_start(tmp_path: 
             await receiver.has(1)
             nursery.cancel_scope.cancel()
         receiver.go_on.set()
-        await Recovery(
-            "webhook calls", "two", webhook_calls.recover, b.store, b.clock, Wakeup()
-        ).recover_dead()
+        await Recovery("webhook calls", webhook_calls.recover, b.store, b.clock, Wakeup()).recover_dead(
+            {"two"}
+        )
         call = await b.call(call_id)
         assert (call.attempts, call.next_attempt) == (1, b.clock.now() + timedelta(seconds=30))
         async with b.sending("two"):

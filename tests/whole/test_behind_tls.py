@@ -46,7 +46,7 @@ async def behind_tls(directory: Path, webhooks: Receiver) -> AsyncIterator[tuple
         raw["web"]["base_url"] = f"https://localhost:{port}/"
 
     async with running(directory, webhooks, change=change) as gateway, trio.open_nursery() as nursery:
-        web = gateway.gateway.web_addresses[0]
+        web = gateway.gateway.addresses["web"][0]
         target.append((web.host, web.port))
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         yield f"https://localhost:{port}/", gateway

@@ -145,7 +145,7 @@ async def test_limits_count_every_way_of_sending(tmp_path: Path, webhooks: Recei
         running(tmp_path, webhooks, change=change, plugins={"censor": Censor()}) as gateway,
         await log_in(gateway, "few") as few,
     ):
-        bound = gateway.gateway.submissions_addresses[0]
+        bound = gateway.gateway.addresses["submissions"][0]
         where = bound.host, bound.port
         two = [{"Address": "a@example.org"}, {"Address": "b@example.org"}]
         assert (await few.post("Send", json=message(To=two))).status_code == 200

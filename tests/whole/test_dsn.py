@@ -22,7 +22,7 @@ async def by_api(gateway: Running) -> None:
 
 
 async def by_smtp(gateway: Running) -> None:
-    [address] = gateway.gateway.submissions_addresses
+    [address] = gateway.gateway.addresses["submissions"]
 
     def submit() -> None:
         with smtplib.SMTP_SSL(address.host, address.port, timeout=PATIENCE) as client:

@@ -34,7 +34,7 @@ async def stream(
 ) -> AsyncIterator[WebSocketConnection]:
     extra = [(b"Authorization", f"Bearer {key}".encode())]
     extra += [(name.encode(), value.encode()) for name, value in headers.items()]
-    address = gateway.gateway.web_addresses[0]
+    address = gateway.gateway.addresses["web"][0]
     path = f"{gateway.gateway.settings.web.base_path}events{query}"
     with trio.fail_after(PATIENCE):
         # Closed by us: trio-websocket leaves a connection open that the server has ended.

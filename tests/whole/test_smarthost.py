@@ -18,7 +18,9 @@ MESSAGE = b"From: mox@localhost\r\nTo: user@example.org\r\nMessage-ID: <relayed@
 @pytest.mark.parametrize("kind", ["submission", "submissions"])
 async def test_as_a_smarthost(gateway: Running, tmp_path: Path, kind: str) -> None:
     running = gateway.gateway
-    [address, *_] = running.submissions_addresses if kind == "submissions" else running.submission_addresses
+    [address, *_] = (
+        running.addresses["submissions"] if kind == "submissions" else running.addresses["submission"]
+    )
     certificate = str(gateway.directory / "tls" / "localhost.pem")
 
     # The best mechanism is used, and bound to the connection.
@@ -52,7 +54,7 @@ async def test_as_a_smarthost(gateway: Running, tmp_path: Path, kind: str) -> No
 
 
 async def test_a_wrong_password(gateway: Running, tmp_path: Path) -> None:
-    [address, *_] = gateway.gateway.submission_addresses
+    [address, *_] = gateway.gateway.addresses["submission"]
     settings = {
         "type": "submission",
         "host": "localhost",

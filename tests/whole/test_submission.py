@@ -36,12 +36,12 @@ MESSAGE = b"From: Me <mox@localhost>\r\nTo: user@example.org\r\nSubject: hi\r\n\
 
 
 def starttls_address(gateway: Running) -> tuple[str, int]:
-    address = gateway.gateway.submission_addresses[0]
+    address = gateway.gateway.addresses["submission"][0]
     return address.host, address.port
 
 
 def tls_address(gateway: Running) -> tuple[str, int]:
-    address = gateway.gateway.submissions_addresses[0]
+    address = gateway.gateway.addresses["submissions"][0]
     return address.host, address.port
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -15,11 +15,15 @@ from gateway.hooks import Hooks
 from gateway.mail.address import Address, AddressError
 from gateway.model import HoldRule, Suppression
 from gateway.outbound.operations import HoldRules
-from gateway.plugin_views import hook_rows, plugin_rows
+from gateway.plugin_views import ALONE, Tallies, hook_rows, plugin_rows
 from gateway.store import suppressions
 from gateway.store.store import Store
 from gateway.tracing import Known, Sample, trace_incoming, trace_outgoing
 from gateway.web.control.app import Command, CommandFailed, Empty, Request
+
+
+async def _none() -> Tallies:
+    return ALONE
 
 
 class HooksRequest(Request):
@@ -35,7 +39,8 @@ class TraceRequest(Request):
 
 
 class PluginCommands:
-    """`store` and `holding`: of a gateway that runs; without them the configuration alone answers."""
+    """`store` and `holding`: of a gateway that runs; without them the configuration alone answers. `others`
+    answers how plugins do in its other processes."""
 
     def __init__(
         self,
@@ -44,9 +49,10 @@ class PluginCommands:
         clock: Clock,
         store: Store | None = None,
         holding: HoldRules | None = None,
+        others: Callable[[], Awaitable[Tallies]] = _none,
     ) -> None:
         self._settings, self._hooks, self._clock = settings, hooks, clock
-        self._store, self._holding = store, holding
+        self._store, self._holding, self._others = store, holding, others
         self._directory = Directory(settings)
 
     def commands(self) -> dict[str, Command]:
@@ -58,10 +64,11 @@ class PluginCommands:
 
     async def list(self, request: Empty) -> Mapping[str, Any]:
         running = self._hooks if self._store is not None else None
-        return {"Running": running is not None, "Plugins": plugin_rows(self._settings, running)}
+        rows = plugin_rows(self._settings, running, await self._others())
+        return {"Running": running is not None, "Plugins": rows}
 
     async def hooks(self, request: HooksRequest) -> Mapping[str, Any]:
-        rows = hook_rows(self._settings, self._hooks, request.Account)
+        rows = hook_rows(self._settings, self._hooks, request.Account, await self._others())
         return {"Running": self._store is not None, "Hooks": rows}
 
     async def trace(self, request: TraceRequest) -> Mapping[str, Any]:

@@ -1,0 +1,65 @@
+"""Hints from one worker to the others that there may be something to do for them.
+
+Datagrams on socket pairs that the supervisor made: one that finds no room is lost. What happens often is
+told once in a while; and each hint twice, as a hint is given when a write is handed in, and may be there
+before its commit.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal, get_args
+
+import trio
+
+# What there may be to do: mail to deliver and calls to make, for which the one who tells has no place;
+# events, for those who follow them; logins to forget, as a password or an API key was changed.
+Hint = Literal["mail", "calls", "events", "logins"]
+HINTS: tuple[Hint, ...] = get_args(Hint)
+TOGETHER = 0.02  # seconds in which hints become one
+AGAIN = 0.2  # seconds until they are told again
+
+
+class Hints:
+    """A worker's ear, and the other workers' ears."""
+
+    def __init__(self, others: Sequence[socket.socket], own: socket.socket | None) -> None:
+        self._others, self._own = others, own
+        self._untold: set[Hint] = set()
+        self._changed = trio.Event()
+
+    def tell(self, hint: Hint) -> None:
+        """Has the other workers look, soon."""
+        if self._others:
+            self._untold.add(hint)
+            self._changed.set()
+
+    async def serve(self, heard: Mapping[Hint, Callable[[], None]]) -> None:
+        """Tell, and call what is there for each hint that is heard, until cancelled."""
+        if self._own is None:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell)
+            nursery.start_soon(self._hear, trio.socket.from_stdlib_socket(self._own), heard)
+
+    async def _tell(self) -> None:
+        told: set[Hint] = set()  # once
+        while True:
+            with trio.move_on_after(AGAIN if told else math.inf):
+                await self._changed.wait()
+                await trio.sleep(TOGETHER)
+            self._changed = trio.Event()
+            hints, self._untold = self._untold, set()
+            message = bytes(HINTS.index(hint) for hint in hints | told)
+            for other in self._others:
+                with suppress(OSError):  # it does not listen, or has enough to do
+                    other.send(message, socket.MSG_DONTWAIT)
+            told = hints
+
+    async def _hear(self, own: trio.socket.SocketType, heard: Mapping[Hint, Callable[[], None]]) -> None:
+        while True:
+            for number in await own.recv(len(HINTS)):
+                heard[HINTS[number]]()

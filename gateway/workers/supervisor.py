@@ -1,0 +1,198 @@
+"""Starts the workers of a gateway, starts one again that ended, and ends them all.
+
+It has what must outlive a worker: the data directory's lock, the sockets that listen (so that who connects
+while a worker is away waits, and is served), and the workers' ears. It reads and writes no mail.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from gateway import datadir
+from gateway.config.settings import Settings
+from gateway.errors import StartError
+from gateway.net.listeners import Addresses, Sockets, bind, bound
+from gateway.store import store
+from gateway.workers.start import MAX_ANSWER, Example, Start, encode, read_answer
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 60.0  # seconds before a worker is started again; doubled each time
+STEADY = 60.0  # seconds: a worker that ran for so long has done well, and waits little
+TO_END = 5.0  # seconds that a worker has beyond the grace period
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A gateway that serves. `kill` ends its other processes at once."""
+
+    addresses: Addresses
+    kill: Callable[[], None] = lambda: None
+
+
+@asynccontextmanager
+async def supervising(
+    settings: Settings, config_dir: Path, *, color: bool = False, example: Example | None = None
+) -> AsyncIterator[Serving]:
+    """Run a gateway of several processes while the body runs; leaving the body stops it within the grace
+    period. Raises StartError.
+    """
+    with datadir.locked(settings.data_dir) as lock, ExitStack() as sockets:
+        of_each = bind(settings, settings.workers)
+        for sock in (sock for mine in of_each for several in mine.values() for sock in several):
+            sockets.enter_context(sock)
+        addresses = {section: bound(several) for section, several in of_each[0].items()}
+        await trio.to_thread.run_sync(store.prepare, settings.data_dir)
+        supervisor = _Supervisor(settings, config_dir, lock, of_each, color, example)
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as starting:
+                for number in range(settings.workers):
+                    starting.start_soon(nursery.start, supervisor.keep, number)
+            try:
+                yield Serving(addresses, supervisor.kill)
+            finally:
+                sockets.close()  # who connects now is refused
+                supervisor.stop()
+                nursery.cancel_scope.deadline = trio.current_time() + settings.grace + TO_END
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        settings: Settings,
+        config_dir: Path,
+        lock: int,
+        sockets: Sequence[Sockets],
+        color: bool,
+        example: Example | None,
+    ) -> None:
+        self._lock, self._sockets = lock, sockets
+        self._common = partial(Start, settings=settings, config_dir=config_dir, color=color, example=example)
+        self._owners = dict.fromkeys(range(settings.workers), "")  # of leases
+        # What is sent to the one is heard at the other.
+        self._ears = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in self._owners]
+        self._running: dict[int, tuple[trio.Process, trio.SocketStream]] = {}  # with the stream to it
+        self._stopping = trio.Event()
+
+    def stop(self) -> None:
+        """Has the workers end, and `keep` with them."""
+        self._stopping.set()
+        for _, stream in self._running.values():
+            stream.socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        for process, _ in self._running.values():
+            process.kill()
+
+    async def keep(
+        self, number: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run a worker, and again whenever it ends, until the gateway stops.
+
+        Raises StartError, if it does not serve at the first start.
+        """
+        wait, served = FIRST_WAIT, False
+        while not self._stopping.is_set():
+            began = trio.current_time()
+            problem = ""
+            async with self._process(number) as (process, stream):
+                failure = await _answer(stream)
+                if failure == "":
+                    if not served:
+                        task_status.started()
+                    served = True
+                    log.info("worker %d serves, process %d", number, process.pid)
+                elif not served:
+                    await process.wait()
+                    raise StartError(failure or f"worker {number} ended before it served; its log says more")
+                else:
+                    problem = f": {failure}" if failure else ""
+                await process.wait()
+            if self._stopping.is_set():
+                return
+            if trio.current_time() - began >= STEADY:
+                wait = FIRST_WAIT
+            log.error(
+                "worker %d ended with status %s%s; it is started again in %g s",
+                number,
+                process.returncode,
+                problem,
+                wait,
+            )
+            with trio.move_on_after(wait):
+                await self._stopping.wait()
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    @asynccontextmanager
+    async def _process(self, number: int) -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:
+        """The process of a worker, which is killed if it has not ended by itself."""
+        self._owners[number] = secrets.token_hex(8)  # others: what they lease is not taken from them
+        start = self._start(number)
+        ours, theirs = socket.socketpair()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        async with stream:
+            with theirs:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "gateway.workers.process", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno(), self._lock, *start.descriptors],
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,  # a terminal's Ctrl-C is for us alone
+                )
+            try:
+                self._running[number] = process, stream
+                if self._stopping.is_set():
+                    ours.shutdown(socket.SHUT_WR)
+                else:
+                    await _tell(stream, encode(start))
+                yield process, stream
+            finally:
+                del self._running[number]
+                if process.returncode is None:
+                    process.kill()
+                    with trio.CancelScope(shield=True):
+                        await process.wait()
+
+    def _start(self, number: int) -> Start:
+        return self._common(
+            number=number,
+            owner=self._owners[number],
+            others=[owner for other, owner in self._owners.items() if other != number],
+            sockets={
+                section: [sock.fileno() for sock in several]
+                for section, several in self._sockets[number].items()
+            },
+            ear=self._ears[number][1].fileno(),
+            ears_of_others=[ears[0].fileno() for other, ears in enumerate(self._ears) if other != number],
+        )
+
+
+async def _tell(stream: trio.SocketStream, data: bytes) -> None:
+    try:
+        await stream.send_all(data)
+    except trio.BrokenResourceError:
+        return  # it ended: its answer, or none, is what counts
+
+
+async def _answer(stream: trio.SocketStream) -> str | None:
+    """Empty when it serves, or why it can't; None if it ended without a word."""
+    line = b""
+    try:
+        while not line.endswith(b"\n") and len(line) < MAX_ANSWER:
+            data = await stream.receive_some(4096)
+            if not data:
+                break
+            line += data
+    except trio.BrokenResourceError:
+        pass
+    return read_answer(line)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import trio
+
+from gateway.workers.hints import AGAIN, HINTS, TOGETHER, Hint, Hints
+
+
+@pytest.fixture
+def ears() -> Iterator[tuple[socket.socket, socket.socket]]:
+    into, out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with into, out:
+        yield into, out
+
+
+class Heard(Counter[Hint]):
+    def listeners(self) -> dict[Hint, Callable[[], None]]:
+        return {hint: partial(self.update, [hint]) for hint in HINTS}
+
+
+async def test_hints_come_together_and_twice(
+    ears: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    heard = Heard()
+    teller, hearer = Hints([ears[0]], None), Hints((), ears[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hearer.serve, heard.listeners())
+        nursery.start_soon(teller._tell)
+        for _ in range(100):
+            teller.tell("events")
+        teller.tell("mail")
+        await trio.sleep(TOGETHER + 0.1)
+        assert heard == {"events": 1, "mail": 1}
+        await trio.sleep(AGAIN)
+        assert heard == {"events": 2, "mail": 2}
+        await trio.sleep(10)
+        assert heard == {"events": 2, "mail": 2}
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_does_not_listen_holds_nobody_up(ears: tuple[socket.socket, socket.socket]) -> None:
+    teller = Hints([ears[0]], None)
+    ears[0].setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            ears[0].send(b"\0")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(teller._tell)
+        teller.tell("mail")
+        await trio.sleep(TOGETHER + 0.1)
+        nursery.cancel_scope.cancel()
+
+
+def test_the_only_worker_tells_nobody() -> None:
+    Hints((), None).tell("mail")
