@@ -9,20 +9,23 @@ In: `net/smtp_server` → `inbound/receive` (SPF, DKIM, DMARC; policy) → `inbo
 whose?) → one commit, before the 250: the message, and what a report settles, or else an incoming webhook row
 → `webhooks/sender`.
 
+One process is all of it, or a worker of several that share the store (gateway.workers): the first worker alone
+does what is marked (1).
+
 Start: lock the data directory, load the plugins, bind every port, open the store (migrations), take back
 what a crash cut off; only then serve. Stop: accept nothing and claim nothing more; what is under way has
 the grace period; then all is cancelled, and the store is closed last.
 
     run
-    └── background                 clock, clean-up, expired leases, unfinished hold rules, mail that waits for
-        │                          a plugin, MTA-STS policies, transports between deliveries, plugins'
-        │                          services, metrics: cancelled at the end
+    └── background                 clock, hints, mail that waits for a plugin, transports between deliveries;
+        │                          (1) clean-up, expired leases, unfinished hold rules, MTA-STS policies,
+        │                          plugins' services, metrics: cancelled at the end
         └── services               each returns when it is told to stop and is done
             ├── webhooks/sender
-            ├── events             tells the plugins
+            ├── events             (1) tells the plugins
             ├── outbound/queue     ── one task for each attempt
             ├── net/smtp_server    ── one task for each connection (mail that comes in; submission, twice)
-            └── web/server         ── one task for each connection (API and pages; control socket)
+            └── web/server         ── one task for each connection (API and pages; (1) control socket)
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from tests.running import free_port_base, write_configuration
 def refused(*arguments: object) -> str:
     """What a start that fails says: one line, no traceback, exit status 1."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gateway.cli.localserve.set_up_logging", lambda level, color: None)
+        patch.setattr("gateway.cli.serving.set_up_logging", lambda level, color: None)
         result = CliRunner().invoke(main, ["localserve", *map(str, arguments)])
     assert isinstance(result.exception, SystemExit), result.exc_info
     assert (result.exit_code, result.stdout) == (1, "")
