@@ -9,8 +9,8 @@ In: `net/smtp_server` → `inbound/receive` (SPF, DKIM, DMARC; policy) → `inbo
 whose?) → one commit, before the 250: the message, and what a report settles, or else an incoming webhook row
 → `webhooks/sender`.
 
-One process is all of it, or a worker of several that share the store (gateway.workers): the first worker alone
-does what is marked (1).
+One process is all of it, or one of several that share the store (gateway.workers): then the first of them
+alone does what is marked (1).
 
 Start: lock the data directory, load the plugins, bind every port, open the store (migrations), take back
 what a crash cut off; only then serve. Stop: accept nothing and claim nothing more; what is under way has
