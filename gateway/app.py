@@ -196,9 +196,9 @@ async def serving(
             streamed.ring()
 
         def tell_of_events(calls: bool = True) -> None:
+            events_came()
             if calls:
                 called.set()
-            events_came()
             hints.tell("events")
 
         counts = Counts()
