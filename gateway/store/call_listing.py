@@ -13,7 +13,8 @@ from gateway.store.changes import STEP, Call, Step
 from gateway.store.pages import State, found_in_state, next_window, read_page
 from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, webhook_attempt, webhook_call
-from gateway.store.webhook_calls import call_from_row, retire, wake_next
+from gateway.store.webhook_calls import call_from_row
+from gateway.store.webhook_results import retire, wake_next
 
 _c = webhook_call.c
 

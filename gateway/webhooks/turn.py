@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from gateway.config.settings import INCOMING
 from gateway.model import Event
-from gateway.store import events, received, webhook_calls, webhook_urls
+from gateway.store import events, received, webhook_calls, webhook_results, webhook_urls
 from gateway.store.changes import Call, CallResult, ClaimCalls, NewReceived, Received
 from gateway.store.events import IncomingReference
 from gateway.store.webhook_urls import UrlState
@@ -58,7 +58,7 @@ class Policy:
 
 
 def take_turn(conn: sa.Connection, results: Sequence[CallResult], wanted: ClaimCalls, policy: Policy) -> Turn:
-    webhook_calls.finish(conn, results, wanted.now)
+    webhook_results.finish(conn, results, wanted.now)
     disabled = _note_health(conn, results, wanted.now, policy)
     if wanted.room <= 0:
         return Turn((), wanted.position, POLL, crowded=True, disabled=disabled)

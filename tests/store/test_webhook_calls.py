@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from gateway.store import call_listing, cleanup, events, tables, webhook_calls, webhook_urls
+from gateway.store import call_listing, cleanup, events, tables, webhook_calls, webhook_results, webhook_urls
 from gateway.store.call_listing import CallFilter
 from gateway.store.changes import Call, CallClaims, CallDraft, CallResult, ClaimCalls
 from tests.store.sample import HOOK, KEEP, NOW, at, count, database, later, plans
@@ -68,7 +68,7 @@ def result(call: Call, *, success: bool = True, retry: datetime | None = None) -
 
 
 def finish(conn: sa.Connection, one: CallResult, now: datetime) -> bool:
-    (done,) = webhook_calls.finish(conn, [one], now)
+    (done,) = webhook_results.finish(conn, [one], now)
     return done
 
 
