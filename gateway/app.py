@@ -36,7 +36,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -56,7 +56,6 @@ from gateway.inbound.verify.message import Verifier
 from gateway.leases import Recovery
 from gateway.memory import give_large_blocks_back
 from gateway.metrics import Counts, Metrics, collect
-from gateway.model import Limits, NextHop
 from gateway.net.dns import Resolver
 from gateway.net.listeners import Addresses, bind, bound, listening, open_unix
 from gateway.net.mta_sts_policies import MtaStsPolicies
@@ -86,6 +85,7 @@ from gateway.smtp.server import ServerLimits
 from gateway.store import queue, webhook_calls
 from gateway.store.content_stores import registered
 from gateway.store.store import Store
+from gateway.tree import Background, Service, served
 from gateway.wakeup import Bell, Wakeup
 from gateway.web.added_pages import added_pages
 from gateway.web.api.added import all_methods
@@ -108,7 +108,7 @@ from gateway.webhooks.sender import WebhookSender
 from gateway.webhooks.urls import WebhookUrls
 from gateway.workers.hints import Hint
 from gateway.workers.numbers import Exchange, Numbers
-from gateway.workers.shares import share_of_limits, share_of_settings
+from gateway.workers.shares import shape_shared, share_of_settings
 from gateway.workers.worker import Worker, the_only_one
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ async def serving(
             resolver=resolver,
             policies=policies,
             clock=clock,
-            shaper=Shaper(partial(_limits, hooks, workers)),
+            shaper=Shaper(partial(shape_shared, hooks.gateway, workers)),
         )
         transports = called_transports(configured, network, hooks)
         offload = await resources.enter_async_context(Offload.open())
@@ -380,46 +380,8 @@ async def serving(
             for name, (plugin, service) in hooks.added.services.items():
                 tally = hooks.calls[plugin, "services"]
                 background.append(partial(serve_service, plugin, name, service, context, tally))
-        async with _served(background, services, (queued, happened, called), settings.grace):
+        async with served(background, services, (queued, happened, called), settings.grace):
             yield running
-
-
-Background = Callable[[], Awaitable[object]]
-
-
-class Service(Protocol):
-    """Returns when it was told to stop, and is done."""
-
-    async def __call__(self, *, stopping: trio.Event, task_status: trio.TaskStatus[Any]) -> None: ...
-
-
-@asynccontextmanager
-async def _served(
-    background: Sequence[Background],
-    services: Sequence[Service],
-    wakeups: Sequence[Wakeup],
-    grace: float,
-) -> AsyncIterator[None]:
-    """The nursery tree. `wakeups`: of services that wait, to see that they are to stop."""
-    stopping = trio.Event()
-    async with trio.open_nursery() as beside:
-        for run in background:
-            beside.start_soon(run)
-        async with trio.open_nursery() as serving:
-            for serve in services:
-                await serving.start(partial(serve, stopping=stopping))
-            try:
-                yield
-            finally:
-                stopping.set()
-                for wakeup in wakeups:
-                    wakeup.set()
-                serving.cancel_scope.deadline = trio.current_time() + grace
-        beside.cancel_scope.cancel()
-
-
-async def _limits(hooks: Hooks, workers: int, hop: NextHop) -> Limits | None:
-    return share_of_limits(await hooks.gateway.shape(hop=hop), workers)
 
 
 @asynccontextmanager

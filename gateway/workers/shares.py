@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from gateway.config.settings import Settings
 from gateway.config.values import Section
-from gateway.model import Limits
+from gateway.hooks import GatewayStages
+from gateway.model import Limits, NextHop
 
 # What is divided, by section.
 DIVIDED = {
@@ -38,6 +39,11 @@ def share_of_limits(limits: Limits | None, workers: int) -> Limits | None:
         connections=limits.connections and max(1, limits.connections // workers),
         per_minute=limits.per_minute / workers,
     )
+
+
+async def shape_shared(stages: GatewayStages, workers: int, hop: NextHop) -> Limits | None:
+    """What the stage `shape` says, as it is for one of so many workers. Raises PluginError."""
+    return share_of_limits(await stages.shape(hop=hop), workers)
 
 
 def _share(section: Section, names: tuple[str, ...], workers: int) -> Section:

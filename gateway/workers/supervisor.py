@@ -55,6 +55,7 @@ async def supervising(
         addresses = {section: bound(several) for section, several in of_each[0].items()}
         await trio.to_thread.run_sync(store.prepare, settings.data_dir)
         supervisor = _Supervisor(settings, config_dir, lock, of_each, color, example)
+        sockets.callback(supervisor.close)
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as starting:
                 for number in range(settings.workers):
@@ -62,8 +63,8 @@ async def supervising(
             try:
                 yield Serving(addresses, supervisor.kill)
             finally:
-                sockets.close()  # who connects now is refused
                 supervisor.stop()
+                sockets.close()  # who connects now is refused
                 nursery.cancel_scope.deadline = trio.current_time() + settings.grace + TO_END
 
 
@@ -91,6 +92,11 @@ class _Supervisor:
         for _, stream in self._running.values():
             stream.socket.shutdown(socket.SHUT_WR)
 
+    def close(self) -> None:
+        """The workers' ears, to which they have descriptors of their own."""
+        for ear in (ear for pair in self._ears for ear in pair):
+            ear.close()
+
     def kill(self) -> None:
         for process, _ in self._running.values():
             process.kill()
@@ -103,36 +109,39 @@ class _Supervisor:
         Raises StartError, if it does not serve at the first start.
         """
         wait, served = FIRST_WAIT, False
+
+        def serves() -> None:
+            nonlocal served
+            if not served:
+                task_status.started()
+            served = True
+
         while not self._stopping.is_set():
             began = trio.current_time()
-            problem = ""
-            async with self._process(number) as (process, stream):
-                failure = await _answer(stream)
-                if failure == "":
-                    if not served:
-                        task_status.started()
-                    served = True
-                    log.info("worker %d serves, process %d", number, process.pid)
-                elif not served:
-                    await process.wait()
-                    raise StartError(failure or f"worker {number} ended before it served; its log says more")
-                else:
-                    problem = f": {failure}" if failure else ""
-                await process.wait()
+            problem = await self._run(number, serves)
             if self._stopping.is_set():
                 return
+            if not served:
+                raise StartError(problem)
             if trio.current_time() - began >= STEADY:
                 wait = FIRST_WAIT
-            log.error(
-                "worker %d ended with status %s%s; it is started again in %g s",
-                number,
-                process.returncode,
-                problem,
-                wait,
-            )
+            log.error("%s; it is started again in %g s", problem, wait)
             with trio.move_on_after(wait):
                 await self._stopping.wait()
             wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _run(self, number: int, serves: Callable[[], None]) -> str:
+        """Run a worker until it ends; why it did."""
+        try:
+            async with self._process(number) as (process, stream):
+                failure = await _answer(stream)
+                if failure == "":
+                    log.info("worker %d serves, process %d", number, process.pid)
+                    serves()
+                await process.wait()
+        except OSError as exc:  # no process or descriptor to be had, for one
+            return f"worker {number} could not be started: {exc.strerror or exc}"
+        return failure or f"worker {number} ended with status {process.returncode}; its log says more"
 
     @asynccontextmanager
     async def _process(self, number: int) -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:

@@ -56,7 +56,3 @@ async def test_who_does_not_listen_holds_nobody_up(ears: tuple[socket.socket, so
         teller.tell("mail")
         await trio.sleep(TOGETHER + 0.1)
         nursery.cancel_scope.cancel()
-
-
-def test_the_only_worker_tells_nobody() -> None:
-    Hints((), None).tell("mail")
