@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     supervisor = socket.socket(fileno=int(sys.argv[1]))
-    with supervisor.makefile("rb") as stream:
-        start = read(stream)
+    try:
+        with supervisor.makefile("rb") as stream:
+            start = read(stream)
+    except (EOFError, OSError):  # there is no supervisor any more
+        sys.exit(1)
     set_up_logging(start.settings.log_level, color=start.color, worker=start.number)
     try:
         trio.run(_serve, start, supervisor)
@@ -50,7 +53,6 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
             prepare=example.prepare if example else None,
             example_login=example.shown if example else "",
         ):
-            await stream.send_all(answer(""))
             spare_the_collector()
             async with trio.open_nursery() as ends:
 
@@ -61,6 +63,7 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
 
                 ends.start_soon(stop_at_signal)
                 try:
+                    await stream.send_all(answer(""))
                     await stream.receive_some(1)
                 except trio.BrokenResourceError:
                     log.warning("the supervisor is gone")

@@ -66,7 +66,10 @@ def encode(start: Start) -> bytes:
 def read(stream: BinaryIO) -> Start:
     """Raises EOFError when there is no supervisor any more."""
     length = int.from_bytes(stream.read(_LENGTH), "big")
-    start: Start = pickle.loads(stream.read(length))  # noqa: S301 - our parent wrote it
+    data = stream.read(length)
+    if not data or len(data) < length:
+        raise EOFError
+    start: Start = pickle.loads(data)  # noqa: S301 - our parent wrote it
     return start
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, localserve
+from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, launch, localserve
 from tests.running import write_configuration
 from tests.under_load import Load, Webhooks, drain, retired, wait_for
 
@@ -121,6 +121,20 @@ def test_workers_end_with_their_supervisor(tmp_path: Path, webhooks: Webhooks) -
         assert not any(worker.is_running() for worker in workers)
     with localserve(directory) as running:
         assert running.stop() == 0
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
+def test_a_supervisor_killed_while_workers_start(tmp_path: Path, webhooks: Webhooks, seconds: float) -> None:
+    """They end without a traceback, whatever they were at."""
+    directory = configured(tmp_path / "gw", webhooks.url)
+    process, _, log = launch(directory)
+    time.sleep(seconds)
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
+    assert not alive
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_directory_is_in_use_while_a_worker_runs(tmp_path: Path, webhooks: Webhooks) -> None:
