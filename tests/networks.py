@@ -25,7 +25,7 @@ class KnownPolicies:
     answer: StsAnswer | DnsTrouble = field(default_factory=StsAnswer)
     of: dict[str, StsAnswer | DnsTrouble] = field(default_factory=dict)
 
-    async def find(self, domain: str) -> StsAnswer | DnsTrouble:
+    async def find(self, domain: str, *, allow_networks: object = ()) -> StsAnswer | DnsTrouble:
         return self.of.get(domain, self.answer)
 
 

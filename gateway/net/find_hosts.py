@@ -19,7 +19,9 @@ from gateway.net.plan import Families, HostAnswers, Plan, Question
 class Policies(Protocol):
     """`mta_sts_policies.MtaStsPolicies`."""
 
-    async def find(self, domain: str) -> StsAnswer | DnsTrouble: ...
+    async def find(
+        self, domain: str, *, allow_networks: Sequence[Network] = ()
+    ) -> StsAnswer | DnsTrouble: ...
 
 
 async def find_hosts(
@@ -41,7 +43,7 @@ async def find_hosts(
     question = Question(domain=domain, require_tls=require_tls)
     if not domain.startswith("["):
         question = replace(question, mx=await resolver.mx(domain))
-        question = replace(question, sts=await policies.find(domain))
+        question = replace(question, sts=await policies.find(domain, allow_networks=allow_networks))
         names = candidates(question, random)
         found: dict[str, HostAnswers] = {}
 

@@ -1,7 +1,8 @@
 """One GET over HTTPS, of a small page that anybody may have written: bounded in time and size.
 
-Names are resolved by the gateway's own resolver. The certificate is verified before anything is asked.
-Redirects are not followed, and no proxy is used.
+Names are resolved by the gateway's own resolver, and only addresses that may be connected to are (see
+`addresses`). The certificate is verified before anything is asked. Redirects are not followed, and no proxy
+is used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 import h11
 import trio
 
+from gateway.net.addresses import Network, allowed
 from gateway.net.dns import Answer, DnsTrouble, Resolver
 
 _BLOCK = 16 * 1024
@@ -45,11 +47,12 @@ async def get(
     max_size: int,
     timeout: float,
     port: int = 443,
+    allow_networks: Sequence[Network] = (),
 ) -> Page:
     """`host` is a name in A-labels, `path` ASCII; `max_size` bounds the body (bytes), `timeout` all of it
-    (seconds). Raises HttpsError."""
+    (seconds); addresses in `allow_networks` are used though they are not public. Raises HttpsError."""
     with trio.move_on_after(timeout):
-        stream = await _connect(await _addresses(resolver, host), port, host)
+        stream = await _connect(await _addresses(resolver, host, allow_networks), port, host)
         tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
         try:
             await tls.do_handshake()
@@ -68,13 +71,18 @@ async def get(
     raise HttpsError(f"no answer of {host} within {timeout:g} seconds")
 
 
-async def _addresses(resolver: Resolver, host: str) -> Sequence[IPv4Address | IPv6Address]:
+async def _addresses(
+    resolver: Resolver, host: str, networks: Sequence[Network]
+) -> Sequence[IPv4Address | IPv6Address]:
     found: list[IPv4Address | IPv6Address] = []
     trouble = f"{host} has no address"
     for look_up in (resolver.ipv6, resolver.ipv4):
         reply = await look_up(host)
         if isinstance(reply, Answer):
-            found += reply.records[:2]
+            usable = [address for address in reply.records if allowed(address, networks)]
+            found += usable[:2]
+            if not usable:
+                trouble = f"{host} has no public address, only {', '.join(map(str, reply.records[:3]))}"
         elif isinstance(reply, DnsTrouble):
             trouble = reply.text
     if not found:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Never
+from typing import Never, TypeAlias
 
 import trio
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.net import https
+from gateway.net.addresses import Network
 from gateway.net.dns import Answer, DnsTrouble, NoRecords, Resolver
 from gateway.net.mta_sts import (
     MAX_POLICY,
@@ -49,6 +51,9 @@ REFRESH_AFTER = timedelta(hours=12)
 UNUSED_AFTER = timedelta(days=30)  # then a policy is not refreshed any more
 MAX_REFRESHED = 200  # in one look
 USED = timedelta(days=1)  # how exactly it is kept when a policy was last used
+
+
+_Fetch: TypeAlias = tuple[str, frozenset[Network]]  # a domain, and networks that are not public and will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,14 @@ class MtaStsPolicies:
         self._port = port
         self._fetching = Together[Policy | TlsFault]()
         self._recent = Recent[_Kept](clock.monotonic, MAX_RECENT)
-        self._failed: OrderedDict[str, tuple[float, str, TlsFault]] = OrderedDict()
+        self._failed: OrderedDict[_Fetch, tuple[float, str, TlsFault]] = OrderedDict()
+        self._allowed: set[Network] = set()  # by anybody who has asked; for refreshing
 
-    async def find(self, domain: str) -> StsAnswer | DnsTrouble:
-        """The policy of a recipient domain. DnsTrouble: it is not known whether there is one."""
+    async def find(self, domain: str, *, allow_networks: Sequence[Network] = ()) -> StsAnswer | DnsTrouble:
+        """The policy of a recipient domain. DnsTrouble: it is not known whether there is one.
+
+        It is fetched from a public address, or from one in `allow_networks`.
+        """
         if domain.startswith("["):
             return StsAnswer()
         kept = await self._kept(domain)
@@ -103,7 +112,8 @@ class MtaStsPolicies:
             return record_id
         if record_id is None:
             return StsAnswer()
-        found = await self._fetch(domain, record_id)
+        self._allowed.update(allow_networks)
+        found = await self._fetch((domain, frozenset(allow_networks)), record_id)
         return StsAnswer(found) if isinstance(found, Policy) else StsAnswer(policy, found)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
@@ -133,7 +143,7 @@ class MtaStsPolicies:
         for kept in due:
             record_id = await self._record(kept.domain)
             if isinstance(record_id, str):  # else the policy stays until it expires
-                await self._fetch(kept.domain, record_id, used=kept)
+                await self._fetch((kept.domain, frozenset(self._allowed)), record_id, used=kept)
 
     async def _kept(self, domain: str) -> _Kept:
         now = self._clock.now()
@@ -153,19 +163,20 @@ class MtaStsPolicies:
         return parse_record(reply.records) if isinstance(reply, Answer) else None
 
     async def _fetch(
-        self, domain: str, record_id: str, *, used: StoredPolicy | None = None
+        self, fetch: _Fetch, record_id: str, *, used: StoredPolicy | None = None
     ) -> Policy | TlsFault:
-        failed = self._failed.get(domain)
+        failed = self._failed.get(fetch)
         if failed is not None and failed[1] == record_id and self._clock.monotonic() < failed[0]:
             return failed[2]
-        return await self._fetching.run(domain, partial(self._fetch_now, domain, record_id, used))
+        return await self._fetching.run(fetch, partial(self._fetch_now, fetch, record_id, used))
 
-    async def _fetch_now(self, domain: str, record_id: str, used: StoredPolicy | None) -> Policy | TlsFault:
-        found = await self._download(domain)
-        self._failed.pop(domain, None)
+    async def _fetch_now(self, fetch: _Fetch, record_id: str, used: StoredPolicy | None) -> Policy | TlsFault:
+        domain, networks = fetch
+        found = await self._download(domain, tuple(networks))
+        self._failed.pop(fetch, None)
         if isinstance(found, TlsFault):
             log.info("MTA-STS policy of %s: %s", domain, found.text)
-            self._failed[domain] = (self._clock.monotonic() + RETRY_AFTER, record_id, found)
+            self._failed[fetch] = (self._clock.monotonic() + RETRY_AFTER, record_id, found)
             if len(self._failed) > MAX_FAILURES:
                 self._failed.popitem(last=False)
             return found
@@ -186,7 +197,7 @@ class MtaStsPolicies:
             self._recent.keep(domain, _Kept(new, found))
         return found
 
-    async def _download(self, domain: str) -> Policy | TlsFault:
+    async def _download(self, domain: str, networks: Sequence[Network]) -> Policy | TlsFault:
         try:
             page = await https.get(
                 self._resolver,
@@ -196,6 +207,7 @@ class MtaStsPolicies:
                 max_size=MAX_POLICY,
                 timeout=FETCH_TIME,
                 port=self._port,
+                allow_networks=networks,
             )
         except https.HttpsError as exc:
             return TlsFault("sts-webpki-invalid" if exc.certificate else "sts-policy-fetch-error", str(exc))

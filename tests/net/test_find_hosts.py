@@ -30,7 +30,7 @@ class KnownPolicies:
     answer: StsAnswer | DnsTrouble = field(default_factory=StsAnswer)
     asked: list[str] = field(default_factory=list)
 
-    async def find(self, domain: str) -> StsAnswer | DnsTrouble:
+    async def find(self, domain: str, *, allow_networks: object = ()) -> StsAnswer | DnsTrouble:
         self.asked.append(domain)
         return self.answer
 
@@ -238,7 +238,7 @@ async def test_fifty_mx(server: DnsServer) -> None:
 
 async def test_the_stores_failure_is_raised_as_it_is(server: DnsServer) -> None:
     class Failing(KnownPolicies):
-        async def find(self, domain: str) -> StsAnswer | DnsTrouble:
+        async def find(self, domain: str, *, allow_networks: object = ()) -> StsAnswer | DnsTrouble:
             raise StoreUnavailable("the disk is full")
 
     with pytest.raises(StoreUnavailable, match="the disk is full"):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ OTHER = TEXT.replace(b"enforce", b"testing")
 TXT = "_mta-sts.example.org", "TXT"
 HOST = "mta-sts.example.org"
 DAY = 86400
+LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
 
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ class World:
     silent: bool = False
     certificate: Issued = field(default_factory=lambda: root().issue(HOST))
     requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
 
     def policies(self) -> MtaStsPolicies:
         """As after a start: nothing is known but what the store has."""
@@ -56,12 +59,13 @@ class World:
         return MtaStsPolicies(resolver, self.store, self.clock, context=context, port=self.port)
 
     async def find(self, domain: str = "example.org") -> StsAnswer | DnsTrouble:
-        return await self.policies().find(domain)
+        return await self.policies().find(domain, allow_networks=LOOPBACK)
 
     def announce(self, record_id: str) -> None:
         self.dns.add(*TXT, f'"v=STSv1; id={record_id};"', ttl=0)
 
     async def serve(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
         tls = trio.SSLStream(
             stream, self.certificate.server_context(), server_side=True, https_compatible=True
         )
@@ -221,7 +225,7 @@ async def test_nobody_there(world: World) -> None:
     [free] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with_nobody._port = free.socket.getsockname()[1]
     await free.aclose()
-    found = await with_nobody.find("example.org")
+    found = await with_nobody.find("example.org", allow_networks=LOOPBACK)
     assert isinstance(found, StsAnswer)
     assert found.fault is not None
     assert found.fault.text.startswith(f"cannot connect to {HOST} port")
@@ -230,6 +234,23 @@ async def test_nobody_there(world: World) -> None:
     assert isinstance(found, StsAnswer)
     assert found.fault is not None
     assert found.fault.text == f"{HOST} has no address"
+
+
+async def test_addresses_that_are_not_public_are_not_connected_to(world: World) -> None:
+    """Whoever has the domain could have us talk to what only our network reaches."""
+    policies = world.policies()
+    found = await policies.find("example.org")
+    assert isinstance(found, StsAnswer)
+    assert found.fault is not None
+    assert (found.policy, found.fault.type) == (None, "sts-policy-fetch-error")
+    assert found.fault.text == f"{HOST} has no public address, only 127.0.0.1"
+    world.dns.add(HOST, "AAAA", "::ffff:127.0.0.1", "fd00::1", "::1")
+    found = await world.policies().find("example.org")
+    assert isinstance(found, StsAnswer)
+    assert found.fault is not None
+    assert world.connections == 0
+    # That it failed for one is nothing to those who may connect there.
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(TEXT)
 
 
 async def test_a_server_that_says_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,28 +265,28 @@ async def test_a_server_that_says_nothing(world: World, monkeypatch: pytest.Monk
 async def test_after_a_failure_there_is_a_pause(world: World) -> None:
     world.answer = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
     policies = world.policies()
-    first = await policies.find("example.org")
-    assert await policies.find("example.org") == first
+    first = await policies.find("example.org", allow_networks=LOOPBACK)
+    assert await policies.find("example.org", allow_networks=LOOPBACK) == first
     assert len(world.requests) == 1
     world.answer = None
     world.clock.advance(mta_sts_policies.RETRY_AFTER + 1)
-    assert policy(await policies.find("example.org")) == parse_policy(TEXT)
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(TEXT)
 
 
 async def test_a_new_record_ends_the_pause(world: World) -> None:
     world.answer = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
     policies = world.policies()
-    await policies.find("example.org")
+    await policies.find("example.org", allow_networks=LOOPBACK)
     world.answer = None
     world.announce("2")
-    assert policy(await policies.find("example.org")) == parse_policy(TEXT)
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(TEXT)
 
 
 async def test_many_at_once_fetch_once(world: World) -> None:
     policies = world.policies()
     async with trio.open_nursery() as nursery:
         for _ in range(10):
-            nursery.start_soon(policies.find, "example.org")
+            nursery.start_soon(partial(policies.find, "example.org", allow_networks=LOOPBACK))
     assert len(world.requests) == 1
 
 
@@ -295,16 +316,16 @@ async def test_what_the_store_has_is_remembered_for_a_minute(
     monkeypatch.setattr(world.store, "read", counted)
     world.page = TEXT.replace(b"86400", b"90")
     policies = world.policies()
-    await policies.find("example.org")
+    await policies.find("example.org", allow_networks=LOOPBACK)
     world.dns.fail(*TXT, "SERVFAIL")
     world.clock.advance(40)
-    assert policy(await policies.find("example.org")) == parse_policy(world.page)
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(world.page)
     assert len(reads) == 1
     world.clock.advance(40)
-    assert policy(await policies.find("example.org")) == parse_policy(world.page)
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(world.page)
     assert len(reads) == 2
     world.clock.advance(10)  # it has expired
-    assert isinstance(await policies.find("example.org"), DnsTrouble)
+    assert isinstance(await policies.find("example.org", allow_networks=LOOPBACK), DnsTrouble)
     assert len(reads) == 2
 
 
@@ -355,16 +376,16 @@ async def test_max_age_zero_is_not_kept(world: World) -> None:
 
 async def test_refresh(world: World) -> None:
     policies = world.policies()
-    await policies.find("example.org")
+    await policies.find("example.org", allow_networks=LOOPBACK)
     await policies.refresh()
     assert len(world.requests) == 1
     world.clock.advance(DAY / 2)
     world.page = OTHER
     await policies.refresh()
     assert len(world.requests) == 2
-    assert policy(await policies.find("example.org")) == parse_policy(OTHER)
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(OTHER)
     world.clock.advance(DAY - 1)  # it would have expired without the refresh
-    assert policy(await policies.find("example.org")) == parse_policy(OTHER)
+    assert policy(await policies.find("example.org", allow_networks=LOOPBACK)) == parse_policy(OTHER)
     world.dns.remove(*TXT)
     await policies.refresh()
     assert len(world.requests) == 2
@@ -376,14 +397,14 @@ async def test_refresh(world: World) -> None:
 async def test_what_nobody_needs_is_not_refreshed(world: World) -> None:
     world.page = TEXT.replace(b"86400", b"31557600")
     policies = world.policies()
-    await policies.find("example.org")
+    await policies.find("example.org", allow_networks=LOOPBACK)
     world.clock.advance(29 * DAY)
     await policies.refresh()
     assert len(world.requests) == 2
     world.clock.advance(2 * DAY)
     await policies.refresh()
     assert len(world.requests) == 2
-    await policies.find("example.org")  # in use again
+    await policies.find("example.org", allow_networks=LOOPBACK)  # in use again
     await policies.refresh()
     assert len(world.requests) == 3
 
