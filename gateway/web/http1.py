@@ -161,6 +161,8 @@ class RequestReader:
         version, method = parser.get_http_version(), parser.get_method().decode("ascii")
         if version not in ("1.0", "1.1"):
             raise Refused(505)
+        if method == "CONNECT":  # for proxies; the parser takes what follows for another protocol
+            raise Refused(501)
         given = dict(headers)
         hosts = sum(name == b"host" for name, _ in headers)
         if hosts > 1 or (not hosts and version == "1.1"):  # RFC 9112, 3.2

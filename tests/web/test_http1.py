@@ -109,6 +109,15 @@ def test_refused(lines: bytes, status: int) -> None:
     assert read(b"GET / HTTP/1.1\r\n%s\r\n" % HOST + request) == [("GET", b""), status]
 
 
+@pytest.mark.parametrize("target", [b"example.com:443", b"//", b"//x", b"/", b"*", b"http://x/"])
+@pytest.mark.parametrize("lines", [b"", H2C, b"Content-Length: 1\r\n"])
+def test_this_is_no_proxy(target: bytes, lines: bytes) -> None:
+    # The parser calls what follows a CONNECT another protocol, however often it is asked.
+    request = b"CONNECT %s HTTP/1.1\r\n%s%s\r\n" % (target, HOST, lines)
+    assert read(request) in ([501], [400])
+    assert read(b"GET / HTTP/1.1\r\n%s\r\n" % HOST + request)[0] == ("GET", b"")
+
+
 def test_nothing_is_without_end() -> None:
     start = b"POST / HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n" % HOST
     for endless in (b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\nX", start + b"1;"):
