@@ -39,14 +39,14 @@ test: $(READY)   ## run all tests (they need what `make system` installs)
 	$(BIN)/python -m pytest -n logical --dist loadfile
 
 check: $(READY) system ## format, lint, types and tests: what continuous integration runs
-	$(BIN)/ruff format --check gateway plugins tests benchmarks
-	$(BIN)/ruff check gateway plugins tests benchmarks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy gateway plugins tests
 	$(MAKE) test
 
 format: $(READY) ## format the code and sort its imports
-	$(BIN)/ruff check --fix gateway plugins tests benchmarks
-	$(BIN)/ruff format gateway plugins tests benchmarks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench-reports: $(READY) ## score how real bounces are read: make bench-reports CORPUS=DIRECTORY
 	$(BIN)/python -m benchmarks.bounces $(CORPUS)

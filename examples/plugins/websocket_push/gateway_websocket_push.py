@@ -40,7 +40,7 @@ class WebsocketPush:
     @hookimpl
     def services(self, settings: PushSettings) -> Mapping[str, Service]:
         async def keep_connected(
-            gateway: GatewayContext, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+            _gateway: GatewayContext, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
         ) -> None:
             """Raises what breaks the connection: the gateway calls it again, a little later each time."""
             task_status.started()  # mail goes on while nobody listens
