@@ -17,6 +17,7 @@ from benchmarks.deliver import deliver
 from benchmarks.direct import direct
 from benchmarks.engine import engine
 from benchmarks.memory import memory
+from benchmarks.progress import finished
 from benchmarks.receive import inbound, submission
 from benchmarks.send import batch, roundtrip, send
 from benchmarks.table import Row, show
@@ -56,6 +57,7 @@ def main() -> None:
     rows = []
     for name in options.names or BENCHMARKS:
         rows += BENCHMARKS[name](options.rounds)
+    finished()
     show(rows)
 
 

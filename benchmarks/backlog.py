@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 import trio
 
+from benchmarks.progress import counted
 from benchmarks.smtp_load import content
 from gateway import Address
 from gateway.clock import Clock
@@ -40,6 +41,7 @@ async def _fill(
         for start in range(0, count, STEP):
             numbers = range(start, min(start + STEP, count))
             await store.write(partial(_queue, numbers, account, domains, clock.now(), due_in, hold))
+            counted(numbers.stop, count)
 
 
 def _queue(

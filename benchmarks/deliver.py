@@ -14,9 +14,10 @@ from pathlib import Path
 from benchmarks.backlog import fill
 from benchmarks.load import drive, repeat
 from benchmarks.processes import GatewayProcess, Running, gateway, script, send_request
+from benchmarks.progress import counted, progress
 from benchmarks.smtp_load import Envelope, content, hand_in
 from benchmarks.smtp_sink import SinkStatistics
-from benchmarks.table import Figure, Row, compared, progress
+from benchmarks.table import Figure, Row, compared
 from gateway.cli.localserve import ACCOUNT, LOGIN, PASSWORD
 
 COUNT = 2000
@@ -192,5 +193,6 @@ def _plain_loop(sink: Running, taken: SinkStatistics) -> Figure:
     with smtplib.SMTP(*sink.address) as client:
         for number, data in enumerate(contents):
             client.sendmail("u@example.org", [f"u{number}@example.com"], data)
+            counted(number + 1, COUNT)
         cpu = time.process_time() - before
     return Figure(COUNT / taken.wait(COUNT), cpu / COUNT * 1000)

@@ -15,9 +15,10 @@ from benchmarks.backlog import fill
 from benchmarks.load import drive, repeat
 from benchmarks.mx_zone import SILENT_HOSTS
 from benchmarks.processes import GatewayProcess, Running, gateway, script, send_request
+from benchmarks.progress import counted, progress
 from benchmarks.smtp_load import content
 from benchmarks.smtp_sink import SinkStatistics
-from benchmarks.table import Figure, Row, compared, progress
+from benchmarks.table import Figure, Row, compared
 from gateway.cli.localserve import ACCOUNT
 
 COUNT = 5000
@@ -85,6 +86,7 @@ def direct(rounds: int) -> list[Row]:
             progress(f"direct, {SILENT:,} silent domains")
             _released(burdened, taken)
             burdened.ask("queue/release", Filter={"Account": "silent"})
+            progress(f"direct, {UNTIL_CROWDED:.0f} s until as many wait for silent servers as may")
             time.sleep(UNTIL_CROWDED)
             for number in range(rounds):
                 progress(f"direct, round {number + 1} of {rounds}, the yardsticks")
@@ -141,5 +143,6 @@ def _plain_loop(sinks: Running, taken: SinkStatistics, *, messages_per_connectio
             client.starttls(context=context)
             for number in range(first, min(first + messages_per_connection, PLAIN_COUNT)):
                 client.sendmail("u@example.org", [f"u{number}@example.com"], contents[number])
+                counted(number + 1, PLAIN_COUNT)
     cpu = time.process_time() - before
     return Figure(PLAIN_COUNT / taken.wait(PLAIN_COUNT), cpu / PLAIN_COUNT * 1000)

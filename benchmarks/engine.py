@@ -10,7 +10,8 @@ from time import perf_counter
 
 import trio
 
-from benchmarks.table import Row, progress
+from benchmarks.progress import progress
+from benchmarks.table import Row
 from gateway import QueuedMessage, Route, hookimpl
 from gateway.config.settings import Settings
 from gateway.hooks import Hooks

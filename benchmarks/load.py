@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from benchmarks.progress import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -87,6 +89,7 @@ def drive(address: tuple[str, int] | str, requests: Iterator[bytes], connections
                 connection = key.data
                 if connection.answered():
                     latencies.append(time.perf_counter() - connection.sent_at)
+                    counted(len(latencies), count)
                     if unsent:
                         connection.send(next(requests))
                         unsent -= 1

@@ -10,7 +10,8 @@ from pathlib import Path
 from benchmarks.backlog import fill
 from benchmarks.load import drive, post, repeat
 from benchmarks.processes import AUTHORIZATION, gateway, send_request
-from benchmarks.table import Row, progress
+from benchmarks.progress import progress
+from benchmarks.table import Row
 from gateway.cli.localserve import ACCOUNT
 
 HELD = 20_000

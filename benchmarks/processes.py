@@ -68,6 +68,12 @@ class GatewayProcess(Running):
         """The path of the control socket."""
         return str(control_socket(self.directory / "data"))
 
+    def wait_for_control(self) -> None:
+        """It listens there after everywhere else."""
+        deadline = time.monotonic() + 60
+        while not Path(self.control).exists() and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def ask(self, command: str, **request: Any) -> Any:
         """What it answers to a command on its control socket. Raises CommandError."""
         return ask(self.directory, command, request)
@@ -98,7 +104,9 @@ def gateway(
             ("127.0.0.1", base + PORTS[name]) for name in ("smtp", "submissions", "web")
         )
         try:
-            yield GatewayProcess(web, process, directory, smtp, submissions)
+            running = GatewayProcess(web, process, directory, smtp, submissions)
+            running.wait_for_control()
+            yield running
         finally:
             process.terminate()
             stopped_well = process.wait(timeout=60) == 0

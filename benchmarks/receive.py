@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.processes import Running, gateway, script
+from benchmarks.progress import progress
 from benchmarks.smtp_load import Envelope, Login, content, hand_in
-from benchmarks.table import Figure, Row, compared, progress
+from benchmarks.table import Figure, Row, compared
 from gateway.cli.localserve import LOGIN, PASSWORD
 from gateway_dkim.signature import Signer, load_private_key
 

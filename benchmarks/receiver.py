@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from benchmarks.progress import counted
+
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -25,10 +27,13 @@ class Receiver:
 
     def wait(self, counts: dict[str, int], timeout: float = 120.0) -> None:
         """Until at least so many came for each path."""
+
+        def all_came() -> bool:
+            counted(sum(self.counts.get(path, 0) for path in counts), sum(counts.values()))
+            return all(self.counts.get(path, 0) >= count for path, count in counts.items())
+
         with self.changed:
-            if not self.changed.wait_for(
-                lambda: all(self.counts.get(path, 0) >= count for path, count in counts.items()), timeout
-            ):
+            if not self.changed.wait_for(all_came, timeout):
                 raise RuntimeError(f"webhooks are missing: {self.counts} of {counts}")
 
     def wait_delivered(self, queue_msg_id: int, timeout: float = 30.0) -> float:

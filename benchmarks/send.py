@@ -7,8 +7,9 @@ import time
 
 from benchmarks.load import drive, post, repeat
 from benchmarks.processes import batch_request, gateway, quart_yardstick, send_request
+from benchmarks.progress import counted, progress
 from benchmarks.receiver import receiving
-from benchmarks.table import Row, progress
+from benchmarks.table import Row
 
 # The receiver is this process: one connection a URL would measure its latency instead of the gateway.
 ROUNDTRIP_SETTINGS = """
@@ -103,6 +104,7 @@ def roundtrip(rounds: int) -> list[Row]:
             webhooks.wait({"/out": 100, "/in": 100})
             first_id = 1 + max(webhooks.delivered_at)
             for one in range(100):
+                counted(one, 100)
                 time.sleep(0.02)
                 started = time.perf_counter()
                 drive(tested.web, repeat(send_request), 1, 1)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks.load import Load
 from benchmarks.processes import TEXT
+from benchmarks.progress import counted
 
 _ENVELOPE = ("250", "250", "354")
 _TAKEN = ("250",)
@@ -151,6 +152,7 @@ def hand_in(
                 session = key.data
                 if session.taken():
                     latencies.append(time.perf_counter() - session.sent_at)
+                    counted(len(latencies), count)
                     if begun < count:
                         session.begin(envelope.commands(begun), contents[begun])
                         begun += 1

@@ -12,6 +12,8 @@ import sys
 import time
 from dataclasses import dataclass
 
+from benchmarks.progress import counted
+
 _END = b"\r\n.\r\n"
 _HELLO = (
     b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE\r\n"
@@ -113,6 +115,7 @@ class SinkStatistics:
             _code, taken, seconds = self._ask(b"XTAKEN").split()
             if int(taken) >= count:
                 return float(seconds)
+            counted(int(taken), count)
             time.sleep(0.02)
         raise RuntimeError(f"only {int(taken)} of {count} messages were delivered")
 

@@ -1,9 +1,8 @@
-"""Lines of the table that the benchmarks print, and what they say while they run."""
+"""Lines of the table that the benchmarks print."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,17 +39,9 @@ def _median(figures: Sequence[Figure]) -> Figure:
     return Figure(statistics.median(f.rate for f in figures), statistics.median(f.cpu for f in figures))
 
 
-def progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text} ...")
-        sys.stderr.flush()
-
-
 def show(rows: Iterable[Row]) -> None:
     header = Row("what", "gateway", "yardstick", "ratio", "aim")
     table = [(r.name, r.value, r.yardstick, r.ratio, r.aim) for r in (header, *rows)]
     widths = [max(len(line[i]) for line in table) for i in range(5)]
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -17,8 +17,9 @@ import trio
 from benchmarks.bad_receivers import bad_receivers
 from benchmarks.load import drive, post, repeat
 from benchmarks.processes import GatewayProcess, gateway
+from benchmarks.progress import counted, progress
 from benchmarks.receiver import Receiver, receiving
-from benchmarks.table import Figure, Row, compared, progress
+from benchmarks.table import Figure, Row, compared
 from gateway.cli.localserve import ACCOUNT
 from gateway.clock import Clock
 from gateway.store import events, webhook_calls
@@ -58,6 +59,7 @@ def webhooks(rounds: int) -> list[Row]:
                 progress(f"webhooks, round {number + 1} of {rounds}")
                 alone.append(_receiver_alone(receiver))
                 figures.append(_made(tested, receiver, number))
+                progress(f"webhooks, round {number + 1} of {rounds}, behind {BACKLOG:,}")
                 behind.append(_made(burdened, receiver, number))
     return [
         compared(f"webhooks, {CONNECTIONS} connections", figures, alone, aim="1,000/s"),
@@ -87,9 +89,13 @@ def _beside_bad_ones(rounds: int) -> Row:
         ):
             time.sleep(5)  # what is due since it was queued, and the first that hang
             for number in range(rounds):
+                progress(f"webhooks, round {number + 1} of {rounds}, beside bad receivers")
                 ids = range(number * ONE_BY_ONE + 1, (number + 1) * ONE_BY_ONE + 1)
                 # By turns, so that whatever else the machine does meanwhile is in both.
-                both = [[_taken(one, receiver, call_id) for one in (burdened, tested)] for call_id in ids]
+                both = []
+                for call_id in ids:
+                    both.append([_taken(one, receiver, call_id) for one in (burdened, tested)])
+                    counted(len(both), len(ids))
                 slow.append([one for one, _ in both])
                 usual.append([other for _, other in both])
     ratio = statistics.median(_p95(one) / _p95(other) for one, other in zip(slow, usual, strict=True))
@@ -159,6 +165,7 @@ async def _queue_all(data_dir: Path, count: int, url: str, due_in: timedelta, ap
             numbers = range(start, min(start + STEP, count))
             due = clock.now() + due_in
             await store.write(partial(_queue, numbers, url, clock.now(), due, apart))
+            counted(numbers.stop, count)
 
 
 def _queue(
