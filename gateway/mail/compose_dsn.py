@@ -240,6 +240,8 @@ def _about(recipient: DsnRecipient) -> Iterator[str]:
         yield "\n"
         yield "Why:\n\n" if recipient.action == "failed" else "What the last attempt came to:\n\n"
         yield _indented(recipient.error[:MAX_SAID])
+    if _HOST.fullmatch(recipient.remote_mta) and recipient.remote_mta not in recipient.error:
+        yield f"\nThe server was {recipient.remote_mta}.\n"
     if recipient.next_attempts:
         yield "\nThe next attempts:\n\n"
         for time in recipient.next_attempts:

@@ -311,5 +311,7 @@ def _line(fault: object) -> str:
         return "timed out"
     if isinstance(fault, dns.message.ChainTooLong):
         return "its aliases (CNAME) have no end"
+    if isinstance(fault, EOFError):
+        return "hung up in the middle of its answer"
     text = str(fault).splitlines() or [""]
     return text[0][:200] or type(fault).__name__

@@ -207,7 +207,7 @@ def _host(
     name = answers.name
     ipv4, ipv6 = usable.of(answers.ipv4), usable.of(answers.ipv6)
     if not ipv4 and not ipv6:
-        return Skipped(name=name, failure=_no_address(answers, usable.families))
+        return Skipped(name=name, failure=_no_address(question.domain, answers, usable.families))
     base, tlsa = _tlsa(question, answers)
     if isinstance(tlsa, DnsTrouble) and question.require_tls is not False:
         fault = TlsFault("dnssec-invalid", tlsa.text)
@@ -308,7 +308,7 @@ def _not_verified(name: str) -> Failure:
     return Failure(permanent=True, enhanced="5.7.30", text=text)
 
 
-def _no_address(answers: HostAnswers, families: Families) -> Failure:
+def _no_address(domain: str, answers: HostAnswers, families: Families) -> Failure:
     for reply in (answers.ipv6, answers.ipv4):
         if isinstance(reply, DnsTrouble):
             return Failure(permanent=False, enhanced="4.4.3", text=reply.text)
@@ -322,7 +322,8 @@ def _no_address(answers: HostAnswers, families: Families) -> Failure:
     if found:
         return _not_public(answers.name, found)
     kind = f"IPv{families[0]} address" if len(families) == 1 else "address"
-    return Failure(permanent=False, enhanced="4.4.4", text=f"{answers.name} has no {kind}")
+    whose = "" if answers.name == domain else f", a mail server of {domain},"
+    return Failure(permanent=False, enhanced="4.4.4", text=f"{answers.name}{whose} has no {kind}")
 
 
 def _not_public(name: str, addresses: Sequence[IpAddress]) -> Failure:

@@ -201,13 +201,14 @@ class Attempts:
             assert settlement.event is not None
             self.count(settlement.event.name)
             log.info(
-                "%s submission=%s message=%d recipient=%s attempt=%d transport=%s duration=%.3f%s",
+                "%s submission=%s message=%d recipient=%s attempt=%d transport=%s%s duration=%.3f%s",
                 settlement.event.name,
                 message.submission_id,
                 message.id,
                 message.recipient,
                 message.attempts,
                 settlement.transport or "-",
+                _server(settlement.outcome),
                 settlement.duration,
                 (" suppressing" if one.suppressing else "")
                 + (f" error={settlement.event.error[:500]!r}" if settlement.event.error else ""),
@@ -269,6 +270,13 @@ def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:
         )
         for claimed in sent
     )
+
+
+def _server(outcome: Outcome) -> str:
+    """Who was talked to, for the log."""
+    if not outcome.remote_mta:
+        return ""
+    return f" server={outcome.remote_mta}" + (f"[{outcome.remote_ip}]" if outcome.remote_ip else "")
 
 
 def _size(change: Settlement) -> int:

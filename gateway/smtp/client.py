@@ -30,6 +30,7 @@ from gateway.smtp.chunks import ChunkEncoder
 from gateway.smtp.client_auth import Credentials
 from gateway.smtp.client_session import (
     MAX_PIPELINED,
+    NONSENSE,
     AskForTls,
     ClientSession,
     Command,
@@ -84,7 +85,7 @@ class SmtpClient(ClientSession):
             self._finish(self.failure)
             return
         if not self._parser.empty:  # the rest of it would be taken for the answer to our next command
-            self._fail(self._broken("unexpected part of a reply"))
+            self._fail(self._broken("unexpected part of a reply", NONSENSE))
             return
         self._results = refusals(transaction, self.capabilities)
         if all(self._results):
@@ -218,7 +219,7 @@ class SmtpClient(ClientSession):
         if self._results is None:
             super()._fail(result)
         else:
-            self._end(result, Result(Fate.BROKEN, "connect", result.text))
+            self._end(result, Result(Fate.BROKEN, "connect", result.text, enhanced=result.enhanced))
             self._finish(result)
 
     _ON_REPLY: ClassVar[Mapping[Kind, Callable[..., None]]] = {

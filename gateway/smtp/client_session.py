@@ -28,6 +28,8 @@ from gateway.smtp.transcript import Transcript
 # smallest receive buffers in use, so that neither side waits for the other to read (RFC 2920 section 3.1).
 MAX_PIPELINED = 100
 
+NONSENSE = "4.5.0"  # RFC 3463: the protocol was not kept
+
 
 Event = Ready | TlsStarting | LoginStep | SendData | Finished | Failed | NeedData
 
@@ -200,7 +202,7 @@ class ClientSession:
             while self.failure is None and not self._handshaking and (reply := self._parser.next_reply()):
                 self._read_reply(reply)
         except ReplyError as error:
-            self._fail(self._broken(str(error)))
+            self._fail(self._broken(str(error), NONSENSE))
 
     def _read_reply(self, reply: Reply) -> None:
         self.replies += 1
@@ -219,7 +221,7 @@ class ClientSession:
         yes = 3 if command.kind == "data" or (command.kind == "auth" and reply.code == 334) else 2
         if reply.code < 400 and reply.code // 100 != yes:
             self._awaiting.appendleft(command)
-            self._fail(self._broken(f"unexpected reply: {reply}"))
+            self._fail(self._broken(f"unexpected reply: {reply}", NONSENSE))
             return
         self._ON_REPLY[command.kind](self, command, reply)
         if self._unsent and self.failure is None:
@@ -230,7 +232,7 @@ class ClientSession:
         if reply.code == 421 or (reply.code >= 400 and self._sending):
             self._fail(Result.from_reply(Fate.REFUSED, self.stage, reply))
         else:
-            self._fail(self._broken(f"unexpected reply: {reply}"))
+            self._fail(self._broken(f"unexpected reply: {reply}", NONSENSE))
 
     # --- The opening ---
 
@@ -346,9 +348,10 @@ class ClientSession:
     def _refused(self, command: Command, reply: Reply) -> None:
         self._fail(Result.from_reply(Fate.REFUSED, STAGES[command.kind], reply))
 
-    def _broken(self, text: str) -> Result:
+    def _broken(self, text: str, enhanced: str | None = None) -> Result:
         waits_for_dot = bool(self._awaiting) and self._awaiting[0].kind == "dot"
-        return Result(Fate.UNKNOWN if waits_for_dot else Fate.BROKEN, self.stage, text)
+        fate = Fate.UNKNOWN if waits_for_dot else Fate.BROKEN
+        return Result(fate, self.stage, text, enhanced=enhanced)
 
     def _fail(self, result: Result) -> None:
         """The end of the session."""

@@ -126,7 +126,8 @@ def refusals(transaction: Transaction, capabilities: Capabilities) -> list[Resul
         return [too_large] * len(transaction.recipients)
     if "SMTPUTF8" in capabilities:
         return [None] * len(transaction.recipients)
-    no_utf8 = Result(Fate.UNSENDABLE, "mail", "server does not offer SMTPUTF8", enhanced="5.6.7")
+    text = "the server does not offer SMTPUTF8, which an address or header field that is not ASCII needs"
+    no_utf8 = Result(Fate.UNSENDABLE, "mail", text, enhanced="5.6.7")
     all_need_it = transaction.smtputf8 or not (
         transaction.reverse_path is None or transaction.reverse_path.ascii
     )

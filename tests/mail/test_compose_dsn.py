@@ -98,6 +98,7 @@ def test_a_failure_for_the_email_package() -> None:
     said = people.get_content()
     for words in ("jane@example.net", "550 5.1.1 no such user", "really not", "> RCPT TO:<jane@example.net>"):
         assert words in said
+    assert "\r\nThe server was mx.example.net.\r\n" in said
     assert status.get_content_type() == "message/delivery-status"
     payload: Any = status.get_payload()
     about, recipient = payload

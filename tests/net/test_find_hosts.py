@@ -145,7 +145,7 @@ async def test_a_host_without_trouble_is_used(server: DnsServer) -> None:
             "4.4.3 DNS: no answer for circle.example MX: 127.0.0.1: its aliases (CNAME) have no end",
         ),
         ("dangling.example", "5.1.2 there is no domain dangling.example"),
-        ("hostless.example", "4.4.4 gone.example has no address"),
+        ("hostless.example", "4.4.4 gone.example, a mail server of hostless.example, has no address"),
         ("text.example", "4.4.4 text.example has no address"),
         ("truncated.example", "mx.example.org tlsa=mx.example.org"),
         ("alias.example", "mx.example.org tlsa=mx.example.org"),

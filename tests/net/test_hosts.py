@@ -406,12 +406,12 @@ NOT_THERE, NONE = NoRecords(nxdomain=True), NoRecords()
         (Answer((V4,)), TROUBLE, (6, 4), [V4]),
         (TROUBLE, Answer((V6,)), (6, 4), [V6]),
         (Answer((V4,)), None, (4,), [V4]),
-        (NONE, NONE, (6, 4), "4.4.4 mx.example.org has no address"),
-        (NOT_THERE, NOT_THERE, (6, 4), "4.4.4 mx.example.org has no address"),
+        (NONE, NONE, (6, 4), "4.4.4 mx.example.org, a mail server of example.org, has no address"),
+        (NOT_THERE, NOT_THERE, (6, 4), "4.4.4 mx.example.org, a mail server of example.org, has no address"),
         (NONE, TROUBLE, (6, 4), "4.4.3 DNS: no answer"),
         (TROUBLE, NONE, (4, 6), "4.4.3 DNS: no answer"),
-        (None, NONE, (6,), "4.4.4 mx.example.org has no IPv6 address"),
-        (NONE, None, (4,), "4.4.4 mx.example.org has no IPv4 address"),
+        (None, NONE, (6,), "4.4.4 mx.example.org, a mail server of example.org, has no IPv6 address"),
+        (NONE, None, (4,), "4.4.4 mx.example.org, a mail server of example.org, has no IPv4 address"),
     ],
 )
 def test_addresses(

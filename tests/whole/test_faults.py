@@ -103,9 +103,9 @@ FAULTS = (
     Fault("self-signed", tls("self-signed"), "4.7.5", error="the certificate is self-signed"),
     Fault("hangs", tls(None), "4.7.5", error=f"no TLS handshake within {LIMIT:g} seconds"),
     Fault("no-banner", server(silent), "4.4.1", error=f"no reply within {LIMIT:g} seconds"),
-    Fault("garbage", server(sends(b"220-mx\r\nwhat\r\n220 x\r\n")), "4.4.1", error="not an SMTP reply"),
-    Fault("long-line", server(sends(b"220 " + b"x" * 1_000_000 + b"\r\n")), "4.4.1", error="line is longer"),
-    Fault("many-lines", server(sends(b"220-mx\r\n" * 9_000)), "4.4.1", error="reply has more than 128 lines"),
+    Fault("garbage", server(sends(b"220-mx\r\nwhat\r\n220 x\r\n")), "4.5.0", error="not an SMTP reply"),
+    Fault("long-line", server(sends(b"220 " + b"x" * 1_000_000 + b"\r\n")), "4.5.0", error="line is longer"),
+    Fault("many-lines", server(sends(b"220-mx\r\n" * 9_000)), "4.5.0", error="reply has more than 128 lines"),
     Fault(
         "not-ascii",
         server(that(replies={"RCPT": "550 5.1.1 Empfänger unbekannt\r\n".encode()})),
@@ -151,6 +151,7 @@ async def test_each_fault(
             assert fault.error in text, text
             assert f"Status: {fault.enhanced}" in status
             assert ("Diagnostic-Code: smtp; 550" in status) == bool(fault.code)
+            assert (f"mx.{fault.name}.example" in text) >= ("Remote-MTA" in status)
 
 
 async def _told(
@@ -170,6 +171,7 @@ async def _told(
     [line] = [one.getMessage() for one in caplog.records if f"message={message} " in one.getMessage()]
     assert line.startswith("failed submission=")
     assert fault.error in line.replace("\\'", "'")
+    assert (f" server=mx.{fault.name}.example[127.0.0." in line) == bool(attempt.remote_ip)
     given_up = "the only attempt failed" in event["Error"]
     assert given_up != fault.for_good
 
