@@ -276,7 +276,9 @@ async def serving(
                 submitter=submitter,
                 messages=mailboxes,
                 suppressions=suppressions,
-                templates=templates.Templates(store, clock, hooks.added.template_engines, template_workers),
+                templates=templates.Templates(
+                    store, clock, hooks.added.template_engines, template_workers, hooks.calls
+                ),
                 unsubscriber=unsubscriber,
                 webhooks=calls,
                 webhook_urls=urls,

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import trio
 
 from gateway.errors import PluginError, RejectedByPlugin
+from gateway.frozen import frozen
 from gateway.hookcalls import Call, Way, answered, ask, ask_plain, contain, described, failed, timed
 from gateway.leftopen import close_left_open
 from gateway.model import Reject
@@ -38,13 +39,14 @@ def all_answers(calls: Sequence[Call], *arguments: Any) -> list[tuple[str, Any]]
 
 async def fold(calls: Sequence[Call], value: Any, *arguments: Any) -> Any:
     """`value` as it comes out of the last plugin; a Reject ends it with RejectedByPlugin."""
+    value = frozen(value)
     for call in calls:
         given = (value, *arguments)
         answer = ask_plain(call, given) if call.way is Way.PLAIN else await ask(call, given)
         if isinstance(answer, Reject):
             raise RejectedByPlugin(call.plugin, answer.code, answer.enhanced, answer.reason)
         if answer is not None:
-            value = answer
+            value = frozen(answer)
     return value
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_chec
 
 from pydantic import BaseModel
 
+from gateway.frozen import freeze
 from gateway.mail.address import Address
 from gateway.mail.auth_results import AuthResults
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
@@ -76,6 +77,9 @@ class Submission:
     require_tls: bool | None = None
     not_before: datetime | None = None  # FutureRelease: no attempt earlier than this
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze(self, "extra")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +170,9 @@ class QueuedMessage:
     from_id_secret: bool = False
     base_address: str = ""  # the recipient's, as of the stage `base_address` when it was queued
 
+    def __post_init__(self) -> None:
+        freeze(self, "extra")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRule:
@@ -237,6 +244,9 @@ class Outcome:
     # Of the connections that this delivery made, each in the outcome of one message only.
     tls_results: tuple[TlsResult, ...] = ()
 
+    def __post_init__(self) -> None:
+        freeze(self, "dialed")
+
     @classmethod
     def temporary(cls, error: str, *, code: int = 0, enhanced: str = "") -> Outcome:
         return cls(result=Result.TEMPORARY, code=code, enhanced=enhanced, error=error)
@@ -279,6 +289,9 @@ class Delivery:
     dsn: tuple[DsnRequest, ...] = ()  # one for each message; or none at all, when nothing was asked for
     # The addresses that earlier attempts tried, by host, the oldest first.
     dialed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze(self, "dialed")
 
 
 class Transport(Protocol):
@@ -403,6 +416,9 @@ class Event:
     matched_by: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
     sender: str = ""  # MAIL FROM, with its FromID; "" is the null sender, or not known any more
+
+    def __post_init__(self) -> None:
+        freeze(self, "extra")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

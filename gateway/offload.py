@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 import trio
 
@@ -33,8 +33,10 @@ WORKERS = 2
 SMALL = 64 * 1024  # bytes: the event loop has time for this much untrusted data
 ADDRESS = 8  # octets of anything else that take as long to read as an address does, beside its own
 LIMIT = 20.0  # seconds for one call
+LIMIT_TO_BEGIN = 60.0  # seconds until it begins: a new worker has to import what it needs
 MEMORY = 2 * 1024**3  # bytes of address space of a worker
 _HEADER = 8  # bytes: the length of the pickle that follows, big-endian
+_BEGUN = b"\n"
 _CHUNK = 1024 * 1024
 
 
@@ -94,14 +96,18 @@ class Offload:
         request = pickle.dumps((function, args, kwargs), pickle.HIGHEST_PROTOCOL)
         async with self._places:
             process = self._idle.pop() if self._idle else await self._start()
+            limit = LIMIT_TO_BEGIN
             try:
-                with trio.fail_after(self._limit):
-                    done, answer = pickle.loads(await _exchange(process, request))  # noqa: S301 - our own worker's
+                with trio.fail_after(limit):
+                    await _begin(process, request)
+                limit = self._limit
+                with trio.fail_after(limit):
+                    done, answer = pickle.loads(await _end_of(process))  # noqa: S301 - our own worker's
             except BaseException as exc:
                 with trio.CancelScope(shield=True):
                     await _end(process)
                 if isinstance(exc, trio.TooSlowError):
-                    raise OffloadError(f"no answer from a worker process in {self._limit:g} s") from None
+                    raise OffloadError(f"no answer from a worker process in {limit:g} s") from None
                 if isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError, EOFError)):
                     raise OffloadError("a worker process died") from None
                 raise
@@ -119,11 +125,17 @@ class Offload:
         )
 
 
-async def _exchange(process: trio.Process, request: bytes) -> bytes:
+async def _begin(process: trio.Process, request: bytes) -> None:
+    """Hand a call over; returns when the worker has imported what it needs, and begins with it."""
     assert process.stdin is not None
     assert process.stdout is not None
     await process.stdin.send_all(len(request).to_bytes(_HEADER))
     await process.stdin.send_all(request)
+    await _receive_exactly(process.stdout, len(_BEGUN))
+
+
+async def _end_of(process: trio.Process) -> bytes:
+    assert process.stdout is not None
     length = int.from_bytes(await _receive_exactly(process.stdout, _HEADER))
     return await _receive_exactly(process.stdout, length)
 
@@ -153,15 +165,29 @@ def work() -> None:
     sys.stdout = sys.stderr  # a stray print must not end up between the answers
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         while header := requests.read(_HEADER):
-            answer = _answer(requests.read(int.from_bytes(header)))
+            call = _read_call(requests.read(int.from_bytes(header)))
+            answers.write(_BEGUN)
+            answers.flush()
+            answer = _answer(call)
             answers.write(len(answer).to_bytes(_HEADER) + answer)
             answers.flush()
 
 
-def _answer(request: bytes) -> bytes:
+def _read_call(request: bytes) -> Callable[[], Any]:
     try:
         function, args, kwargs = pickle.loads(request)  # noqa: S301 - from the process that started us
-        return pickle.dumps((True, function(*args, **kwargs)), pickle.HIGHEST_PROTOCOL)
+    except Exception as exc:
+        return partial(_raise, exc)
+    return partial(function, *args, **kwargs)
+
+
+def _raise(exc: Exception) -> NoReturn:
+    raise exc
+
+
+def _answer(call: Callable[[], Any]) -> bytes:
+    try:
+        return pickle.dumps((True, call()), pickle.HIGHEST_PROTOCOL)
     except Exception as exc:
         try:
             answer = pickle.dumps((False, exc), pickle.HIGHEST_PROTOCOL)

@@ -11,14 +11,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from gateway.breaker import Tally
 from gateway.clock import Clock
-from gateway.errors import GatewayError, PluginError, SubmissionRefused, TemplateError
+from gateway.errors import SubmissionRefused, TemplateError
+from gateway.hookcalls import Call, Calls, ask
 from gateway.model import Rendered, Template, TemplateEngine
 from gateway.offload import Offload, OffloadError
+from gateway.registered import registered_call
 from gateway.store import templates
 from gateway.store.store import Store
 from gateway.store.templates import StoredTemplate
 
+HOOK = "template_engines"
 DEFAULT_ENGINE = "jinja"
 LIMIT = 5.0  # seconds, for one template and TOGETHER recipients
 TOGETHER = 100  # recipients
@@ -37,9 +41,14 @@ class Templates:
         clock: Clock,
         engines: Mapping[str, tuple[str, TemplateEngine]],
         offload: Offload,
+        calls: Calls,
     ) -> None:
         """`engines`: by name, with the plugin's name. `offload`: for templates alone, with `LIMIT`."""
-        self._store, self._clock, self._engines, self._offload = store, clock, engines, offload
+        self._store, self._clock, self._offload = store, clock, offload
+        self._engines = {
+            name: self._call(plugin, name, engine, calls[plugin, HOOK])
+            for name, (plugin, engine) in engines.items()
+        }
 
     async def put(self, account: str, template: Template) -> None:
         """Adds a template, or replaces the one of its name. Raises SubmissionRefused, PluginError."""
@@ -87,18 +96,24 @@ class Templates:
             raise SubmissionRefused(
                 "user", f"Engine: there is no {template.engine[:100]!a}; there are: {known}"
             )
-        plugin, engine = self._engines[template.engine]
+        found = await ask(self._engines[template.engine], (template, variables))
         where = f"template {template.name!a}"
-        try:
-            return await self._offload.run(render, engine, template, variables)
-        except TemplateError as exc:
-            raise SubmissionRefused("user", f"{where}, {exc}") from None
-        except OffloadError as exc:
-            raise SubmissionRefused("user", f"{where}: takes too much time or memory ({exc})") from None
-        except GatewayError:
-            raise
-        except Exception as exc:
-            raise PluginError(plugin, "template_engines", f"{type(exc).__name__}: {exc}"[:500]) from exc
+        if isinstance(found, TemplateError):
+            raise SubmissionRefused("user", f"{where}, {found}")
+        if isinstance(found, OffloadError):
+            raise SubmissionRefused("user", f"{where}: takes too much time or memory ({found})")
+        rendered: list[Rendered] = found
+        return rendered
+
+    def _call(self, plugin: str, name: str, engine: TemplateEngine, tally: Tally) -> Call:
+        async def run(template: Template, variables: Sequence[Mapping[str, Any]]) -> object:
+            try:
+                return await self._offload.run(render, engine, template, variables)
+            except (TemplateError, OffloadError) as exc:  # the template's fault, not the plugin's
+                return exc
+
+        label = f"plugin {plugin!r}, template engine {name!r}"
+        return registered_call(plugin, HOOK, label, run, arguments=("template", "variables"), tally=tally)
 
 
 def render(

@@ -63,6 +63,23 @@ def _wait(_data: bytes) -> None:
     time.sleep(20)
 
 
+class _SlowToImport:
+    """Takes longer to be made in the worker than a call may take."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _slowly, (1.0,)
+
+
+def _slowly(seconds: float) -> str:
+    time.sleep(seconds)
+    return "imported"
+
+
+async def test_the_limit_is_the_calls_and_not_that_of_what_it_imports() -> None:
+    async with Offload.open(limit=0.5) as pool:
+        assert await pool.run(str, _SlowToImport()) == "imported"
+
+
 async def test_many_addresses_make_a_message_large() -> None:
     """Of those in 64 KiB the loop would see nothing else for too long."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import trio
 from gateway import Rendered, Template
 from gateway.clock import ManualClock
 from gateway.errors import PluginError, SubmissionRefused
+from gateway.hookcalls import Calls
 from gateway.offload import Offload
 from gateway.store.store import Store
 from gateway.templates import MAX_RENDERED, MAX_SIZE, Templates
@@ -23,6 +25,9 @@ SHIPPED = Template(name="shipped", engine="jinja", subject="Order {{ order }}", 
 
 def broken(template: Template) -> Callable[[Mapping[str, Any]], Rendered]:
     raise RuntimeError("no engine")
+
+
+CALLS = Calls()
 
 
 def silly(template: Template) -> Callable[[Mapping[str, Any]], Rendered]:
@@ -38,7 +43,8 @@ async def templates(tmp_path: Path) -> AsyncIterator[Templates]:
     clock = ManualClock()
     engines = {"jinja": jinja, "broken": broken, "silly": silly, "large": large}
     async with Store.open(tmp_path, clock) as store, Offload.open(limit=3.0) as offload:
-        yield Templates(store, clock, {name: ("a.plugin", e) for name, e in engines.items()}, offload)
+        of_plugin = {name: ("a.plugin", engine) for name, engine in engines.items()}
+        yield Templates(store, clock, of_plugin, offload, CALLS)
 
 
 async def refused(doing: Any) -> str:
@@ -121,11 +127,15 @@ async def test_memory_is_bounded(templates: Templates) -> None:
     assert "MemoryError" in await refused(templates.render("ann", "shipped", [{"order": 1}]))
 
 
-async def test_a_plugins_faults_are_its_own(templates: Templates) -> None:
-    with pytest.raises(PluginError, match=r"'a\.plugin', hook 'template_engines': RuntimeError: no engine"):
+async def test_a_plugins_faults_are_its_own(templates: Templates, caplog: pytest.LogCaptureFixture) -> None:
+    before = CALLS["a.plugin", "template_engines"].failures
+    named = r"plugin 'a\.plugin', template engine 'broken': raised RuntimeError: no engine"
+    with pytest.raises(PluginError, match=named):
         await templates.put("ann", replace(SHIPPED, engine="broken"))
+    assert re.search(named, caplog.text)
     await templates.put("ann", replace(SHIPPED, engine="silly"))
     with pytest.raises(PluginError, match="answered str, not Rendered"):
         await templates.render("ann", "shipped", [{}])
     await templates.put("ann", replace(SHIPPED, engine="large"))
     assert "more than" in await refused(templates.render("ann", "shipped", [{}]))
+    assert CALLS["a.plugin", "template_engines"].failures == before + 2  # not the template's own

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.frozen import freeze
 from gateway.mail import structure
 from gateway.mail.bounce_text import may_be_bounce
 from gateway.mail.feedback import may_be_complaint
@@ -27,6 +28,9 @@ class MessagePart:
     decoded_size: int  # octets
     parts: tuple[MessagePart, ...]
     beyond_limits: bool = False  # too deep, too many parts or too long a header: it was not taken apart
+
+    def __post_init__(self) -> None:
+        freeze(self, "params")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,7 @@ def parse_header(data: bytes, *, null_sender: bool) -> ParsedHeader:
 def _part(part: structure.Part) -> MessagePart:
     return MessagePart(
         content_type=part.content_type,
-        params=dict(part.params),
+        params=part.params,
         content_id=part.content_id,
         disposition=part.disposition,
         filename=part.filename,

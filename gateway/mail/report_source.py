@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from gateway.frozen import freeze
 from gateway.mail.address import Address, AddressError
 from gateway.mail.charset import decode_text
 from gateway.mail.encoded_words import decode_words
@@ -96,6 +97,9 @@ class ReportSource:
     returned: Mapping[str, tuple[str, ...]]  # the header of the returned message; empty if nothing was
     size: int  # octets of the message
 
+    def __post_init__(self) -> None:
+        freeze(self, "headers", "params", "returned")
+
     def header(self, name: str) -> str:
         """The first field of that name, in any case; "" if there is none."""
         values = self.headers.get(name.lower(), ())
@@ -133,7 +137,7 @@ def read_source(data: bytes, mail_from: Address | None = None) -> ReportSource:
         mail_from=mail_from,
         headers=header_map(root.headers),
         content_type=root.content_type,
-        params=dict(root.params),
+        params=root.params,
         parts=tuple(parts),
         text=text,
         returned=returned or (header_map(_returned(below)) if below else {}),

@@ -242,16 +242,16 @@ class Attempts:
         return replace(settlement, suppress=entry)
 
 
-def configured_routes(settings: Settings, account: str, sender_domain: str) -> list[RouteRule]:
+def configured_routes(settings: Settings, account: str, sender_domain: str) -> tuple[RouteRule, ...]:
     """What `route` is given: the account's routes, then the domain's, then the gateway's."""
     of_account = settings.accounts.get(account)
     of_domain = settings.domains.get(sender_domain)
-    return [
+    return tuple(
         route.rule()
         for level in (of_account, of_domain, settings)
         if level is not None
         for route in level.routes
-    ]
+    )
 
 
 def _not_tried(error: str) -> Outcome:

@@ -17,6 +17,7 @@ READ_AHEAD = 4 * PIECE  # bytes: read at a time, as the way to a thread and back
 class BytesContent:
     """Bytes in memory."""
 
+    __slots__ = ("_data",)
     file: Path | None = None
 
     def __init__(self, data: bytes) -> None:
@@ -40,13 +41,22 @@ class StoredContent:
     Error handling: one that is missing or was cut short is StoreUnavailable, never a shorter message.
     """
 
+    __slots__ = ("_file", "_name", "_size", "_store")
+
     def __init__(self, store: CalledStore, name: str, size: int, file: Path | None = None) -> None:
-        self._store, self._name = store, name
-        self.size, self.file = size, file
+        self._store, self._name, self._size, self._file = store, name, size, file
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def file(self) -> Path | None:
+        return self._file
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The bytes in pieces of at most 64 KiB."""
-        return _StoredPieces(self._store, self._name, self.size)
+        return _StoredPieces(self._store, self._name, self._size)
 
     async def read(self) -> bytes:
         """All of the bytes."""

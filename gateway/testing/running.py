@@ -43,6 +43,9 @@ PATIENCE = 20.0  # seconds: what takes longer than that to come to rest does not
 LOOK_AGAIN = 0.005  # seconds
 KIT = "testing.transports"  # the kit's own plugin
 
+_WAITING = sa.and_(message.c.state == "queued", ~message.c.hold)
+_CALLING = webhook_call.c.state == "queued"
+
 
 @dataclass(slots=True)
 class RunningGateway:
@@ -139,11 +142,18 @@ class RunningGateway:
         return await self._after(partial(trio.to_thread.run_sync, send))
 
     async def advance(self, seconds: float | timedelta) -> Happened:
-        """Move the clock, have the gateway do what is due now, and wait until there is nothing left to do."""
+        """Move the clock on, and wait until there is nothing left to do. Raises ValueError for a step back.
+
+        It stops whenever an attempt or a webhook call is due, until that is done: what comes between happens
+        at its time and in its order, with all that follows from it.
+        """
+        end = self.clock.now() + (timedelta(seconds=seconds) if isinstance(seconds, int | float) else seconds)
 
         async def move() -> str:
-            self.clock.advance(seconds)
-            await self._nudge()
+            while (due := await self.gateway.store.read(_next_due)) is not None and due < end:
+                self.clock.advance(max(due - self.clock.now(), timedelta()))
+                await self.rest()
+            self.clock.advance(end - self.clock.now())
             return ""
 
         return await self._after(move)
@@ -226,12 +236,11 @@ class RunningGateway:
         """What is left to do; empty for nothing."""
         now = self.clock.now()
         m, c = message.c, webhook_call.c
-        waiting, calling = m.state == "queued", c.state == "queued"
         things = {
             "an attempt under way": sa.select(m.id).where(m.lease_owner.is_not(None)),
-            "a message that is due": sa.select(m.id).where(waiting, ~m.hold, m.next_attempt <= now),
-            "a webhook call under way": sa.select(c.id).where(calling, c.lease_owner.is_not(None)),
-            "a webhook call that is due": sa.select(c.id).where(calling, c.next_attempt <= now),
+            "a message that is due": sa.select(m.id).where(_WAITING, m.next_attempt <= now),
+            "a webhook call under way": sa.select(c.id).where(_CALLING, c.lease_owner.is_not(None)),
+            "a webhook call that is due": sa.select(c.id).where(_CALLING, c.next_attempt <= now),
         }
         for thing, statement in things.items():
             if conn.execute(statement.limit(1)).first() is not None:
@@ -247,6 +256,15 @@ class RunningGateway:
         nothing = Filter(account="nobody")
         await self.gateway.operations.release(nothing)
         await self.gateway.operations.drop(nothing, "")
+
+
+def _next_due(conn: sa.Connection) -> datetime | None:
+    """When the next attempt or webhook call is due; None if nothing waits."""
+    times = (
+        conn.scalar(sa.select(sa.func.min(message.c.next_attempt)).where(_WAITING)),
+        conn.scalar(sa.select(sa.func.min(webhook_call.c.next_attempt)).where(_CALLING)),
+    )
+    return min((time for time in times if time is not None), default=None)
 
 
 @asynccontextmanager

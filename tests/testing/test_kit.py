@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 
 import pytest
@@ -19,6 +19,7 @@ from gateway import (
     QueuedMessage,
     Reception,
     Reject,
+    RetryAt,
     Route,
     Submission,
     hookimpl,
@@ -80,10 +81,50 @@ async def test_a_fake_transport_answers_in_turn(mail_gateway: MailGateway) -> No
             happened["you@example.net"].attempts[0].error
             == "transport 'test' raised OSError: the wire is cut"
         )
-        assert (await gateway.advance(3600))["you@example.net"].state == "waiting"
+        assert (await gateway.advance(600))["you@example.net"].state == "waiting"
         assert (await gateway.advance(3600))["you@example.net"].state == "delivered"
     with pytest.raises(ValueError, match="nothing to answer"):
         gateway.transport().answer()
+
+
+class Hourly:
+    """Stage `retry`: an hour after each attempt."""
+
+    def __init__(self) -> None:
+        self.asked: list[datetime] = []
+
+    @hookimpl
+    def retry(self, now: datetime) -> RetryAt:
+        self.asked.append(now)
+        return RetryAt(now + timedelta(hours=1))
+
+
+async def test_what_is_due_while_time_passes_happens_at_its_time_and_in_its_order(
+    mail_gateway: MailGateway,
+) -> None:
+    plugin = Hourly()
+    async with mail_gateway(plugin) as gateway:
+        start = gateway.clock.now()
+        gateway.transport().answer(*[temporary()] * 3, delivered(), to="ada@example.net")
+        await gateway.deliver(to="ada@example.net")
+        await gateway.deliver(to="bob@example.net", not_before=start + timedelta(minutes=90))
+        gateway.webhooks.status = 500  # so that calls wait, too
+        happened = await gateway.advance(timedelta(days=1))
+        hours = [(one.delivery.started - start) / timedelta(hours=1) for one in happened.handed_over]
+        assert [one.recipients[0] for one in happened.handed_over] == [
+            "ada@example.net",
+            "bob@example.net",
+            "ada@example.net",
+            "ada@example.net",
+        ]
+        assert hours == [1, 1.5, 2, 3]
+        assert plugin.asked == [start + timedelta(hours=one) for one in (0, 1, 2)]
+        assert [event.time for event in happened.events if event.name == "delivered"] == [
+            start + timedelta(hours=1.5),
+            start + timedelta(hours=3),
+        ]
+        assert len(happened.webhooks) > 2 * len(happened.events)  # tried again, each at its time
+        assert gateway.clock.now() == start + timedelta(days=1)
 
 
 class Filter:

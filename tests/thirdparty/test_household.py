@@ -67,6 +67,8 @@ async def test_nobody_is_let_in_by_a_plugin_that_fails(
     async with running(tmp_path, webhooks, change=household(**settings)) as gateway:
         answer = await login(gateway, "ada", "x")
         assert (answer.status_code, answer.json()["Code"]) == (400, "server"), answer.text
+        said = "yours could not be checked, so nothing was done; try again later"
+        assert said in answer.json()["Message"]
         with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
             await trio.to_thread.run_sync(smtp_login, gateway, "ada", "x")
         assert refused.value.smtp_code == 454
@@ -116,6 +118,10 @@ async def test_methods_of_the_api(
             answer = await gateway.api.post("AcmeShout", json={"Word": word})
             assert (answer.status_code, answer.json()["Code"]) == (status, code), word
             assert said in answer.json()["Message"]
+            # What such a method did before it failed, nobody knows.
+            known = "how far it came is not known; look what it did before you try again"
+            assert (known in answer.json()["Message"]) == (code == "server")
+            assert "queued" not in answer.json()["Message"]
         typo = await gateway.api.post("AcmeShout", json={"Wrod": "hi"})
         assert (typo.status_code, typo.json()["Code"]) == (400, "protocol")
         assert "Wrod" in typo.json()["Message"]

@@ -69,7 +69,7 @@ ANY_ACCOUNT: tuple[tuple[ApiCode, str, dict[str, Any], str], ...] = (
     ("messageTooLarge", "Send", message(Text="line\n" * 50_000), "the message has "),
     ("malformedMessageID", "Send", message(MessageID="x@y.example"), "MessageID: "),
     ("rejected", "Send", message(Subject="lottery"), "plugin censor: no lotteries here"),
-    ("server", "Send", message(Subject="broken"), "plugin censor failed, nothing was queued"),
+    ("server", "Send", message(Subject="broken"), "plugin censor failed: the message was not queued"),
     ("messageNotFound", "MessageGet", {"MsgID": 99}, "there is no message"),
     ("messageNotFound", "QueueGet", {"QueueMsgID": 99}, "there is no message"),
     ("notFound", "SuppressionRemove", {"EmailAddress": "a@b.example"}, "EmailAddress: "),

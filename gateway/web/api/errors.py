@@ -31,6 +31,17 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 5  # seconds; a full disk takes longer, but a client may ask again
 MAX_MESSAGE = 1000  # characters of an error message
 
+# By the hook in which a plugin failed: what is known of what was done, and what to do.
+_NOT_QUEUED = "the message was not queued; try again later"
+_PLUGIN_FAILED: Mapping[str, str] = {
+    "submission": _NOT_QUEUED,
+    "sign": _NOT_QUEUED,
+    "hold": _NOT_QUEUED,
+    "template_engines": "nothing was queued or changed; try again later",
+    "authenticate": "it checks logins, and yours could not be checked, so nothing was done; try again later",
+    "api_methods": "how far it came is not known; look what it did before you try again",
+}
+
 
 class BadRequest(GatewayError):
     """The request is wrong. The text names the field's path, what is wrong and what is expected."""
@@ -83,9 +94,8 @@ def error_answer(exc: Exception, where: str) -> ErrorAnswer:
         case NotVisible():
             return ErrorAnswer(400, "messageNotFound", "there is no message of this MsgID in your account")
         case PluginError():  # logged where it happened
-            return ErrorAnswer(
-                400, "server", f"plugin {exc.plugin} failed, nothing was queued; try again later"
-            )
+            then = _PLUGIN_FAILED.get(exc.hook, "try again later")
+            return ErrorAnswer(400, "server", f"plugin {exc.plugin} failed: {then}")
         case StoreError():
             log.log(
                 logging.ERROR if isinstance(exc, StoreUnavailable) else logging.WARNING, "%s: %r", where, exc
