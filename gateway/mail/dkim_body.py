@@ -16,19 +16,17 @@ class BodyHash:
     """SHA-256 of a body that comes in pieces, canonicalized (RFC 6376, 3.4.3, 3.4.4). Lines end in CRLF."""
 
     def __init__(self, canonicalization: Canonicalization) -> None:
+        self._canonical = _relaxed_lines if canonicalization == "relaxed" else bytes
         self._relaxed = canonicalization == "relaxed"
         self._hash = hashlib.sha256()
-        self._line = bytearray()  # of relaxed: the last line, as far as it has come
+        self._line = bytearray()  # the last line, as far as it has come
         self._ends = 0  # octets of line ends that count only if something follows
         self._empty = True
 
     def update(self, piece: bytes) -> None:
-        if not self._relaxed:
-            self._add(piece)
-            return
         cut = piece.rfind(b"\n") + 1
         if cut:
-            self._add(_relaxed_lines(bytes(self._line) + piece[:cut]))
+            self._add(bytes(self._line) + piece[:cut])
             self._line = bytearray(piece[cut:])
         else:
             self._line += piece
@@ -36,21 +34,23 @@ class BodyHash:
     def digest(self) -> bytes:
         """After the last piece, once."""
         if self._line:
-            self._add(_relaxed_lines(bytes(self._line) + b"\r\n"))
+            self._add(bytes(self._line) + b"\r\n")
         if not (self._empty and self._relaxed):
             self._hash.update(b"\r\n")
         return self._hash.digest()
 
-    def _add(self, data: bytes) -> None:
-        content = data.rstrip(b"\r\n")
-        if content:
+    def _add(self, lines: bytes) -> None:
+        lines = self._canonical(lines)
+        end = len(lines.rstrip(b"\r\n"))
+        end = lines.rfind(b"\r\r", end) + 1 or end  # a lone CR is no line end
+        if end:
             while self._ends > 0:  # in pieces: a body may have millions of empty lines
                 some = min(self._ends, len(_LINE_ENDS))
                 self._hash.update(_LINE_ENDS[:some])
                 self._ends -= some
-            self._hash.update(content)
+            self._hash.update(lines[:end])
             self._empty = False
-        self._ends += len(data) - len(content)
+        self._ends += len(lines) - end
 
 
 def _relaxed_lines(lines: bytes) -> bytes:
