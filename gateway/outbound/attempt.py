@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -35,6 +36,10 @@ DECIDE_AGAIN = 3  # times, when what a suppression rests on changes between deci
 SETTLE_AGAIN_AFTER = 1.0  # seconds, when the store is away; the lease bounds how long it goes on
 
 
+class Recording(Protocol):
+    def __call__(self, *, delivered: bool) -> None: ...
+
+
 class NoTransport(Exception):
     """There is no way to hand this message on now."""
 
@@ -53,10 +58,11 @@ class Attempts:
     settled: Callable[[], None]  # webhook calls and events may be waiting
     count: Callable[[str], None] = lambda _event: None  # each attempt that ended, by its event
 
-    async def run(self, claims: Sequence[Claimed]) -> bool:
+    async def run(self, claims: Sequence[Claimed], recording: Recording) -> bool:
         """Attempt a transaction and settle it; returns when the result is durable or the lease ran out.
 
-        Answers whether it was delivered, to one recipient at least.
+        Answers whether it was delivered, to one recipient at least. `recording` is told when only the store
+        is still waited for: what is claimed in place of this shares the transaction of its result.
         """
         message = claims[0].message
         stages = self.hooks.for_account(message.account)
@@ -121,12 +127,13 @@ class Attempts:
             await self._with_notice(stages, claimed, settlement, route, now)
             for claimed, settlement in zip(claims, settlements, strict=True)
         ]
+        delivered = any(outcome.result is Result.DELIVERED for outcome in known.values())
         try:
-            await self._settle(stages, claims, notified, now)
+            await self._settle(stages, claims, notified, now, partial(recording, delivered=delivered))
         finally:
             for settlement in notified:
                 await self.notices.discard(settlement.notice)
-        return any(outcome.result is Result.DELIVERED for outcome in known.values())
+        return delivered
 
     def _delivery(self, sent: Sequence[Claimed]) -> Delivery:
         return Delivery(
@@ -163,7 +170,12 @@ class Attempts:
         return route
 
     async def _settle(
-        self, stages: Stages, claims: Sequence[Claimed], settlements: Sequence[Settlement], now: datetime
+        self,
+        stages: Stages,
+        claims: Sequence[Claimed],
+        settlements: Sequence[Settlement],
+        now: datetime,
+        recording: Callable[[], None],
     ) -> None:
         settled: tuple[Settled, ...] | None = None
         tries = 0
@@ -178,6 +190,7 @@ class Attempts:
                     changes = list(settlements)  # better no entry than one that rests on nothing
                 write = partial(settle.settle_many, changes=changes, now=now)
                 self.settled()  # before the write: what claims the calls joins its transaction
+                recording()
                 settled = await self.store.write(write, size=sum(map(_size, changes)))
             except Stale:
                 tries += 1

@@ -89,7 +89,9 @@ class Places:
         return place
 
     def leave(self, place: Place, now: float, *, delivered: bool) -> None:
-        """The attempt is over; `delivered` to anybody at all."""
+        """The attempt is over, but for the recording; `delivered` to anybody at all. Of no effect again."""
+        if place not in self._taken:
+            return
         del self._taken[place]
         self._by_destination[place.destination] -= 1
         if not self._by_destination[place.destination]:

@@ -114,14 +114,18 @@ class QueueScheduler:
         return min(self._places.until_room(now) if self._crowded else seconds, POLL)
 
     async def _attempt(self, claims: Sequence[Claimed], place: Place) -> None:
+        def leave(*, delivered: bool) -> None:
+            self._places.leave(place, trio.current_time(), delivered=delivered)
+            if self._crowded:  # somebody may have its place now
+                self._queued.set()
+
         delivered = False
         try:
-            delivered = await self._attempts.run(claims)
+            delivered = await self._attempts.run(claims, leave)
         except Exception:
             # A fault of ours. The lease keeps the message from being lost or sent twice at a time.
             log.exception("attempt failed submission=%s", claims[0].message.submission_id)
         finally:
-            self._places.leave(place, trio.current_time(), delivered=delivered)
-            # Somebody may have its place now, and what was not delivered may be due again soon.
-            if self._crowded or not delivered:
+            leave(delivered=False)  # unless it has left
+            if not delivered:  # it may be due again soon
                 self._queued.set()

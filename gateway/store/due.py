@@ -24,7 +24,7 @@ from gateway.store.statements import Statement
 from gateway.store.tables import UtcTime
 
 _WINDOW = 50  # rows looked at beyond twice the room: enough to see past a few busy keys
-_KEYS = 50  # keys that one skip scan goes over: about 0.2 ms
+_KEYS = 50  # keys that are looked at in one statement: about 0.2 ms
 _SCANS = 4  # of these in a claim, at most
 
 
@@ -119,9 +119,12 @@ class Due:
 
         if standing.unproven_room == 0:
             # Those that have room are known: a walk over the others, of which there may be many, is spared.
-            names = json.dumps([key for key in standing.asked if room_of(key) > 0])
-            for (key,) in statements.due_of.all(conn, {"names": names, "now": now, "limit": room}):
-                take(key)
+            for start in range(0, len(standing.asked), _KEYS):
+                names = [key for key in standing.asked[start : start + _KEYS] if room_of(key) > 0]
+                for (key,) in statements.due_of.all(conn, {"names": json.dumps(names), "now": now}):
+                    take(key)
+                if len(ids) == room:
+                    break
             return Picked(tuple(ids), position, more=len(ids) == room)
 
         for _ in range(_SCANS):
@@ -174,7 +177,7 @@ class _Statements:
         self.due_of = Statement(
             sa.text(
                 f"SELECT value FROM {names} WHERE EXISTS (SELECT 1 FROM {by_key}"  # noqa: S608
-                f" WHERE {ready} AND {key} = value AND next_attempt <= :now) LIMIT :limit"
+                f" WHERE {ready} AND {key} = value AND next_attempt <= :now)"
             ).bindparams(now)
         )
 

@@ -13,7 +13,7 @@ import trio
 
 from gateway.clock import ManualClock
 from gateway.config.settings import QueueSettings
-from gateway.outbound.attempt import Attempts
+from gateway.outbound.attempt import Attempts, Recording
 from gateway.outbound.queue import POLL, QueueScheduler
 from gateway.store import queue
 from gateway.store.changes import Claimed
@@ -29,13 +29,17 @@ class Recorded:
         self.begun, self.begin = trio.open_memory_channel[list[int]](100)
         self.end = [trio.Event() for _ in range(10)]
         self.delivered = True
+        self.store_away = False  # what it came to is known, and cannot be recorded until its end
         self._count = 0
 
-    async def run(self, claims: Sequence[Claimed]) -> bool:
+    async def run(self, claims: Sequence[Claimed], recording: Recording) -> bool:
         end = self.end[self._count]
         self._count += 1
         self.begun.send_nowait([claimed.message.id for claimed in claims])
+        if self.store_away:
+            recording(delivered=self.delivered)
         await end.wait()
+        recording(delivered=self.delivered)
         return self.delivered
 
     async def next(self) -> list[int]:
@@ -79,6 +83,25 @@ async def test_a_place_that_is_left_while_a_claim_is_under_way_is_taken_at_once(
         assert await attempts.next() == [2]
 
         attempts.end[1].set()
+        stopping.set()
+        queued.set()
+
+
+async def test_an_attempt_leaves_its_place_while_its_result_is_recorded(tmp_path: Path) -> None:
+    clock, queued, attempts = ManualClock(), Wakeup(), Recorded()
+    attempts.store_away = True
+    async with Store.open(tmp_path, clock) as store, trio.open_nursery() as nursery:
+        settings = QueueSettings(max_deliveries_per_destination=1)
+        scheduler = QueueScheduler("me", settings, cast(Attempts, attempts), store, clock, queued)
+        for to in ("u1@a.example", "u2@a.example"):
+            await store.write(partial(queue.add, new=submission(to), now=clock.now()))
+        stopping = trio.Event()
+        await nursery.start(partial(scheduler.serve, stopping=stopping))
+        assert await attempts.next() == [1]
+        assert await attempts.next() == [2]
+
+        for end in attempts.end:
+            end.set()
         stopping.set()
         queued.set()
 
