@@ -202,6 +202,7 @@ async def serving(
             hints.tell("events")
 
         counts = Counts()
+        counts.limits(network.shaper.counters)
         exchange = Exchange(
             worker,
             datadir.control_socket(settings.data_dir).parent,

@@ -22,6 +22,7 @@ from gateway.clock import Clock
 from gateway.errors import PluginError, StoreError
 from gateway.hookcalls import Call, Calls, Nonsense, ask_plain
 from gateway.hooks import Hooks
+from gateway.net.shaping import ShapingCounters
 from gateway.registered import registered_call
 from gateway.store import listing, tables
 from gateway.store.store import Store
@@ -65,9 +66,32 @@ class Counts:
     def webhook_call(self, result: str) -> None:
         self.webhook_calls.labels(result).inc()
 
+    def limits(self, counters: ShapingCounters) -> None:
+        """What limits of destinations come to is counted there."""
+        self.registry.register(_Limits(counters))
+
     def connection(self, listener: str) -> Callable[[int], None]:
         """To be called with 1 when a connection begins, and with -1 when it ends."""
         return self.connections.labels(listener).inc
+
+
+class _Limits:
+    """Reads what a Shaper counts, when it is asked for."""
+
+    def __init__(self, counters: ShapingCounters) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[Metric]:
+        counted = CounterMetricFamily(
+            "gateway_limits", "What limits of destinations came to.", labels=["event"]
+        )
+        for event, count in (
+            ("wait", self._counters.waits),
+            ("refusal", self._counters.refusals),
+            ("slowdown", self._counters.slowdowns),
+        ):
+            counted.add_metric([event], count)
+        yield counted
 
 
 class Metrics:
