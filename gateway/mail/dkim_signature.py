@@ -1,4 +1,4 @@
-"""DKIM signatures (RFC 6376, RFC 8301, RFC 8463): reading and checking those of a message that came in.
+"""DKIM signatures of a message that came in (RFC 6376, RFC 8301, RFC 8463): reading and checking them.
 
 Pure: keys are looked up by the caller, and the body is hashed in pieces as it comes (`dkim_body`). Every
 signature gets one DkimCheck, whatever is wrong with it.
@@ -33,7 +33,7 @@ MIN_RSA_BITS = 1024  # RFC 8301, 3.2
 MAX_RSA_BITS = 4096
 _MAX_EXPONENT_BITS = 64  # a large one makes a check slow
 
-_Canonicalize: TypeAlias = Callable[[bytes], bytes]
+_Canonical: TypeAlias = Mapping[Canonicalization, Callable[[bytes], bytes]]
 PublicKey: TypeAlias = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)", re.MULTILINE)
@@ -293,7 +293,7 @@ def check_signatures(
     fields: dict[bytes, list[bytes]] = {}
     for name, field in split_fields(section) if signed else ():
         fields.setdefault(name, []).append(field)
-    canonical = {kind: cache(one) for kind, one in CANONICAL.items()}  # several may sign the same fields
+    canonical: _Canonical = {"simple": _ended, "relaxed": cache(relaxed_field)}
     return tuple(
         _check(signature, record, fields, canonical, body_hashes[signature.body], now)
         for signature, record in signed
@@ -313,7 +313,7 @@ def _check(
     signature: Signature,
     record: bytes,
     fields: Mapping[bytes, Sequence[bytes]],
-    canonical: Mapping[Canonicalization, _Canonicalize],
+    canonical: _Canonical,
     body_hash: bytes,
     now: int,
 ) -> DkimCheck:
@@ -333,8 +333,7 @@ def _check(
     failed: DkimResult = "neutral" if key.testing else "fail"
     if signature.body_hash != body_hash:
         return signature.check(failed, "the body was changed")
-    own = _without_value(signature.field)
-    data = signed_data(signature.names, fields, own, canonical[signature.header])
+    data = _signed_data(signature, fields, canonical[signature.header])
     try:
         if isinstance(key.public, rsa.RSAPublicKey):
             key.public.verify(signature.value, data, _PKCS1V15, _SHA256)
@@ -345,27 +344,22 @@ def _check(
     return signature.check("pass")
 
 
-def signed_data(
-    names: Sequence[bytes],
-    fields: Mapping[bytes, Sequence[bytes]],
-    signature: bytes,
-    canonical: _Canonicalize,
+def _signed_data(
+    signature: Signature, fields: Mapping[bytes, Sequence[bytes]], canonical: Callable[[bytes], bytes]
 ) -> bytes:
-    """What a signature is of (RFC 6376, 3.7): the fields that h= `names`, from the bottom, and its own field
-    without its value. `fields` are those of the message from the top, by their names in lower case."""
+    """The fields that h= names, from the bottom, and the signature without its value (RFC 6376, 3.7)."""
     taken: dict[bytes, int] = {}
     data = bytearray()
-    for name in names:
+    for name in signature.names:
         count = taken[name] = taken.get(name, 0) + 1
         there = fields.get(name, ())
         if count <= len(there):
             data += canonical(there[-count])
-    data += canonical(signature).removesuffix(b"\r\n")
+    data += canonical(_without_value(signature.field)).removesuffix(b"\r\n")
     return bytes(data)
 
 
-def simple_field(field: bytes) -> bytes:
-    """RFC 6376, 3.4.1."""
+def _ended(field: bytes) -> bytes:
     return field if field.endswith(b"\n") else field + b"\r\n"
 
 
@@ -373,12 +367,6 @@ def relaxed_field(field: bytes) -> bytes:
     """RFC 6376, 3.4.2."""
     name, _, value = field.partition(b":")
     return name.strip().lower() + b":" + _WHITE.sub(b" ", value).strip(b" ") + b"\r\n"
-
-
-CANONICAL: Final[Mapping[Canonicalization, _Canonicalize]] = {
-    "simple": simple_field,
-    "relaxed": relaxed_field,
-}
 
 
 def _without_value(field: bytes) -> bytes:
