@@ -20,6 +20,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import Any
 from urllib.parse import unquote
@@ -166,9 +167,8 @@ class Connection:
             await self._previous_ended()
             if isinstance(event, Refused):
                 raise event
+            event.expects_continue = event.expects_continue and event is events[-1]  # it did not wait
             await self._begin(event)
-            if event.expects_continue and event is events[-1]:
-                await self.write(http1.CONTINUE)
 
     async def _previous_ended(self) -> None:
         """Pipelining buys no concurrency: an application has answered, and ended, before the next begins."""
@@ -270,6 +270,14 @@ class Connection:
             await self._send(answer, message)
 
         self._start_app(scope, send)
+        if request.expects_continue:
+            self._inbox.before_reading = partial(self._ask_for_body, answer)
+
+    async def _ask_for_body(self, answer: Answer) -> None:
+        """Once the application wants it: what is refused for its head is not sent at all (RFC 9110, 10.1.1)."""
+        if not answer.started and not self._gone:
+            with suppress(ClientGone):  # the application hears of it next
+                await self.write(http1.CONTINUE)
 
     async def _send(self, answer: Answer, message: Message | None) -> None:
         """What the application has for the client; None: it has ended."""

@@ -334,9 +334,10 @@ class Inbox:
     it answers without reading a long body), and is handed out as often as it is asked for.
     """
 
-    __slots__ = ("_end", "_messages", "_readers", "_writers")
+    __slots__ = ("_end", "_messages", "_readers", "_writers", "before_reading")
 
     def __init__(self) -> None:
+        self.before_reading: Callable[[], Awaitable[None]] | None = None  # called once
         self._messages: deque[Message] = deque()
         self._end: Message | None = None
         self._readers = trio.lowlevel.ParkingLot()
@@ -360,6 +361,9 @@ class Inbox:
             self._writers.unpark_all()
 
     async def receive(self) -> Message:
+        if self.before_reading is not None:
+            before, self.before_reading = self.before_reading, None
+            await before()
         while not self._messages:
             if self._end is not None:
                 await trio.lowlevel.checkpoint()  # an application that asks in a loop stalls only itself

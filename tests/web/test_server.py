@@ -321,6 +321,15 @@ async def test_expect_100_continue() -> None:
         assert await response(stream) == (200, b"ok")
 
 
+async def test_a_body_that_nobody_wants_is_not_asked_for() -> None:
+    head = b"POST /hello HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+    async with serving() as server, await server.connect() as stream:
+        await stream.send_all(head)
+        answer = await rest(stream)
+        assert status_of(answer) == 200
+        assert b" 100 " not in answer
+
+
 async def test_answer_before_the_body_is_read() -> None:
     async with serving() as server, await server.connect() as stream:
         body = b"z" * (4 << 20)
