@@ -274,7 +274,7 @@ class Connection:
             self._inbox.before_reading = partial(self._ask_for_body, answer)
 
     async def _ask_for_body(self, answer: Answer) -> None:
-        """Once the application wants it: what is refused for its head is not sent at all (RFC 9110, 10.1.1)."""
+        """When the application wants it: what it refuses for its head is never sent (RFC 9110, 10.1.1)."""
         if not answer.started and not self._gone:
             with suppress(ClientGone):  # the application hears of it next
                 await self.write(http1.CONTINUE)

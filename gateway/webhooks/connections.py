@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -23,6 +25,9 @@ _CONNECT_TIME = 10.0  # seconds for each address but the last
 # Below the 5 seconds after which common servers (Node.js) close: a request into a closing connection is lost.
 _KEEP_ALIVE = 4.0
 _MAX_IDLE = 20  # connections kept, of all origins
+# Threads, each for a name that is looked up: more than the calls that wait at a time by default, so that
+# names whose servers say nothing hold up no other's. Trio's own 40 are for all of the process.
+_MAX_LOOKUPS = 200
 
 
 class Origin(NamedTuple):
@@ -104,6 +109,7 @@ class Connections:
         self._tls.set_alpn_protocols(["http/1.1"])
         self._idle: deque[Connection] = deque()  # few; the one that became idle last is at the right
         self._max_idle = _MAX_IDLE
+        self._lookups = trio.CapacityLimiter(_MAX_LOOKUPS)
 
     def take(self, origin: Origin) -> Connection | None:
         """The youngest idle connection to the origin that is still good; the caller keeps or closes it."""
@@ -141,7 +147,7 @@ class Connections:
 
     async def _connect_to_any(self, host: str, port: int) -> Stream:
         try:
-            found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+            found = await self._look_up(host, port)
         except (OSError, UnicodeError) as exc:
             raise Failed(f"the host name {host} cannot be resolved: {_reason(exc)}") from None
         targets = {str(address[0]): (family, address) for family, _, _, _, address in found}
@@ -158,6 +164,13 @@ class Connections:
             except (Failed, trio.TooSlowError):
                 continue
         return await _connect(*good[-1])
+
+    async def _look_up(self, host: str, port: int) -> list[Any]:
+        """As getaddrinfo. Raises OSError, UnicodeError."""
+        find = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        with suppress(socket.gaierror):
+            return find(flags=socket.AI_NUMERICHOST)  # an address, for which nobody has to be asked
+        return await trio.to_thread.run_sync(find, limiter=self._lookups, abandon_on_cancel=True)
 
     async def _start_tls(self, transport: Stream, host: str) -> trio.SSLStream[Stream]:
         stream = trio.SSLStream(transport, self._tls, server_hostname=host, https_compatible=True)

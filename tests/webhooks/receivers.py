@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_network
+from typing import Any
 
+import pytest
 import trio
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
+Names = Callable[[str], list[str]]  # a name's addresses, IPv4 and IPv6; may raise OSError
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 Conversation = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+def resolve_by(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, names have these addresses; addresses are what they are."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *more: Any, **named: Any) -> Any:
+        if more or named.get("flags"):  # of trio, or for an address
+            return real(host, port, *more, **named)
+        return [
+            (socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port))
+            for ip in names(host)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import socket
 import ssl
 import struct
 import tempfile
+import threading
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -17,7 +18,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
 from gateway.webhooks.client import Answer, Headers, WebhookClient
-from tests.webhooks.receivers import LOOPBACK, Conversation, answering, listening, once, read_request
+from tests.webhooks.receivers import (
+    LOOPBACK,
+    Conversation,
+    answering,
+    listening,
+    once,
+    read_request,
+    resolve_by,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEADERS: Headers = [(b"Content-Type", b"application/json; charset=utf-8"), (b"X-Mox-Webhook-ID", b"7")]
@@ -246,10 +255,7 @@ async def test_what_cannot_or_may_not_be_called_is_an_error_and_no_exception(url
 
 
 async def test_the_address_is_judged_even_if_the_name_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def rebound(*_: object, **__: object) -> list[tuple[object, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
-
-    monkeypatch.setattr(trio.socket, "getaddrinfo", rebound)
+    resolve_by(lambda _name: ["127.0.0.1"], monkeypatch)
     async with WebhookClient(timeout=5) as client:
         answer = await client.post("http://example.org/", b"", HEADERS)
     assert answer.error == "example.org is at 127.0.0.1: not a public address, and not in an allowed network"
@@ -264,12 +270,9 @@ async def test_a_closed_port_says_so() -> None:
 
 
 async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def two(_: str, port: int, **__: object) -> list[tuple[object, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in ("127.0.0.9", "127.0.0.1")]
-
-    monkeypatch.setattr(trio.socket, "getaddrinfo", two)
+    resolve_by(lambda _name: ["127.0.0.9", "127.0.0.1"], monkeypatch)
     async with listening(once(OK)) as url, WebhookClient(allow_networks=LOOPBACK) as client:
-        assert (await client.post(url, b"", HEADERS)).success
+        assert (await client.post(url.replace("127.0.0.1", "shop.example"), b"", HEADERS)).success
 
 
 @pytest.mark.parametrize(
@@ -374,3 +377,32 @@ def _certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
         path.write_bytes(pem + private)
         server.load_cert_chain(path)
     return server, ssl.create_default_context(cadata=pem.decode())
+
+
+async def test_names_whose_servers_say_nothing_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    waiting: list[str] = []
+
+    def ask(name: str) -> list[str]:
+        if name == "shop.example":
+            return ["127.0.0.1"]
+        waiting.append(name)
+        answers.wait(20)
+        raise socket.gaierror("no answer")
+
+    resolve_by(ask, monkeypatch)
+    async with (
+        listening(once(OK)) as url,
+        WebhookClient(allow_networks=LOOPBACK) as client,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(100):  # more than the threads that trio gives to all
+            nursery.start_soon(client.post, f"http://silent{number}.example/", b"", HEADERS)
+        try:
+            with trio.fail_after(10):
+                while len(waiting) < 100:  # noqa: ASYNC110 - threads count them
+                    await trio.sleep(0.01)
+                answer = await client.post(url.replace("127.0.0.1", "shop.example"), b"", HEADERS)
+        finally:
+            answers.set()
+    assert answer.success, answer.error

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 
 from gateway.webhooks.client import WebhookClient
 from tests.webhooks.gateways import Receiver, bench, receiving
+from tests.webhooks.receivers import resolve_by
 
 PUBLIC = "192.0.9.1"  # nothing is sent there: the tests refuse or fail before
 
 
-class Names(trio.abc.HostnameResolver):
-    """A resolver whose answers tests give."""
+class Answers:
+    """What tests say that a name's addresses are."""
 
     def __init__(self) -> None:
         self.answers: list[list[str]] = []  # one after the other; the last stays
 
-    async def getaddrinfo(self, host: Any, port: Any, *more: Any) -> Any:
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        family = {True: socket.AF_INET6, False: socket.AF_INET}
-        return [(family[":" in ip], socket.SOCK_STREAM, 6, "", (ip, port)) for ip in found]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        raise NotImplementedError
+    def __call__(self, _name: str) -> list[str]:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 @pytest.fixture
-async def names() -> Any:
-    resolver = Names()
-    before = trio.socket.set_custom_hostname_resolver(resolver)
-    yield resolver
-    trio.socket.set_custom_hostname_resolver(before)
+def names(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    answers = Answers()
+    resolve_by(answers, monkeypatch)
+    return answers
 
 
 async def refusal(tmp_path: Path, url: str) -> str:
@@ -78,13 +70,13 @@ async def test_addresses_however_they_are_written(
 
 @pytest.mark.parametrize("bad", ["127.0.0.1", "::1", "169.254.169.254", "64:ff9b::a9fe:a9fe"])
 @pytest.mark.parametrize("first", [False, True])
-async def test_a_name_with_mixed_answers(tmp_path: Path, names: Names, bad: str, first: bool) -> None:
+async def test_a_name_with_mixed_answers(tmp_path: Path, names: Answers, bad: str, first: bool) -> None:
     names.answers = [[bad, PUBLIC] if first else [PUBLIC, bad]]
     error = await refusal(tmp_path, "http://shop.example/hook")
     assert error == f"shop.example is at {bad}: not a public address, and not in an allowed network"
 
 
-async def test_a_name_that_changes_its_answer(tmp_path: Path, names: Names) -> None:
+async def test_a_name_that_changes_its_answer(tmp_path: Path, names: Answers) -> None:
     """A connection is to an address that was looked at, not to what the name has become since."""
     receiver = Receiver(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
     async with bench(tmp_path) as b, receiving(receiver), b.sending():
