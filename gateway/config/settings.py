@@ -118,7 +118,7 @@ class WebSettings(Section):
     base_url: BaseUrl = ""
     max_connections: Positive = 1000
     memory_for_bodies: Positive = 256 * 1024 * 1024  # bytes, for all request bodies at a time
-    request_timeout: Seconds = 60.0  # for a request's head, and between two pieces of its body
+    request_timeout: Seconds = 60.0  # for each 64 KiB of a request's body
     operator_pages: bool = False  # the page /plugins, for anybody who reaches the listener
 
 

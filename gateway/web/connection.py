@@ -6,7 +6,8 @@ gateway/web/websocket.py. This file is what surrounds them, and holds to four ru
 1. One task reads from the client; one more runs the application for each request.
 2. No error leaves a connection: `Connection.run` ends normally or by its own cancellation, nothing else
    (KeyboardInterrupt apart).
-3. Whatever waits for the client has a deadline: the head of a request, its body, the next request, a write.
+3. Whatever waits for the client has a deadline, which drips do not extend: the head of a request, each 64 KiB
+   of its body, the next request, a write.
    What waits for the application has none; that is the application's business.
 4. Nothing is shielded, so that cancelling a connection ends it whatever its client does.
 
@@ -75,6 +76,7 @@ class Connection:
         self._answer: Answer | None = None  # to a request, until it is complete
         self._websocket: WebSocket | None = None
         self._head_by: float | None = None  # while a head is incomplete: when it has to be whole
+        self._body_time, self._body_size = 0.0, 0  # waited for bytes of a body; since the last RECEIVE_SIZE
         self._stopping = False  # the server is
         self._gone = False
         self._closing = False  # we have said our last word
@@ -125,8 +127,11 @@ class Connection:
         try:
             with reading:
                 while not self._closing:
+                    asked = now()
                     data = await self._stream.receive_some(RECEIVE_SIZE)
                     reading.deadline = inf
+                    if self._requests.in_body:
+                        self._note_body(now() - asked, len(data))
                     if not data:
                         self._eof = True
                         await self._answer_to_one_that_has_said_all()
@@ -184,8 +189,15 @@ class Connection:
                 self._closing = True
             return now + 2 * self._settings.websocket_ping
         if self._answer is not None:
-            return now + self._settings.body_timeout if self._requests.in_body else inf
+            return now + self._settings.body_timeout - self._body_time if self._requests.in_body else inf
         return self._idle_deadline(now)
+
+    def _note_body(self, seconds: float, size: int) -> None:
+        """What the application takes to look at it is not the client's time."""
+        self._body_time += seconds
+        self._body_size += size
+        if self._body_size >= RECEIVE_SIZE:
+            self._body_time, self._body_size = 0.0, 0
 
     def _idle_deadline(self, now: float) -> float:
         """The same, while no request is under way."""
@@ -243,6 +255,7 @@ class Connection:
     async def _begin(self, request: Head) -> None:
         """Start the application for a request."""
         self._head_by, self._reading.deadline = None, inf
+        self._body_time, self._body_size = 0.0, 0
         if request.is_websocket:
             self._websocket = WebSocket(self, request, self._settings, self._client, self._server)
             await self._websocket.begin()

