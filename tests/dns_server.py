@@ -28,6 +28,8 @@ Fault = Literal[
     "truncated for ever",  # over TCP too
     "forged id",  # a wrong answer with another ID comes first
     "forged question",  # a wrong answer to another question comes first
+    "other names",  # the answer to this question has records of another name only
+    "more names",  # it has these besides the right ones
     "garbage",
     "tcp broken",  # truncated over UDP; the TCP connection is closed in the middle of the answer
 ]
@@ -121,7 +123,13 @@ class DnsServer:
             response = dns.message.make_response(query)
             response.set_rcode(dns.rcode.from_text(fault))
             return [response.to_wire()]
-        whole = self._answer(query).to_wire(max_size=65535)
+        answer = self._answer(query)
+        if fault in ("other names", "more names"):
+            if fault == "other names":
+                answer.answer.clear()
+            for section in (answer.answer, answer.additional):
+                section.append(dns.rrset.from_text("victim.example.", 300, "IN", "MX", "1 forged.example."))
+        whole = answer.to_wire(max_size=65535)
         if fault == "silent":
             return []
         if fault == "garbage":

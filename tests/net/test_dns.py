@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 
@@ -164,6 +165,33 @@ async def test_faults_that_are_overcome(server: DnsServer, fault: Fault) -> None
     server.fail("example.org", "MX", fault)
     assert await resolver(server).mx("example.org") == Answer((MX,), True, "example.org")
     assert server.asked == ["example.org MX"] + ["example.org MX TCP"] * (fault == "truncated")
+
+
+@pytest.mark.parametrize("fault", ["other names", "more names"])
+async def test_records_that_nobody_asked_for_are_not_believed(server: DnsServer, fault: Fault) -> None:
+    server.add("victim.example", "MX", "10 mx.example.org.")
+    server.fail("example.org", "MX", fault)
+    asking = resolver(server)
+    answer = Answer((MX,), True, "example.org") if fault == "more names" else NoRecords(authentic=True)
+    assert await asking.mx("example.org") == answer
+    assert await asking.mx("victim.example") == Answer((MX,), False, "victim.example")
+    assert "victim.example MX" in server.asked
+
+
+async def test_an_answer_has_a_size(server: DnsServer) -> None:
+    """What anybody may have in DNS is not read at any length: that takes time, and is nobody else's."""
+    server.add("large.example", "TXT", *(f'"{number:03}{"x" * 250}"' for number in range(60)))
+    server.add("larger.example", "TXT", *(f'"{number:03}{"x" * 250}"' for number in range(65)))
+    asking = resolver(server, timeout=30.0)
+    answer = await asking.txt("large.example")
+    assert isinstance(answer, Answer)
+    assert len(answer.records) == 60
+    trouble = await asking.txt("larger.example")
+    assert isinstance(trouble, DnsTrouble)
+    assert re.fullmatch(
+        r"DNS: no answer for larger.example TXT: 127.0.0.1: an answer of \d+ bytes, which is more than 16384",
+        trouble.text,
+    )
 
 
 async def test_another_server_answers_when_one_does_not(server: DnsServer) -> None:
