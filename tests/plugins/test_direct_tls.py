@@ -12,6 +12,8 @@ from gateway import Outcome, TlsResult
 from gateway.net.mta_sts import StsAnswer
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.replies import Reply
+from tests.net.authority import Issued, new_root, root
+from tests.net.test_dane import tlsa
 from tests.net.test_mta_sts_policies import running as policy_server
 from tests.plugins.mx_hosts import MxHosts, hangs_in_handshake, issued, mx_hosts, that
 from tests.plugins.smtp_servers import Server, delivery
@@ -223,6 +225,32 @@ async def test_dane_goes_by_the_certificate(hosts: MxHosts, kind: str) -> None:
     outcome = await deliver(hosts)
     assert summary(outcome) == ("delivered", "2.0.0", "TLSv1.3, verified by DANE")
     assert told(outcome.tls_results) == [("tlsa", MX, MX, "")]
+
+
+@pytest.mark.parametrize("usage", [2, 3])
+@pytest.mark.parametrize("selector", [0, 1])
+@pytest.mark.parametrize("matching", [0, 1, 2])
+async def test_dane_with_each_sort_of_record(
+    hosts: MxHosts, usage: int, selector: int, matching: int
+) -> None:
+    """In a session with the server that the record is for, and with another."""
+    other = new_root()
+    issued_by = {MX: root(), "mx2.example.org": other}
+    for (name, authority), address in zip(issued_by.items(), ("127.0.0.2", "127.0.0.3"), strict=True):
+        certificate = authority.issue(name)
+        await hosts.server(
+            address, tls=Issued(certificate.certificate, certificate.key, (authority.certificate,))
+        )
+        if name == MX:
+            named = authority if usage == 2 else certificate
+            record = str(tlsa(named.certificate, usage, selector, matching))
+    for name in issued_by:
+        hosts.dns.add(f"_{hosts.port}._tcp.{name}", "TLSA", record, secure=True)
+    hosts.domain("other.example", "mx2.example.org", secure=True)
+    assert summary(await deliver(hosts)) == ("delivered", "2.0.0", "TLSv1.3, verified by DANE")
+    outcome = await deliver(hosts, "other.example")
+    assert (outcome.result.value, outcome.enhanced) == ("temporary", "4.7.5")
+    assert outcome.error.startswith("mx2.example.org: refused by DANE: ")
 
 
 async def test_dane_another_certificate(hosts: MxHosts) -> None:
