@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # What the tests run against, as packages of Debian. Mail clients: swaks can speak TLS only with the module beside it.
-SYSTEM := curl swaks libnet-ssleay-perl msmtp
+SYSTEM := curl openssl swaks libnet-ssleay-perl msmtp
 # Servers, another implementation of DKIM, and another reader of mail. The tests start a Postfix and an OpenDKIM of their own; the
 # system's are not to run.
 SYSTEM += postfix sasl2-bin libsasl2-modules libmail-dkim-perl libemail-mime-perl opendkim

@@ -25,8 +25,10 @@ from tests.peers.smtp_sink import free_port
 
 NAME = "mx.example.org"
 MAILBOX = "user@example.org"
+FULL = "full@example.org"  # is taken, and cannot be delivered
 USER, PASSWORD = "gateway@example.org", "correct horse battery"
 PATIENCE = 10.0  # seconds
+MAILBOX_LIMIT = 60_000_000  # bytes: more than its largest message
 
 # All that a Postfix runs, without what the system's own does outside of it.
 SERVICES = """
@@ -49,7 +51,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 @dataclass(frozen=True)
 class Postfix:
-    """One that runs. Mail for MAILBOX is kept, and all other that it takes is thrown away."""
+    """One that runs. Mail for MAILBOX is kept, that for FULL is bounced, and all other is thrown away."""
 
     directory: Path
     smtp: int  # ports
@@ -66,13 +68,21 @@ class Postfix:
 
     def received(self, message_id: str) -> Message:
         """What is in the mailbox, once it is there."""
+        return self._in_mailbox(f"Message-ID: <{message_id}>")
+
+    def report(self, envelope_id: str) -> Message:
+        """Its own report on a message with that ENVID (RFC 3461), likewise."""
+        return self._in_mailbox(f"Original-Envelope-Id: {envelope_id}")
+
+    def _in_mailbox(self, line: str) -> Message:
+        """The message that has this line."""
         path = self.directory / "mail" / "user"
         for _ in self._patiently():
             data = path.read_bytes() if path.exists() else b""
             for one in re.split(rb"^From .*\n", data, flags=re.MULTILINE):
-                if f"\nMessage-ID: <{message_id}>\n".encode() in b"\n" + one:
+                if f"\n{line}\n".encode() in b"\n" + one:
                     return message_from_bytes(one.removesuffix(b"\n"))  # an mbox has an empty line there
-        pytest.fail(f"{message_id} did not come; the log says:\n{self.log[-5000:]}")
+        pytest.fail(f"{line!r} did not come; the log says:\n{self.log[-5000:]}")
 
     def session(self, marker: str) -> str:
         """The line of the log about the end of the session after the last line with this text."""
@@ -132,6 +142,9 @@ def _configure(it: Postfix) -> None:
     (directory / "tls.pem").chmod(0o600)
     (directory / "ca.pem").write_bytes(root().pem)
     _make_login(directory)
+    with (directory / "mail" / "full").open("wb") as mailbox:
+        mailbox.truncate(MAILBOX_LIMIT)
+    shutil.chown(directory / "mail" / "full", "nobody")
     nobody = pwd.getpwnam("nobody")
     settings = {
         "compatibility_level": "3.6",
@@ -145,12 +158,16 @@ def _configure(it: Postfix) -> None:
         "alias_maps": "",
         "alias_database": "",
         "virtual_mailbox_domains": "example.org",
-        "virtual_mailbox_maps": f"inline:{{ {{ {MAILBOX} = user }} }}",
+        "virtual_mailbox_maps": f"inline:{{ {{ {MAILBOX} = user }}, {{ {FULL} = full }} }}",
         "virtual_mailbox_base": directory / "mail",
         "virtual_uid_maps": f"static:{nobody.pw_uid}",
         "virtual_gid_maps": f"static:{nobody.pw_gid}",
         "virtual_minimum_uid": "1",
+        "virtual_mailbox_limit": MAILBOX_LIMIT,
         "default_transport": "discard",
+        # What it reports of messages of ours comes to the mailbox, too.
+        "virtual_alias_domains": "localhost",
+        "virtual_alias_maps": f"inline:{{ {{ @localhost = {MAILBOX} }} }}",
         "smtpd_peername_lookup": "no",
         "smtpd_tls_security_level": "may",
         "smtpd_tls_chain_files": directory / "tls.pem",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smtplib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,10 @@ import trio
 from cryptography import x509
 
 from gateway import Address, DsnRequest
-from tests.peers.postfix import MAILBOX, NAME, PASSWORD, USER, Postfix, running_postfix
+from tests.peers.postfix import FULL, MAILBOX, NAME, PASSWORD, USER, Postfix, running_postfix
 from tests.plugins.mx_hosts import mx_hosts
 from tests.plugins.smtp_servers import delivery, results, transport
-from tests.running import receiving, running
+from tests.running import AUTH, PATIENCE, receiving, running
 
 MESSAGE = (
     "From: gateway@example.org\r\nTo: user@example.org\r\nMessage-ID: <{id}@example.org>\r\n"
@@ -126,3 +127,50 @@ async def test_what_is_sent_by_the_api(postfix: Postfix, tmp_path: Path) -> None
     received = await trio.to_thread.run_sync(partial(postfix.received, sent["MessageID"].strip("<>")))
     assert received["DKIM-Signature"]
     assert received["Subject"] == "hi"
+
+
+@pytest.mark.parametrize(
+    ("recipient", "event", "returned_as"),
+    # The whole message comes back of a failure only (RFC 3461, 4.3).
+    [(MAILBOX, "delivered", "text/rfc822-headers"), (FULL, "failed", "message/rfc822")],
+)
+async def test_what_was_asked_for_at_submission_is_reported_by_the_last_server(
+    postfix: Postfix, tmp_path: Path, recipient: str, event: str, returned_as: str
+) -> None:
+    """ENVID, RET, NOTIFY and ORCPT (RFC 3461) go all the way, and the report comes back as an event."""
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["transports"] = {
+            "out": {"type": "smtp", "host": "127.0.0.1", "port": postfix.smtp, "tls": "none"}
+        }
+        raw["routes"] = [{"transport": "out"}]
+
+    async with receiving() as webhooks, running(tmp_path, webhooks, change=change) as gateway:
+        [address] = gateway.gateway.addresses["submissions"]
+
+        def submit() -> None:
+            with smtplib.SMTP_SSL(address.host, address.port, timeout=PATIENCE) as client:
+                client.login(*AUTH)
+                client.sendmail(
+                    AUTH[0],
+                    [recipient],
+                    message(f"reported-{event}").replace(USER.encode(), AUTH[0].encode()),
+                    mail_options=[f"ENVID=order+201+2B{event}", "RET=FULL", "BODY=8BITMIME"],
+                    rcpt_options=["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;user+2Bold@example.com"],
+                )
+
+        await trio.to_thread.run_sync(submit)
+        queued = (await webhooks.event("delivered"))["QueueMsgID"]
+        report: Any = await trio.to_thread.run_sync(postfix.report, f"order 1+{event}")
+        _, status, returned = report.get_payload()
+        assert f"Action: {event}\n" in str(status)
+        assert "Original-Recipient: rfc822;user+old@example.com\n" in str(status)
+        assert returned.get_content_type() == returned_as
+        assert ("Grüße".encode() in returned.as_bytes()) == (event == "failed")
+        # We told nothing ourselves, and what Postfix tells is understood.
+        assert (await gateway.call("MessageList", {"MailboxName": "Inbox"}))["Messages"] == []
+        webhooks.clear()
+        data = report.as_bytes(policy=report.policy.clone(linesep="\r\n"))
+        await gateway.mail(data, to=report["X-Original-To"], sender="")
+        told = await webhooks.event(event, QueueMsgID=queued)
+    assert told["SMTPEnhancedCode"] == ("5.2.2" if event == "failed" else "2.0.0")
