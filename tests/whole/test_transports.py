@@ -234,15 +234,22 @@ async def test_a_wait_for_a_limit_is_no_attempt(tmp_path: Path, webhooks: Receiv
             assert "connections" in attempt.error
 
 
-async def test_a_schedule_for_a_route(tmp_path: Path, webhooks: Receiver) -> None:
+@pytest.mark.parametrize("of_account", [False, True])
+async def test_a_schedule_for_a_route_and_for_an_account(
+    tmp_path: Path, webhooks: Receiver, of_account: bool
+) -> None:
+    """What the gateway's says of a route holds for the account, too: its own says nothing of that."""
+
     def change(raw: dict[str, Any]) -> None:
         raw["transports"]["localserve"]["port"] = 1
         urgent = {"transport": "localserve", "name": "urgent", "to_domains": ["urgent.example"]}
         raw["routes"] = [urgent, {"transport": "localserve"}]
         raw["plugin"]["retry"] = {"jitter": 0.0, "routes": {"urgent": {"intervals": [100.0]}}}
+        if of_account:
+            raw["accounts"]["mox"]["plugin"] = {"retry": {"intervals": [200.0]}}
 
     async with running(tmp_path, webhooks, change=change) as gateway:
-        for domain, seconds in (("urgent.example", 100), ("example.org", 450)):
+        for domain, seconds in (("urgent.example", 100), ("example.org", 200 if of_account else 450)):
             sent = await gateway.send(f"user@{domain}")
             [submission] = sent["Submissions"]
             await webhooks.event("delayed", QueueMsgID=submission["QueueMsgID"])
