@@ -77,10 +77,10 @@ class Places:
 
     def until_room(self, now: float) -> float:
         """Seconds until an attempt under way may give up its place; infinite if none will."""
-        for place in self._taken:
-            if place.since + SLOW_AFTER > now:
-                return place.since + SLOW_AFTER - now
-        return float("inf")
+        until = float("inf")
+        for place in self._quick(now):  # the last of these is the oldest
+            until = place.since + SLOW_AFTER - now
+        return until
 
     def take(self, destination: str, now: float) -> Place:
         place = Place(destination, now)

@@ -82,19 +82,19 @@ class Due:
         if room <= 0:
             return Picked((), position, more=False)
         statements = self._statements(conn)
-        taken = Counter(busy)
+        taken = dict(busy)
         ids: list[int] = []
         unproven_room = room if standing.unproven_room is None else standing.unproven_room
 
         def room_of(key: str) -> int:
-            left = min((1 if key in standing.slow else per_key) - taken[key], room - len(ids))
+            left = min((1 if key in standing.slow else per_key) - taken.get(key, 0), room - len(ids))
             return left if key in standing.proven else min(left, unproven_room)
 
         window = 2 * room + _WINDOW
         seen = statements.earliest.all(conn, {"now": now, "limit": window})
         for row_id, key in seen:
             if room_of(key) > 0:
-                taken[key] += 1
+                taken[key] = taken.get(key, 0) + 1
                 unproven_room -= key not in standing.proven
                 ids.append(row_id)
         # Where the others have none left, the next claim asks for proven ones only.
@@ -110,11 +110,11 @@ class Due:
             if wanted <= 0:
                 return
             # What the first step took of this key comes first here as well.
-            limit = taken[key] - busy.get(key, 0) + wanted
+            limit = taken.get(key, 0) - busy.get(key, 0) + wanted
             rows = statements.of_key.all(conn, {"key": key, "now": now, "limit": limit})
             added = [row_id for (row_id,) in rows if row_id not in got][:wanted]
             ids.extend(added)
-            taken[key] += len(added)
+            taken[key] = taken.get(key, 0) + len(added)
             unproven_room -= 0 if key in standing.proven else len(added)
 
         if standing.unproven_room == 0:
@@ -123,9 +123,9 @@ class Due:
                 names = [key for key in standing.asked[start : start + _KEYS] if room_of(key) > 0]
                 for (key,) in statements.due_of.all(conn, {"names": json.dumps(names), "now": now}):
                     take(key)
-                if len(ids) == room:
-                    break
-            return Picked(tuple(ids), position, more=len(ids) == room)
+                    if len(ids) == room:
+                        return Picked(tuple(ids), position, more=True)
+            return Picked(tuple(ids), position, more=False)
 
         for _ in range(_SCANS):
             heads = statements.keys.all(conn, {"position": position, "steps": _KEYS})
