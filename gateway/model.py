@@ -33,18 +33,22 @@ class Reject:
     """A plugin's refusal: a public answer, not a failure.
 
     `code` is an SMTP reply code (400-599), `enhanced` an RFC 3463 status such as "5.7.1", `reason` text
-    for a person. A 4xx asks the sender to try again later.
+    for a person. A 4xx asks the sender to try again later. `after`: of `receive_policy`, seconds that the
+    client is kept waiting for it, at most an hour.
     """
 
     code: int
     enhanced: str
     reason: str
+    after: float = 0.0
 
     def __post_init__(self) -> None:
         if not 400 <= self.code <= 599:
             raise ValueError(f"Reject.code must be an SMTP code from 400 to 599, not {self.code!r}")
         if any(ord(c) < 32 or ord(c) == 127 for c in self.enhanced + self.reason):
             raise ValueError("Reject.enhanced and Reject.reason must not contain control characters")
+        if not 0 <= self.after <= 3600:
+            raise ValueError(f"Reject.after must be 0 to 3600 seconds, not {self.after!r}")
 
 
 # What an API key of an account may do; a password can do everything.

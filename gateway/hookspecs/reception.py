@@ -26,8 +26,8 @@ class ReceptionSpecs(Protocol):
 
         Called at each step of an SMTP transaction on the inbound listener: MAIL FROM, each RCPT TO, and when
         the whole message is there and verified. Answer Accept (no other plugin is asked), in the end perhaps
-        with a mailbox, Reject with the reply to give, None to leave it to the next. When nobody answers, it
-        is accepted.
+        with a mailbox, Reject with the reply to give, at once or `after` a while, None to leave it to the
+        next. When nobody answers, it is accepted.
 
         A failure: 451, and the client tries again.
         """

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import trio
 
@@ -131,7 +130,11 @@ class Receiver:
             answer = await self.hooks.gateway.receive_policy(reception=reception)
         except PluginError as exc:
             return reply_to(exc)
-        return rejection(answer) if isinstance(answer, Reject) else answer or Accept()
+        if isinstance(answer, Reject):
+            if answer.after:
+                await trio.sleep(answer.after)
+            return rejection(answer)
+        return answer or Accept()
 
     def reception(
         self,
@@ -139,7 +142,9 @@ class Receiver:
         session: Session,
         envelope: Envelope,
         recipient: Mailbox | None = None,
+        **more: Any,
     ) -> Reception:
+        """What the plugins are given; `more` are its fields of the whole message."""
         recipients = [self.local(r) for r in envelope.recipients]
         if recipient is not None:
             recipients.append(self.local(recipient))
@@ -149,6 +154,7 @@ class Receiver:
             helo=session.hello.name if session.hello else "",
             reverse_path=self.address(envelope.reverse_path),
             recipients=tuple(recipients),
+            **more,
         )
 
     def local(self, mailbox: Mailbox) -> Address:
@@ -256,9 +262,16 @@ class _Incoming:
 
     def _reception(self, section: bytes, stored: StoredBytes, auth: AuthResults | None) -> Reception:
         """The whole message, for plugins."""
-        reception = self._receiver.reception("data", self._session, self._envelope)
         content = self._receiver.store.content.open(stored)
-        return replace(reception, header=section, content=content, auth=auth, stored=self._fate)
+        return self._receiver.reception(
+            "data",
+            self._session,
+            self._envelope,
+            header=section,
+            content=content,
+            auth=auth,
+            stored=self._fate,
+        )
 
     async def _mailbox(self, reception: Reception, account: str, recipient: Address, *, chosen: str) -> str:
         stages = self._receiver.hooks.for_account(account)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 
-import trio
-
 from gateway import Accept, Address, Reception, Reject, TransportType, hookimpl
 from gateway.net.network import Network
 from gateway_localserve.answering import Answers, LocalserveTransport
@@ -40,23 +38,23 @@ class Localserve:
 
         return {"localserve": TransportType(SmtpTransportSettings, make)}
 
-    @hookimpl(limit=HOUR + 60)
-    async def receive_policy(self, reception: Reception) -> Accept | Reject | None:
+    @hookimpl
+    def receive_policy(self, reception: Reception) -> Accept | Reject | None:
         if reception.step == "mail":
             sender = reception.reverse_path
             if sender is not None and sender.localpart.lower().startswith("mailfrom"):
                 # Cut at localserve's separator: a unique MAIL FROM has a FromID behind it.
-                return await _simulate(Address(sender.localpart.partition("+")[0], sender.domain))
+                return _simulate(Address(sender.localpart.partition("+")[0], sender.domain))
             return None
         if reception.step == "rcpt":
             *earlier, recipient = reception.recipients
             special = [r for r in reception.recipients if failure(r.localpart)]
             if earlier and special:
                 return Reject(452, "4.5.3", "an address that simulates a failure shares no transaction")
-            return await _simulate(recipient) if recipient.localpart.lower().startswith("rcptto") else None
+            return _simulate(recipient) if recipient.localpart.lower().startswith("rcptto") else None
         for recipient in reception.recipients:
             if not recipient.localpart.lower().startswith("rcptto"):
-                rejected = await _simulate(recipient)
+                rejected = _simulate(recipient)
                 if rejected is not None:
                     return rejected
         wanted = wanted_reports(reception)
@@ -67,12 +65,11 @@ class Localserve:
         return None
 
 
-async def _simulate(address: Address) -> Reject | None:
+def _simulate(address: Address) -> Reject | None:
     special = failure(address.localpart)
     if special is None:
         return None
     if special == "timeout":
-        await trio.sleep(HOUR)
-        return Reject(451, "4.4.2", f"simulated time-out for {address}")
+        return Reject(451, "4.4.2", f"simulated time-out for {address}", after=HOUR)
     code = {"temperror": 451, "permerror": 550}.get(special) or int(special)
     return Reject(code, f"{code // 100}.0.0", f"simulated failure for {address}")

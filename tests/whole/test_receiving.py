@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from gateway import Reception, Reject, hookimpl
 from gateway.config.load import parse
 from gateway.config.settings import Settings
 from gateway.directory import Directory
@@ -17,7 +19,7 @@ from gateway.errors import ConfigError
 from gateway.mail.address import Address
 from gateway.store.listing import Filter
 from tests.commands import PATIENCE
-from tests.running import Receiver, Running, running
+from tests.running import Receiver, Running, running, with_plugins
 
 MAIL = b"From: <x@example.org>\r\nSubject: hi\r\n\r\nhi\r\n"
 CONFIGURED: dict[str, Any] = {
@@ -249,3 +251,32 @@ async def test_how_it_came(gateway: Running, tls: bool, options: list[str], said
     await trio.to_thread.run_sync(deliver)
     [arrived] = await gateway.webhooks.incoming()
     assert said in await gateway.raw(arrived["Meta"]["MsgID"])
+
+
+class Tarpit:
+    @hookimpl
+    def receive_policy(self, reception: Reception) -> Reject | None:
+        return Reject(550, "5.7.1", "not you", after=0.5) if reception.step == "rcpt" else None
+
+
+async def test_a_refusal_that_is_kept_back(tmp_path: Path, webhooks: Receiver) -> None:
+    def ask(gateway: Running) -> tuple[float, int]:
+        with smtplib.SMTP(*gateway.smtp, timeout=PATIENCE) as client:
+            client.ehlo()
+            client.mail("x@example.org")
+            started = time.monotonic()
+            code, _ = client.rcpt("mox@localhost")
+            return time.monotonic() - started, code
+
+    async with running(
+        tmp_path, webhooks, change=with_plugins("tarpit"), plugins={"tarpit": Tarpit()}
+    ) as gateway:
+        waited, code = await trio.to_thread.run_sync(ask, gateway)
+    assert code == 550
+    assert waited >= 0.5
+
+
+@pytest.mark.parametrize("after", [-1.0, 3601.0, float("nan")])
+def test_how_long_a_refusal_can_be_kept_back(after: float) -> None:
+    with pytest.raises(ValueError, match="0 to 3600"):
+        Reject(550, "5.7.1", "not you", after=after)
