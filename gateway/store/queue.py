@@ -29,7 +29,7 @@ INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of an attempt that 
 
 # --- Adding ---------------------------------------------------------------------------------------
 
-_INSERT = Statement(sa.insert(message).returning(message.c.id))
+_INSERT = Statement(sa.insert(message))
 _FROM_IDS = Statement(
     sa.select(message.c.from_id).where(
         message.c.from_id.in_(sa.bindparam("from_ids", expanding=True)), sa.text("from_id <> ''")
@@ -67,11 +67,11 @@ def add_admitted(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[
     content_id = insert_content(conn, new.content, now)
     rows = _new_rows(new, content_id, now)
     try:
-        ids = [_INSERT.scalar(conn, rows[0])]
+        ids = [_INSERT.insert(conn, rows[0])]
         if len(rows) > 1:
             base_id = ids[0]
             conn.execute(sa.update(message).where(message.c.id == base_id).values(base_id=base_id))
-            ids += [_INSERT.scalar(conn, row | {"base_id": base_id}) for row in rows[1:]]
+            ids += [_INSERT.insert(conn, row | {"base_id": base_id}) for row in rows[1:]]
     except sa.exc.IntegrityError as exc:
         # Another machine's transaction took the FromID after the check.
         raise SubmissionRefused("user", "a FromID of this submission is in use already") from exc
@@ -190,7 +190,7 @@ _LEASE = Statement(
         next_attempt=sa.bindparam("fallback"),
     )
 )
-_ATTEMPT = Statement(sa.insert(attempt).returning(attempt.c.id))
+_ATTEMPT = Statement(sa.insert(attempt))
 _HOLD = Statement(sa.update(message).where(message.c.id == sa.bindparam("row")).values(hold=True))
 
 
@@ -298,7 +298,7 @@ def _lease(
             "fallback": next_attempt,
         },
     )
-    attempt_id = _ATTEMPT.scalar(conn, new_attempt(row.id, number, "delivering", token, now, row.transport))
+    attempt_id = _ATTEMPT.insert(conn, new_attempt(row.id, number, "delivering", token, now, row.transport))
     return Claimed(
         message=queued_message(row, attempts=number, last_attempt=now, next_attempt=next_attempt),
         token=token,

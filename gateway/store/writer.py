@@ -143,6 +143,10 @@ class _Together(trio.abc.Instrument):
         self._start = start
         self._turns = 0  # that may still pass; 0 when no write waits for its start
 
+    @property
+    def waiting(self) -> bool:
+        return self._turns > 0
+
     def expect(self) -> None:
         """A write was handed in."""
         self._turns = self._turns or TURNS_TOGETHER
@@ -197,8 +201,8 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody waits for an answer."""
-        return self._unanswered > 0
+        """Whether the thread has something to do. What waits for its start needs no turn of it yet."""
+        return self._unanswered > 0 and not self._together.waiting
 
     @trio.lowlevel.enable_ki_protection
     async def write(self, work: Callable[[sa.Connection], T], size: int = 0) -> T:
