@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-import trio
-
-from gateway.inbound.verify.lookups import Lookups
+from gateway.inbound.verify.lookups import Lookups, at_once
 from gateway.mail.auth_results import DkimCheck
 from gateway.mail.dkim_body import Canonicalization
 from gateway.mail.dkim_signature import (
@@ -57,12 +56,7 @@ async def _look_up(lookups: Lookups, names: set[str]) -> dict[str, Reply[bytes]]
     async def ask(name: str) -> None:
         replies[name] = await lookups.txt(name)
 
-    if len(names) == 1:
-        await ask(next(iter(names)))
-        return replies
-    async with trio.open_nursery() as nursery:
-        for name in names:
-            nursery.start_soon(ask, name)
+    await at_once(*(partial(ask, name) for name in names))
     return replies
 
 

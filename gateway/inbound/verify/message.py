@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.inbound.verify.dkim import check_dkim
 from gateway.inbound.verify.dmarc import Author, Policy, decide, find_policy, read_author
 from gateway.inbound.verify.iprev import check_iprev
-from gateway.inbound.verify.lookups import Lookups
+from gateway.inbound.verify.lookups import Lookups, at_once
 from gateway.inbound.verify.spf import check_spf
 from gateway.mail.address import Address
 from gateway.mail.auth_results import (
@@ -72,7 +72,8 @@ class Verifier:
         self.hostname, self.lookups, self.offload, self.clock = hostname, lookups, offload, clock
         self.sample = sample
         self.iprev: Recent[IprevCheck] = Recent(clock.monotonic)  # by address
-        self.helo: Recent[SpfCheck] = Recent(clock.monotonic)  # by address and name
+        self.spf: Recent[SpfCheck] = Recent(clock.monotonic)  # by address, EHLO name and identity: see _spf
+        self.policies: Recent[Policy] = Recent(clock.monotonic)  # by domain
         suffix_list()  # now, rather than while mail waits
 
     def message(self) -> IncomingMessage:
@@ -113,13 +114,11 @@ class IncomingMessage:
         verifier, lookups = self._verifier, self._verifier.lookups
         hashes = {canonicalization: one.digest() for canonicalization, one in self._hashes.items()}
         now = int(verifier.clock.now().timestamp())
-        policies: dict[str, Policy] = {}
+        identities = dict.fromkeys((client.mail_from, None))
         iprev = verifier.iprev.get(client.ip)
-        helo = verifier.helo.get((client.ip, client.helo))
-        mail_from: SpfCheck | None = None
-
-        async def find(domain: str) -> None:
-            policies[domain] = await find_policy(lookups, domain)
+        spf = {identity: verifier.spf.get((client.ip, client.helo, identity)) for identity in identities}
+        policies = {domain: verifier.policies.get(domain) for domain in self._author.domains}
+        dkim: tuple[DkimCheck, ...] = ()
 
         async def find_names() -> None:
             nonlocal iprev
@@ -127,37 +126,38 @@ class IncomingMessage:
             if iprev.result != "temperror":
                 verifier.iprev.keep(client.ip, iprev)
 
-        async def check_helo() -> None:
-            nonlocal helo
-            helo = await _spf(verifier, client, None)
-            if helo.result != "temperror":
-                verifier.helo.keep((client.ip, client.helo), helo)
+        async def check_sender(identity: Address | None) -> None:
+            check = spf[identity] = await _spf(verifier, client, identity)
+            if check.result != "temperror":
+                verifier.spf.keep((client.ip, client.helo, identity), check)
 
-        async def check_mail_from() -> None:
-            nonlocal mail_from
-            mail_from = await _spf(verifier, client, client.mail_from)
+        async def find(domain: str) -> None:
+            policy = policies[domain] = await find_policy(lookups, domain)
+            if not policy.trouble:
+                verifier.policies.keep(domain, policy)
 
-        async with trio.open_nursery() as nursery:
-            for domain in self._author.domains:
-                nursery.start_soon(find, domain)
-            if iprev is None:
-                nursery.start_soon(find_names)
-            if helo is None:
-                nursery.start_soon(check_helo)
-            if client.mail_from is not None:
-                nursery.start_soon(check_mail_from)
-            dkim = await check_dkim(
-                lookups, verifier.offload, bytes(self._section), self._signatures, hashes, now
-            )
+        async def check_signatures() -> None:
+            nonlocal dkim
+            section = bytes(self._section)
+            dkim = await check_dkim(lookups, verifier.offload, section, self._signatures, hashes, now)
+
+        await at_once(
+            *([] if iprev is not None else [find_names]),
+            *(partial(check_sender, identity) for identity, known in spf.items() if known is None),
+            *(partial(find, domain) for domain, known in policies.items() if known is None),
+            check_signatures,
+        )
+        sender, helo = spf[client.mail_from], spf[None]
         assert iprev is not None
+        assert sender is not None
         assert helo is not None
-        sender = mail_from or helo
+        found = {domain: policy for domain, policy in policies.items() if policy is not None}
         return AuthResults(
             iprev=iprev,
             spf=sender,
             helo=helo,
             dkim=dkim,
-            dmarc=decide(self._author, policies, sender, dkim, verifier.sample),
+            dmarc=decide(self._author, found, sender, dkim, verifier.sample),
         )
 
     def head(self, results: AuthResults, client: Client) -> bytes:
