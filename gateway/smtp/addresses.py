@@ -8,6 +8,7 @@ whoever compares. Every failure is an AddressError whose text can go into a repl
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_LOCALPART = 64  # octets (RFC 5321 section 4.5.3.1.1)
 # Bounce addresses made by machines (VERP, SRS) are longer in practice; only a reverse-path may be.
@@ -62,6 +63,7 @@ class Mailbox:
         return f"{local}@{self.domain}" if self.domain else local
 
 
+@lru_cache(maxsize=4096)  # most of a connection's mail is from and to the same few
 def parse_mailbox(text: str, *, max_localpart: int = MAX_LOCALPART) -> Mailbox:
     """Read an address such as `a@example.org`, without angle brackets. Raises AddressError."""
     match = _MAILBOX.fullmatch(text)
