@@ -19,6 +19,7 @@ import trio
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
+from gateway.net import streams
 from gateway.net.tls import TlsError, TlsStream, client_context
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.client import AskForTls, Event, SmtpClient
@@ -342,7 +343,7 @@ async def connect_smtp(
     settings: ClientSettings,
     *,
     server_name: str = "",
-    dial: Dial = trio.open_tcp_stream,
+    dial: Dial = streams.connect,
 ) -> SmtpConnection:
     """Connect to a host name or IP address, and greet the server. `failure` tells whether that worked.
 
@@ -398,7 +399,7 @@ def _context(verified: bool, ca_file: str | None) -> SSL.Context:
 def _addresses(stream: trio.abc.Stream, host: str) -> tuple[str, str]:
     """Ours and the server's. Raises OSError if the connection is gone already."""
     ours, theirs = "", ""
-    if isinstance(stream, trio.SocketStream):
+    if isinstance(stream, streams.Stream):
         ours, theirs = str(stream.socket.getsockname()[0]), str(stream.socket.getpeername()[0])
     try:
         asked = str(ip_address(host))

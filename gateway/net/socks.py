@@ -11,6 +11,8 @@ from ipaddress import IPv6Address, ip_address
 
 import trio
 
+from gateway.net import streams
+
 MAX_LOGIN = 255  # octets of a user name or a password (RFC 1929, section 2)
 
 _VERSION = 5
@@ -51,14 +53,14 @@ class SocksLogin:
 
 async def connect_through(
     proxy: tuple[str, int], address: str, port: int, login: SocksLogin | None = None
-) -> trio.SocketStream:
+) -> streams.Stream:
     """A connection to an IP address by way of the proxy at (host, port). The caller limits the time.
 
     Raises OSError, with one line that names the proxy.
     """
     name = f"[{proxy[0]}]:{proxy[1]}" if ":" in proxy[0] else f"{proxy[0]}:{proxy[1]}"
     try:
-        stream = await trio.open_tcp_stream(*proxy)
+        stream = await streams.connect(*proxy)
     except OSError as exc:
         raise SocksError(f"the proxy {name} cannot be reached ({_reason(exc)})") from None
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import ip_address
 
 import trio
 
@@ -76,6 +77,25 @@ class Stream(trio.abc.HalfCloseableStream):
         await self._trio.aclose()
 
 
+async def connect(host: str, port: int, *, local_address: str | None = None) -> Stream:
+    """A connection to an IP address, or to a name's first address that answers; from `local_address`, or as
+    the system likes. Raises OSError.
+
+    An address is one task's business: trio's way for names, with a task for each of some addresses, takes
+    three times as long.
+    """
+    version = None if local_address else _ip_version(host)
+    if version is None:
+        return Stream((await trio.open_tcp_stream(host, port, local_address=local_address)).socket)
+    made = trio.socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    try:
+        await made.connect((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return Stream(made)
+
+
 class Listener(trio.abc.Listener[Stream]):
     """A listening socket whose connections are `Stream`s; else as by trio.SocketListener."""
 
@@ -88,6 +108,13 @@ class Listener(trio.abc.Listener[Stream]):
 
     async def aclose(self) -> None:
         await self._trio.aclose()
+
+
+def _ip_version(host: str) -> int | None:
+    try:
+        return ip_address(host).version
+    except ValueError:
+        return None
 
 
 def _translated(exc: OSError) -> Exception:

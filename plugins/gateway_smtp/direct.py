@@ -6,6 +6,7 @@ import trio
 
 from gateway import Transport, TransportType, hookimpl
 from gateway.mail.address import ascii_domain
+from gateway.net import streams
 from gateway.net.network import Network
 from gateway.net.socks import connect_through
 from gateway_smtp.mx import MxTransport
@@ -23,7 +24,7 @@ class Direct:
 
 def _make_direct(name: str, settings: DirectSettings, network: Network) -> Transport:
     async def dial(address: str, port: int) -> trio.abc.Stream:
-        return await trio.open_tcp_stream(address, port, local_address=settings.local_address(address))
+        return await streams.connect(address, port, local_address=settings.local_address(address))
 
     return MxTransport(name, settings, network, dial)
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.net.streams import Listener, Stream
+from gateway.net.streams import Listener, Stream, connect
 
 LARGE = bytes(range(256)) * 40_000  # more than a socket's buffers hold
 
@@ -156,3 +156,29 @@ async def test_a_listener_accepts_streams() -> None:
             assert await stream.receive_some() == b"hello"
     with pytest.raises(trio.ClosedResourceError):
         await listener.accept()
+
+
+@pytest.mark.parametrize(
+    ("host", "local_address", "ours"),
+    [
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("localhost", None, "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.9", "127.0.0.9"),
+    ],
+)
+async def test_a_connection_to_an_address_or_a_name(host: str, local_address: str | None, ours: str) -> None:
+    async with _listening() as listener:
+        port = listener.socket.getsockname()[1]
+        client = await connect(host, port, local_address=local_address)
+        async with client, await listener.accept() as stream:
+            assert client.socket.getsockname()[0] == ours
+            await client.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+async def test_nobody_listens(host: str) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError):
+            await connect(host, unheard.getsockname()[1])

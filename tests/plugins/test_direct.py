@@ -56,7 +56,7 @@ async def test_the_first_host(hosts: MxHosts) -> None:
     [outcome] = await deliver(hosts)
     assert (outcome.result.value, outcome.code, outcome.error, outcome.tls) == ("delivered", 250, "", "")
     assert (outcome.remote_mta, outcome.remote_ip) == ("mx1.example.org", "127.0.0.2")
-    assert outcome.dialed == {"mx1.example.org": ["127.0.0.2"]}
+    assert outcome.dialed == {"mx1.example.org": ("127.0.0.2",)}
     assert (len(first.transactions), len(second.transactions)) == (1, 0)
     [session] = first.sessions.values()
     assert session.hello
@@ -67,7 +67,7 @@ async def test_a_host_that_is_down(hosts: MxHosts) -> None:
     await hosts.server("127.0.0.3")
     [outcome] = await deliver(hosts)
     assert (outcome.result.value, outcome.remote_mta) == ("delivered", "mx2.example.org")
-    assert outcome.dialed == {"mx1.example.org": ["127.0.0.2"], "mx2.example.org": ["127.0.0.3"]}
+    assert outcome.dialed == {"mx1.example.org": ("127.0.0.2",), "mx2.example.org": ("127.0.0.3",)}
 
 
 async def test_all_are_down(hosts: MxHosts) -> None:
@@ -204,7 +204,7 @@ async def test_an_address_that_was_not_tried_before(hosts: MxHosts) -> None:
             message = replace(to("b@two.example"), dialed={"two.example": [address]})
             [outcome] = await direct.deliver(message)
             assert outcome.remote_ip == other  # whatever connection is kept
-            assert outcome.dialed == {"two.example": [other]}
+            assert outcome.dialed == {"two.example": (other,)}
 
 
 async def test_local_address_and_families(hosts: MxHosts) -> None:
@@ -247,7 +247,7 @@ async def test_a_refusal_of_one_ip_version(
     await hosts.server("127.0.0.4", None if other is None else refusing("rcpt", other))
     [outcome] = await deliver(hosts, to("b@dual.example"))
     assert results([outcome]) == expected
-    assert outcome.dialed == {"dual.example": ["::1", "127.0.0.4"]}
+    assert outcome.dialed == {"dual.example": ("::1", "127.0.0.4")}
     # Whoever was there before is not new to us.
     again = replace(to("b@dual.example"), dialed={"dual.example": ["127.0.0.4"]})
     assert results(await deliver(hosts, again)) == [("permanent", 550)]
@@ -361,7 +361,7 @@ async def test_domains_of_one_provider_share_connections(hosts: MxHosts) -> None
     async with hosts.transport() as direct:
         for domain in ("example.org", "example.net", "example.org"):
             [outcome] = await direct.deliver(to(f"b@{domain}"))
-            assert outcome.dialed == {"mx1.example.org": ["127.0.0.2"]}
+            assert outcome.dialed == {"mx1.example.org": ("127.0.0.2",)}
         assert len(server.sessions) == 1
         await direct.deliver(replace(to(), hostname="other.example"))
         assert len(server.sessions) == 2
