@@ -221,7 +221,7 @@ class Attempts:
                 message.recipient,
                 message.attempts,
                 settlement.transport or "-",
-                _server(settlement.outcome),
+                server_for_log(settlement.outcome),
                 settlement.duration,
                 (" suppressing" if one.suppressing else "")
                 + (f" error={settlement.event.error[:500]!r}" if settlement.event.error else ""),
@@ -285,11 +285,12 @@ def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:
     )
 
 
-def _server(outcome: Outcome) -> str:
-    """Who was talked to, for the log."""
+def server_for_log(outcome: Outcome) -> str:
+    """Who was talked to, in a line of the log; "" for nobody."""
     if not outcome.remote_mta:
         return ""
-    return f" server={outcome.remote_mta}" + (f"[{outcome.remote_ip}]" if outcome.remote_ip else "")
+    who = outcome.remote_mta + (f"[{outcome.remote_ip}]" if outcome.remote_ip else "")
+    return f" server={who if who.isprintable() else ascii(who)}"
 
 
 def _size(change: Settlement) -> int:
