@@ -29,7 +29,7 @@ from gateway.web.server import HttpSettings, serve_http
 
 AUTH = ("mox@localhost", "moxmoxmox")
 T = TypeVar("T")
-PATIENCE = 20.0  # seconds: what takes longer has failed
+PATIENCE = 60.0  # seconds: what takes longer has failed
 
 
 def free_port_base() -> int:

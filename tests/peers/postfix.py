@@ -27,7 +27,7 @@ NAME = "mx.example.org"
 MAILBOX = "user@example.org"
 FULL = "full@example.org"  # is taken, and cannot be delivered
 USER, PASSWORD = "gateway@example.org", "correct horse battery"
-PATIENCE = 10.0  # seconds
+PATIENCE = 30.0  # seconds
 MAILBOX_LIMIT = 60_000_000  # bytes: more than its largest message
 
 # All that a Postfix runs, without what the system's own does outside of it.
