@@ -1,0 +1,111 @@
+"""An account's events where several processes make them: told in order, each once, whoever is asked."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from gateway.client import Streamed, follow
+from tests.commands import PATIENCE, Localserve, localserve
+from tests.running import AUTH
+from tests.under_load import Webhooks, wait_for
+from tests.workers.test_workers import configured, processes, wait_for_workers, webhooks  # noqa: F401
+
+MESSAGES = 12
+NAMES = ("delivered", "failed")
+
+
+@contextmanager
+def following(running: Localserve, cursor: str, names: Sequence[str]) -> Iterator[list[Any]]:
+    """What the stream tells after a cursor, in a thread of its own."""
+    told: list[Any] = []
+    leave = threading.Event()
+
+    async def tell(streamed: Streamed) -> None:
+        if streamed.payload is not None:
+            told.append(streamed.payload)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def watch() -> None:
+                await follow(running.api, AUTH[1], AUTH[0], tell=tell, cursor=cursor, events=names)
+
+            while not leave.is_set():  # noqa: ASYNC110 - another thread's
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+    thread = threading.Thread(target=trio.run, args=(run,), daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        leave.set()
+        thread.join(PATIENCE)
+
+
+def listed(api: httpx.Client, cursor: str = "") -> tuple[list[Any], str]:
+    """All events after a cursor, and the cursor after them."""
+    found: list[Any] = []
+    while True:
+        page = api.post("EventList", json={"Cursor": cursor, "Max": 7}).json()
+        if not page["Events"]:
+            return found, cursor
+        found, cursor = found + page["Events"], page["NextCursor"]
+
+
+def test_events_are_told_in_order_by_all(tmp_path: Path, webhooks: Webhooks) -> None:  # noqa: F811
+    directory = configured(tmp_path / "gw", webhooks.url)
+    config = directory / "gateway.toml"
+    text = config.read_text().replace("[webhooks]\n", "[webhooks]\nmax_calls_per_url = 4\n")
+    out = "[accounts.mox.webhook_outgoing]\n"
+    assert out in text
+    config.write_text(text.replace(out, f"{out}supersede = false\n"))
+    with (
+        localserve(directory) as running,
+        httpx.Client(base_url=running.api, auth=AUTH, timeout=PATIENCE) as api,
+    ):
+        wait_for_workers(running)
+
+        def send(number: int) -> None:
+            recipients = [{"Address": f"u{number}n{n}bounce@d{n}.example"} for n in range(MESSAGES)]
+            batch = [{"To": [one], "Text": "x"} for one in recipients]  # delivered, and then it comes back
+            assert api.post("SendBatch", json={"Messages": batch}).status_code == 200
+
+        def all_failed(times: int) -> bool:
+            running.command("queue", "schedule", "--all")  # those that were cut off would wait for 30 s
+            running.command("webhook", "schedule", "--all")
+            return len(webhooks.events("failed")) == times * MESSAGES
+
+        send(1)
+        wait_for(lambda: all_failed(1), lambda: webhooks.got)
+        _, cursor = listed(api)
+        with following(running, cursor, NAMES) as told, following(running, "", ("failed",)) as failures:
+            send(2)
+            processes(running)[0].kill()
+            wait_for(lambda: all_failed(2), lambda: webhooks.got, 60.0)
+            everything, _ = listed(api)
+            since, _ = listed(api, cursor)
+            wanted = [event for event in since if event.get("Event") in NAMES]
+            wait_for(lambda: len(told) >= len(wanted), lambda: told)
+            wait_for(lambda: len(failures) >= 2 * MESSAGES, lambda: failures)
+        assert told == wanted
+        assert failures == [event for event in everything if event.get("Event") == "failed"]
+        happened: dict[int, list[str]] = defaultdict(list)
+        called: dict[int, list[str]] = defaultdict(list)
+        for event in everything:
+            if "Event" in event:
+                happened[event["QueueMsgID"]].append(event["Event"])
+        for event in webhooks.got:
+            if "Event" in event and called[event["QueueMsgID"]][-1:] != [event["Event"]]:  # or told again
+                called[event["QueueMsgID"]].append(event["Event"])
+        assert called == happened
+        assert running.stop() == 0
