@@ -113,7 +113,7 @@ _WORDS: Final[tuple[tuple[FailureClass, tuple[str, ...]], ...]] = (
             rf"{_WHO}s?\b[^\n]{{0,60}}\b{_NOT} (?:exist|have)\b",
             rf"\b(?:unknown|no such|no|not such|invalid|bad|illegal){_ADJECTIVES} {_WHO}",
             rf"\b(?:disabled|inactive|nonexistent|undeliverable){_ADJECTIVES} {_WHO}",
-            rf"\bRecipNotFound\b|\bnot listed in\b|{_NOT} have an? [^\n]{{0,80}}\baccount\b",
+            rf"\bRecip(?:ient)?NotFound\b|\bnot listed in\b|{_NOT} have an? [^\n]{{0,80}}\baccount\b",
             r"\bhas (?:moved|left)\b",
         ),
     ),
@@ -194,7 +194,7 @@ _SUBJECTS: Final[dict[str, FailureClass]] = {
 }
 # Statuses that say one thing only. Some servers give 5.1.1 for all that they refuse: then their words count,
 # if they speak of one of the others.
-_PLAIN: Final = frozenset({"1.1", "1.2", "1.3", "1.6", "1.10", "2.1", "2.2", "3.4"})
+_PLAIN: Final = frozenset({"1.1", "1.2", "1.3", "1.6", "2.1", "2.2", "3.4"})
 _PLAINER: Final = frozenset({"full", "blocked", "relaying", "bad-domain"})
 _CODES: Final[dict[int, FailureClass]] = {
     500: "protocol",
@@ -211,7 +211,7 @@ _CODES: Final[dict[int, FailureClass]] = {
 }
 
 _TEMPORARY: Final = re.compile(
-    r"\btemporar\w+|\btry (?:again )?later\b|\bdeferred\b|\bretry time", re.IGNORECASE
+    r"\btemporar\w+|\btry (?:again )?later\b|\bnot found, try again|\bdeferred\b|\bretry time", re.IGNORECASE
 )
 
 

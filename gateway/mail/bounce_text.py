@@ -13,7 +13,7 @@ from gateway.mail.report_source import ReportSource
 
 MAX_SAID = 2_000  # characters of what is said of one recipient
 MAX_RECIPIENTS = 100  # of one text
-MAX_MENTIONS = 10  # of one address that are looked at
+MAX_MENTIONS = 4  # of one address that are looked at
 
 _SPACE: Final = re.compile(r"\s+")
 _PARAGRAPH: Final = re.compile(r"(?<=\S)[ \t]*\n[ \t]*\n|\n[ \t]*<[^<>\s]{1,320}@")
@@ -44,7 +44,7 @@ _SUBJECTS: Final = re.compile(
     r"|fail(?:ed|ure)\b.{0,40}\b(?:notice|deliver|mail|message)|(?:mail|message|deliver\w*)\b.{0,40}\bfail"
     r"|failure notice|(?:mail|delivery) (?:system )?(?:error|problem|warning)|bounced?\b"
     r"|warning: (?:message|could not)|delayed|rejected|nondeliver|non remis|unzustellbar|nicht zustellbar"
-    r"|échec|non distribu|no entregad|no se pudo entregar|não entregue|mancata consegna|не доставлен"
+    r"|échec|non distribu|no entregad|no se p\w+ entregar|não entregue|mancata consegna|не доставлен"
     r"|配信|退信|返信不能",
     re.IGNORECASE,
 )
@@ -150,12 +150,17 @@ def near(text: str, addresses: tuple[Address, ...], *, alone: bool) -> str:
             if at < 0:
                 break
             said = _paragraph(text[at + len(wanted) : at + len(wanted) + MAX_SAID])
-            if find_reply(said) != (0, "") or by_words(said) != "unknown":
+            if says_why(said):
                 return said
             at = lower.find(wanted, at + len(wanted))
     if alone and find_reply(text[: 4 * MAX_SAID])[0]:
         return text[: 4 * MAX_SAID]
     return ""
+
+
+def says_why(said: str) -> bool:
+    """Whether there is a server's reply, or plain words of a class."""
+    return find_reply(said) != (0, "") or by_words(said) != "unknown"
 
 
 def _paragraph(text: str) -> str:

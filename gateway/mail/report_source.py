@@ -69,8 +69,11 @@ _STATUS_WITHIN: Final = re.compile(
 _TAG: Final = re.compile(r"<[^<>]*+>")
 _BREAK: Final = re.compile(r"<(?:br|/p|/div|/tr|/li|/h\d)\b[^<>]*+>", re.IGNORECASE)
 _SPACE: Final = re.compile(r"[ \t\xa0]+")
+# A quote may stand within a localpart; one before it is about it. What may begin one must not stand before
+# it: else all that follows would be gone through from each of a row.
 ADDRESS: Final = re.compile(
-    r"(?<![\w.+=/-])[\w.!#$%&'*+/=?^`{|}~-]{1,128}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+){0,20}"
+    r"(?<![\w.!#$%&*+/=?^{|}~-])[\w.!#$%&*+/=?^{|}~-][\w.!#$%&'*+/=?^`{|}~-]{0,127}+"
+    r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){0,20}"
 )
 
 HeaderMap = Mapping[str, tuple[str, ...]]  # by names in lower case

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 
 from gateway import Address, DeliveryStatus, ReportSource, hookimpl
-from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, spans
+from gateway.mail.bounce_text import MAX_RECIPIENTS, action_of, is_bounce, near, says_why, spans
 from gateway.mail.dsn import readable_addresses
 from gateway.mail.report_source import addresses_in
 from gateway_reports.recipients import notification
@@ -35,15 +35,19 @@ async def read_report(source: ReportSource) -> DeliveryStatus | None:
         return None
     action = "failed" if named else action_of(source)
     starts = _starts(source.text, named, addresses_in(source.header("To")))
-    found = _said(source.text, starts) if starts else ((address, source.text) for address in sorted(named))
-    return await notification(source, found, action)
+    found = {start[2]: said for start, said in _said(source.text, starts)}
+    lines = {address.lower() for address in found}
+    # Some stand in no line of their own: a program gets their mail, say.
+    for address in sorted(named - lines) if len(lines) < len(named) else ():
+        found[address] = near(source.text, readable_addresses(address), alone=False) if lines else source.text
+    return await notification(source, found.items(), action)
 
 
-def _said(text: str, starts: Sequence[re.Match[str]]) -> Iterator[tuple[str, str]]:
+def _said(text: str, starts: Sequence[re.Match[str]]) -> Iterator[tuple[re.Match[str], str]]:
     for start, below in spans(text, starts):
         said = f"{(start[3] or '').strip()}\n{below}"
         # Some say why first, and then to whom.
-        yield start[2], text if len(starts) == 1 and not said.strip() else said
+        yield start, text if len(starts) == 1 and not says_why(said) else said
 
 
 def _starts(text: str, named: Set[str], senders: tuple[Address, ...]) -> list[re.Match[str]]:

@@ -18,7 +18,6 @@ from gateway.mail.report_source import STATUS_TYPES, addresses_in, fields_within
 
 # The classes of the first are found by their words; many have the same ones, and it takes time.
 MAX_WORDED = 100
-PAUSE = 5  # recipients, then others have their turn
 
 
 @hookimpl
@@ -32,12 +31,15 @@ async def read_report(source: ReportSource) -> DeliveryStatus | None:
 async def read_fields(source: ReportSource, fields: str) -> DeliveryStatus:
     """What the fields of a delivery status say, and the text where they lack something."""
     first, blocks = read_groups(fields.encode("utf-8", "replace"))
+    # Each recipient takes milliseconds, if the text is long: others have their turns in between.
+    groups: list[Headers] = []
+    for block in blocks:
+        groups.append(block)
+        await trio.lowlevel.checkpoint()
     recipients: list[RecipientStatus] = []
-    groups = list(blocks)
     for number, block in enumerate(groups):
-        if number % PAUSE == PAUSE - 1:
-            await trio.lowlevel.checkpoint()
         recipients.append(_recipient(source, block, worded=number < MAX_WORDED, alone=len(groups) == 1))
+        await trio.lowlevel.checkpoint()
     if len(recipients) == 1:
         recipients = [_named(source, recipients[0])]
     return about_message(first, message_id=source.returned_message_id, recipients=tuple(recipients))

@@ -11,6 +11,8 @@ from gateway.mail.bounce_text import FAILED, action_of, is_bounce, is_system, ne
 from gateway.mail.report_source import addresses_in
 from gateway_reports.recipients import notification
 
+MAX_BEFORE = 4_000  # characters until the text comes to the point
+
 
 @hookimpl
 async def read_report(source: ReportSource) -> DeliveryStatus | None:
@@ -31,7 +33,7 @@ def _recipients(source: ReportSource) -> tuple[Address, ...]:
     def candidates(text: str) -> tuple[Address, ...]:
         return tuple(a for a in addresses_in(text) if a not in others and not is_system(a))
 
-    told = FAILED.search(source.text)
+    told = FAILED.search(source.text, 0, MAX_BEFORE)
     after = candidates(source.text[told.start() :]) if told is not None else ()
     named = after or candidates(source.text)
     sure = tuple(address for address in named if address in returned)

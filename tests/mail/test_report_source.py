@@ -127,6 +127,8 @@ def test_addresses() -> None:
     text = "a@b.example, <C@D.example>; (a@b.example) x@y@z.example .. ä@ö.example. @ a@ @b"
     assert addresses_in(text)[:2] == (Address("a", "b.example"), Address("C", "d.example"))
     assert Address("ä", "ö.example") in addresses_in(text)
+    quoted = "'a@b.example' 'o'brien@b.example' `c@b.example'"
+    assert list(map(str, addresses_in(quoted))) == ["a@b.example", "o'brien@b.example", "c@b.example"]
     assert len(addresses_in(" ".join(f"u{n}@b.example" for n in range(1_000)))) == 100
 
 

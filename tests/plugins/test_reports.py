@@ -308,6 +308,8 @@ HOSTILE = {
     "empty lines": b" \n" * 35_000,
     "fields": b"a:\n" * 25_000,
     "words": WORDS * 1_200,
+    "nots": b"not " * 16_000,
+    "one address, again and again": b"Final-Recipient: rfc822; u@b.example\nAction: failed\n((\n\n" * 1_100,
     "qmail": numbered(b"<u#@b.example>:\n" + WORDS * 3 + b"\n\n"),
     "exim": numbered(b"  u#@b.example\n    " + WORDS * 3 + b"\n"),
     "sendmail": b"--- The following addresses had errors ---\n"
