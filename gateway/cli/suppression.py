@@ -241,8 +241,13 @@ def export(directory: Path, account: str, path: str | None) -> None:
     try:
         with nullcontext(sys.stdout) if path is None else Path(path).open("w", encoding="utf-8") as out:
             writer = csv_files.write_header(out, *csv_files.COLUMNS)
+            progress = None if out.isatty() else csv_files.Progress()
             for page in chain([first], pages):
                 writer.writerows(csv_files.cells(entry, plain=out.isatty()) for entry in page)
+                if progress is not None:
+                    progress.add(len(page))
+            if progress is not None:
+                progress.end()
     except BrokenPipeError:  # who reads has seen enough: click ends quietly
         raise
     except OSError as exc:

@@ -106,7 +106,7 @@ def check(file: TextIO, path: str, *, skip_wrong: bool) -> int:
 
 def steps(file: TextIO, path: str, total: int) -> Iterator[list[dict[str, Any]]]:
     """The good lines, as many as the gateway takes at a time; progress is shown."""
-    progress = _Progress(total)
+    progress = Progress(total)
     batch: list[dict[str, Any]] = []
     for line in read_lines(file, path):
         if not line.problem:
@@ -192,16 +192,16 @@ def _time(name: str, text: str) -> str:
     raise WrongLine(f"{name} is {text!r}; write a time such as 2027-01-31T12:00:00Z")
 
 
-class _Progress:
-    """On standard error: one line that changes on a terminal, else a line now and then."""
+class Progress:
+    """On standard error: one line that changes on a terminal, else a line now and then. `total`: if known."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None = None) -> None:
         self._total, self._done, self._shown = total, 0, 0.0
         self._live = sys.stderr.isatty()
 
     def add(self, count: int) -> None:
         before, self._done = self._done, self._done + count
-        text = f"{self._done:,} of {self._total:,}"
+        text = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
         if self._live:
             if time.monotonic() - self._shown > 0.1 or self._done == self._total:
                 self._shown = time.monotonic()
