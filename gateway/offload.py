@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 WORKERS = 2
 SMALL = 64 * 1024  # bytes: the event loop has time for this much untrusted data
-ADDRESS = 8  # octets of anything else that take as long to read as an address does, beside its own
+TOKEN = 16  # octets of anything else that take as long to read as one of these in an address field
+_TOKENS = b' @,;:<>()"[]\\'
 LIMIT = 20.0  # seconds for one call
 LIMIT_TO_BEGIN = 60.0  # seconds until it begins: a new worker has to import what it needs
 MEMORY = 2 * 1024**3  # bytes of address space of a worker
@@ -87,9 +88,8 @@ class Offload:
     async def run_on_message(
         self, data: bytes, function: Callable[Concatenate[bytes, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`run_beside` for a function that reads all of a message, its addresses too."""
-        size = len(data) + ADDRESS * data.count(b"@")
-        return await self.run_beside(size, partial(function, data), *args, **kwargs)
+        """`run_beside` for a function that reads a message or its header section, its addresses too."""
+        return await self.run_beside(_effort(data), partial(function, data), *args, **kwargs)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the function answers or raises; all of it must be picklable. Raises OffloadError."""
@@ -123,6 +123,16 @@ class Offload:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C at a terminal is the gateway's to handle
         )
+
+
+def _effort(message: bytes) -> int:
+    """What it takes to read a message, in octets of one without addresses.
+
+    All fields count as if they held some: only a hostile header has many of their tokens elsewhere.
+    """
+    end = message.find(b"\r\n\r\n")
+    section = message if end < 0 else message[:end]
+    return len(message) + TOKEN * (len(section) - len(section.translate(None, _TOKENS)))
 
 
 async def _begin(process: trio.Process, request: bytes) -> None:

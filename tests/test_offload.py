@@ -89,10 +89,12 @@ async def test_many_addresses_make_a_message_large() -> None:
     async with Offload.open() as pool:
         assert await pool.run_on_message(b"x" * SMALL, here) == SMALL
         assert await pool.run_on_message(b"a@b.example, " * 1_000, here) == 13_000
-        many = b"To: " + b"a@b," * 15_000
-        with pytest.raises((AttributeError, pickle.PicklingError)):
-            await pool.run_on_message(many, here)
-        assert await pool.run_on_message(many, len) == len(many)
+        html = b"Subject: hi\r\n\r\n" + b"<p>hello</p>" * 4_000
+        assert await pool.run_on_message(html, here) == len(html)
+        for many in (b"To: " + b"a@b," * 15_000, b"To: " + b"a," * 15_000 + b"\r\n\r\nhi"):
+            with pytest.raises((AttributeError, pickle.PicklingError)):
+                await pool.run_on_message(many, here)
+            assert await pool.run_on_message(many, len) == len(many)
 
 
 async def test_answers_and_errors_come_back() -> None:

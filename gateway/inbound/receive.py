@@ -214,8 +214,8 @@ class _Incoming:
             if failed is not None:
                 return failed
             section = self._section()
-            header = await receiver.offload.run_beside(
-                len(section), parse_header, section, null_sender=self._sender is None
+            header = await receiver.offload.run_on_message(
+                section, parse_header, null_sender=self._sender is None
             )
             if header.received > MAX_RECEIVED:
                 return Reply(

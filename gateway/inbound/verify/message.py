@@ -178,14 +178,14 @@ class IncomingMessage:
         self._complete = True
         if end is None:
             section = bytes(self._section)
-            self._author = await self._verifier.offload.run_beside(len(section), _read_beginning, section)
+            self._author = await self._verifier.offload.run_on_message(section, _read_beginning)
             self._disowned = Disowned()
             self._section[:] = self._disowned.write(section)
             return b""
         body = bytes(self._section[end:])
         del self._section[end:]
         section = bytes(self._section)
-        self._author, self._signatures = await self._verifier.offload.run_beside(len(section), _read, section)
+        self._author, self._signatures = await self._verifier.offload.run_on_message(section, _read)
         for signature in self._signatures:
             if isinstance(signature, Signature):
                 self._hashes.setdefault(signature.body, BodyHash(signature.body))
