@@ -39,6 +39,7 @@ from gateway.smtp.events import (
 )
 from gateway.smtp.replies import Reply
 from gateway.smtp.server import SEND_DATA, Offer, ServerLimits, SmtpServer, State, nothing_more
+from gateway.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ class Connection:
         self._machine = self._new_machine()
         self._exchange: Exchange | None = None  # a login under way
         self._sink: Sink | None = None
+        self._turns = Turns()  # for what a client sent at once
         # Around the whole session, with a deadline only while the client is waited for: a scope for each wait
         # would cost a tenth of all that is done for a message.
         self._patience = trio.CancelScope()
@@ -168,6 +170,7 @@ class Connection:
                         return
                     await self._receive()
                 case Mail() | Rcpt() | Data() | Bdat() | DataEnd():
+                    await self._turns.give()
                     self._machine.answer(await self._decide(event))
                 case DataChunk(data):
                     await self._write(data)
@@ -380,6 +383,7 @@ class Connection:
             self._data_received += len(data)
             self._data_waited += trio.current_time() - started
         machine.receive_data(data)
+        self._turns = Turns()
 
     async def _wait(self, deadline: float, last_word: Reply | None, what: Awaitable[_T]) -> _T:
         """What the client is waited for; it is the end of the session when that takes too long."""

@@ -23,6 +23,7 @@ from tests.running import Receiver, Running, running
 
 STALL = 0.1  # seconds of processor time; the aim is 0.05, with a processor to itself
 LIMIT = 2_000_000  # bytes of a message, here
+OURS = ("gateway.", "trio._highlevel_serve_listeners.")  # tasks; the second are connections
 
 
 class _Steps(trio.abc.Instrument):
@@ -36,7 +37,7 @@ class _Steps(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         took = time.thread_time() - self._began
-        if took > self.longest and self._began and task.name.startswith("gateway."):
+        if took > self.longest and self._began and task.name.startswith(OURS):
             self.longest, self.of = took, task.name
 
 
@@ -186,6 +187,28 @@ async def test_1001_recipients(gateway: Running) -> None:
         lambda conn: conn.exec_driver_sql("SELECT count(*), count(DISTINCT content_id) FROM received").one()
     )
     assert tuple(rows) == (1000, 1)
+
+
+async def test_many_commands_at_once(gateway: Running) -> None:
+    """A thousand recipients that a client sends without waiting, some of them refused in between."""
+
+    def session() -> list[bytes]:
+        with socket.create_connection(gateway.smtp, timeout=PATIENCE) as client:
+            file = client.makefile("rb")
+            greeting = [file.readline()]
+            commands = [b"HELO x", b"MAIL FROM:<x@example.org>"]
+            for number in range(1000):
+                commands.append(b"RCPT TO:<u%dx@localhost>" % number)
+                if number % 25 == 0:
+                    commands.append(b"RCPT TO:<>")
+            commands += [b"RSET", b"QUIT"]
+            client.sendall(b"".join(command + b"\r\n" for command in commands))
+            return greeting + [file.readline() for _ in commands]
+
+    async with never_stalled():
+        answers = await trio.to_thread.run_sync(session)
+    assert [answer[:3] for answer in answers].count(b"501") == 40
+    assert answers[-1].startswith(b"221"), answers[-1]
 
 
 async def test_memory_is_bounded(tmp_path: Path, webhooks: Receiver) -> None:
