@@ -331,8 +331,11 @@ def failed(
     if call.suspends:
         note_failure(call.tally, call.label)
     foreseen = isinstance(exc, GatewayError)  # which says all by itself
-    log.error("%s%s: %s", _about(arguments), call.label, reason, exc_info=None if foreseen else exc)
-    if may_raise and call.on_error is OnError.DEFER:
+    raises = may_raise and call.on_error is OnError.DEFER
+    loading = raises and call.spec.verb is Verb.ALL  # then the configuration is refused, and that is told
+    level = logging.DEBUG if loading else logging.ERROR
+    log.log(level, "%s%s: %s", _about(arguments), call.label, reason, exc_info=None if foreseen else exc)
+    if raises:
         raise _error(call, reason) from exc
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -146,3 +147,9 @@ def is_seconds(value: object) -> bool:
 
 def one_line(exc: BaseException) -> str:
     return " ".join(f"{type(exc).__name__}: {exc}".split())[:500]
+
+
+def raised_at(exc: BaseException | None) -> str:
+    """The place in the plugin's code, in brackets; empty if nothing was raised."""
+    frames = traceback.extract_tb(exc.__traceback__ if exc is not None else None)
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

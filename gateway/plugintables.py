@@ -22,7 +22,7 @@ from gateway.hooks import Added, GatewayStages, Hooks, Named, Stages, Table
 from gateway.hookspecs import SPECS
 from gateway.hookspecs.marks import OnError, Scope, Verb
 from gateway.hookverbs import all_answers
-from gateway.pluginchecks import LIMITS, ON_ERROR, Implementation, Plugin, is_seconds, one_line
+from gateway.pluginchecks import LIMITS, ON_ERROR, Implementation, Plugin, is_seconds, one_line, raised_at
 
 _NOBODY = ""  # no account in particular
 
@@ -246,7 +246,8 @@ def _listed(table: Table, hook: str, each: Callable[[Any], Iterable[Any]]) -> tu
     try:
         answers = all_answers(table.get(hook, ()))
     except PluginError as exc:
-        raise ConfigError(f"{exc}; repair it, or take it out of the plugin sets") from exc
+        where = raised_at(exc.__cause__)
+        raise ConfigError(f"{exc}{where}; repair it, or take it out of the plugin sets") from exc
     return tuple((plugin, value) for plugin, given in answers for value in each(given))
 
 

@@ -11,6 +11,7 @@ import trio
 
 from gateway.wakeup import Wakeup
 
+TO_BE_CANCELLED = 1.0  # seconds
 Background = Callable[[], Awaitable[object]]
 
 
@@ -42,4 +43,6 @@ async def served(
                 for wakeup in wakeups:
                     wakeup.set()
                 serving.cancel_scope.deadline = trio.current_time() + grace
+                # What serves ends before what goes on beside it; but where it does not, that ends too.
+                beside.cancel_scope.deadline = serving.cancel_scope.deadline + TO_BE_CANCELLED
         beside.cancel_scope.cancel()

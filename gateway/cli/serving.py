@@ -14,6 +14,7 @@ import click
 import trio
 
 from gateway.config.settings import Settings
+from gateway.ending import ended_in_time
 from gateway.errors import foreseen
 from gateway.logs import set_up_logging
 from gateway.net.listeners import Addresses
@@ -57,7 +58,17 @@ async def _run(
     color: bool,
     example: Example | None,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    serving: Serving | None = None
+
+    def at_once() -> None:
+        if serving is not None:
+            serving.kill()
+        os._exit(1)
+
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        ended_in_time(settings.grace, signal.SIGINT, signal.SIGTERM, at_once=at_once),
+    ):
         gateway = (
             supervising(settings, directory, color=color, example=example)
             if settings.workers > 1
@@ -68,13 +79,6 @@ async def _run(
                 click.echo(greeting(serving.addresses))
             async for _ in signals:
                 break
-
-            def at_once(*_: object) -> None:
-                serving.kill()
-                os._exit(1)
-
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, at_once)
             log.info(
                 "stopping: what is under way has %.0f seconds; a second signal stops at once", settings.grace
             )

@@ -10,6 +10,7 @@ import sys
 import trio
 
 from gateway import app
+from gateway.ending import ended_in_time
 from gateway.errors import foreseen
 from gateway.logs import set_up_logging
 from gateway.memory import spare_the_collector
@@ -45,7 +46,10 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
     """Until SIGTERM, or until there is no supervisor any more."""
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(supervisor))
     example = start.example
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+    with (
+        trio.open_signal_receiver(signal.SIGTERM) as signals,
+        ended_in_time(start.settings.grace, signal.SIGTERM, at_once=lambda: None) as begin,
+    ):
         async with app.serving(
             start.settings,
             start.config_dir,
@@ -67,6 +71,7 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
                     await stream.receive_some(1)
                 except trio.BrokenResourceError:
                     log.warning("the supervisor is gone")
+                begin()
                 ends.cancel_scope.cancel()
 
 

@@ -21,6 +21,7 @@ import trio
 
 from gateway import datadir
 from gateway.config.settings import Settings
+from gateway.ending import MARGIN, TO_SAY_SO
 from gateway.errors import StartError
 from gateway.net.listeners import Addresses, Sockets, bind, bound
 from gateway.store import store
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 60.0  # seconds before a worker is started again; doubled each time
 STEADY = 60.0  # seconds: a worker that ran for so long has done well, and waits little
-TO_END = 5.0  # seconds that a worker has beyond the grace period
+TO_END = MARGIN + 2 * TO_SAY_SO  # seconds that a worker has beyond the grace period: it ends itself before
 
 
 @dataclass(frozen=True, slots=True)

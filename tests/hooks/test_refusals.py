@@ -150,6 +150,9 @@ class RefusesToRegister:
         raise OSError("no such directory")
 
 
+REFUSES_AT = f"{__file__}, line {RefusesToRegister.transports.__code__.co_firstlineno + 2}"
+
+
 class StrangeSettings:
     @hookimpl
     def transports(self) -> Any:
@@ -236,7 +239,7 @@ class StrangeTransports:
         (
             RefusesToRegister,
             (
-                ", hook 'transports': raised OSError: no such directory;"
+                f", hook 'transports': raised OSError: no such directory ({REFUSES_AT});"
                 " repair it, or take it out of the plugin sets"
             ),
         ),
