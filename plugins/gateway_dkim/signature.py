@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa, utils
 from dkim.canonicalization import CanonicalizationPolicy, strip_trailing_lines
 
-from gateway.mail.address import AddressError, ascii_domain, parse_domain
+from gateway import AddressError
+from gateway.mail.address import ascii_domain, parse_domain
 from gateway.mail.dkim_body import BodyHash
 from gateway.mail.dkim_body import Canonicalization as BodyCanonicalization
 

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 import trio
 
-from gateway.errors import GatewayError
+from gateway import GatewayError, Network
 from gateway.mail.fields import FieldError
-from gateway.net.network import Network
 from gateway.net.smtp_client import connect_smtp
 from gateway.smtp.transaction import Transaction
 from gateway_localserve.reports import Wanted, compose

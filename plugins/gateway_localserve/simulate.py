@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 
-from gateway import Accept, Address, Reception, Reject, TransportType, hookimpl
-from gateway.net.network import Network
+from gateway import Accept, Address, Network, Reception, Reject, TransportType, hookimpl
 from gateway_localserve.answering import Answers, LocalserveTransport
 from gateway_localserve.reports import wanted_reports
 from gateway_smtp.settings import SmtpTransportSettings

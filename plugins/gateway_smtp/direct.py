@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import trio
 
-from gateway import Transport, TransportType, hookimpl
+from gateway import Network, Transport, TransportType, hookimpl
 from gateway.mail.address import ascii_domain
 from gateway.net import streams
-from gateway.net.network import Network
 from gateway.net.socks import connect_through
 from gateway_smtp.mx import MxTransport
 from gateway_smtp.mx_settings import DirectSettings, SocksSettings

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway import Delivery, Outcome, Transport, TransportType, hookimpl
-from gateway.net.network import Network
+from gateway import Delivery, Network, Outcome, Transport, TransportType, hookimpl
 
 
 class FailTransportSettings(BaseModel):

@@ -12,8 +12,7 @@ from functools import cached_property
 
 from OpenSSL import SSL
 
-from gateway import Delivery, GatewayError, Outcome, Result
-from gateway.net.network import Network
+from gateway import Delivery, GatewayError, Network, Outcome, Result
 from gateway.net.plan import Failure, Host, IpAddress
 from gateway.net.smtp_client import ClientSettings, Dial, TlsPolicy
 from gateway.net.tls import observing_context

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import Transport, TransportType, hookimpl
-from gateway.net.network import Network
+from gateway import Network, Transport, TransportType, hookimpl
 from gateway_smtp.settings import (
     NextHopSettings,
     SmtpTransportSettings,

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from gateway import Delivery, NextHop, Outcome
-from gateway.net.network import Network
+from gateway import Delivery, Network, NextHop, Outcome
 from gateway.net.shaping import Place, Shaper, Share
 from gateway.net.smtp_client import TLS_AT_ONCE, SmtpConnection, TlsPolicy, connect_smtp
 from gateway.smtp import results
