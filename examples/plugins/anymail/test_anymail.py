@@ -122,7 +122,7 @@ def gateway(directory: Path, port: int) -> Iterator[None]:
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        for _ in range(400):
+        for _ in range(1200):  # a minute: it comes up in two seconds, but not on a busy machine
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             assert process.poll() is None, log.read_text()
