@@ -163,7 +163,7 @@ def test_what_was_taken_is_there_at_the_next_start(tmp_path: Path) -> None:
         assert stop(running)[0] == 1
     (directory / "plugins" / "acme.hangs.py").write_text(BEGIN + WELL)
     with localserve(directory) as running:
-        assert "user@example.org" in running.command("queue", "list").stdout
+        assert "user@example.org" in running.command("queue", "show", "1").stdout
         assert running.stop() == 0
 
 
