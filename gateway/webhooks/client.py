@@ -1,34 +1,31 @@
 """Makes one HTTP request of a webhook call, to a receiver that may do anything.
 
 An HTTP/1.1 client of our own, for one kind of request: a general one takes many times the CPU time, and
-leaves no place to check the address that is connected to. answers.py reads answers, connections.py connects;
-httpx knows what a URL is.
+leaves no place to check the address that is connected to. target.py reads URLs, answers.py answers,
+connections.py connects.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
-import httpx
 import trio
 
 from gateway.net.addresses import Network
 from gateway.webhooks.answers import Received
-from gateway.webhooks.connections import Connection, Connections, Failed, Origin, Unanswered
+from gateway.webhooks.connections import Connection, Connections, Failed, Unanswered
+from gateway.webhooks.target import Target, target
 
 _DRAIN_TIME = 5.0  # seconds for the rest of an answer: the status is known, the call is decided
 
 _MAX_ERROR = 1000  # characters
 # What a database may refuse or a log be confused by. Line ends and tabs may stay in an answer.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_PRINTABLE = re.compile(rb"[\x21-\x7e]+")
 _HEADER_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 
@@ -110,16 +107,16 @@ class WebhookClient:
         self, url: str, body: bytes, headers: Headers, received: Received, scope: trio.CancelScope
     ) -> None:
         """Raises Failed."""
-        target = _target(url)
-        request = _request(target, body, headers)
-        kept = self._connections.take(target.origin)
+        where = target(url)
+        request = _request(where, body, headers)
+        kept = self._connections.take(where.origin)
         if kept is not None:
             try:
                 await self._ask(kept, request, received, scope)
                 return
             except Unanswered:
                 pass
-        await self._ask(await self._connections.connect(target.origin), request, received, scope)
+        await self._ask(await self._connections.connect(where.origin), request, received, scope)
 
     async def _ask(
         self, connection: Connection, request: bytes, received: Received, scope: trio.CancelScope
@@ -150,44 +147,10 @@ def _describe(code: int) -> str:
     return f"HTTP status {code}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A URL as it is requested."""
-
-    origin: Origin
-    start: bytes  # the request line, and Host
-    authorization: bytes  # the header line for user:password@, or nothing
-
-
-@lru_cache(maxsize=1024)
-def _target(url: str) -> _Target:
-    """Raises Failed."""
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError) as exc:
-        raise Failed(f"the URL is wrong: {exc}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.raw_host or b"%" in parsed.raw_host:
-        raise Failed("the URL is wrong: it must start with http:// or https:// and a host name")
-    if parsed.port is not None and not 0 < parsed.port < 65536:
-        raise Failed(f"the URL is wrong: there is no port {parsed.port}")
-    if not (_PRINTABLE.fullmatch(parsed.raw_path) and _PRINTABLE.fullmatch(parsed.netloc)):
-        raise Failed("the URL is wrong: it has characters that a request cannot have")
-    tls = parsed.scheme == "https"
-    authorization = b""
-    if parsed.userinfo:
-        user_and_password = f"{parsed.username}:{parsed.password}".encode()
-        authorization = b"Authorization: Basic %s\r\n" % base64.b64encode(user_and_password)
-    return _Target(
-        origin=Origin(parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80), tls),
-        start=b"POST %s HTTP/1.1\r\nHost: %s\r\n" % (parsed.raw_path, parsed.netloc),
-        authorization=authorization,
-    )
-
-
-def _request(target: _Target, body: bytes, headers: Headers) -> bytes:
+def _request(where: Target, body: bytes, headers: Headers) -> bytes:
     """The whole request, to be sent at once. Raises Failed."""
-    lines = [target.start]
-    authorization = target.authorization
+    lines = [where.start]
+    authorization = where.authorization
     for name, value in headers:
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value) or value != value.strip():
             raise Failed(
