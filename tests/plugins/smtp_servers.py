@@ -177,6 +177,11 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
+def smtp_transport(server: Server, **settings: Any) -> dict[str, Any]:
+    """The table of a transport that delivers to it."""
+    return {"type": "smtp", "host": "127.0.0.1", "port": server.port, "tls": "none", **settings}
+
+
 @asynccontextmanager
 async def scripted(*connections: Callable[[trio.SocketStream], Any]) -> AsyncIterator[int]:
     """The port of a server that does this with one connection after the other."""
