@@ -68,13 +68,12 @@ async def test_the_limits_hold_and_all_of_them_is_used(tmp_path: Path, webhooks:
             raw["queue"] = {"max_deliveries": MOST, "max_deliveries_per_destination": MOST_OF_ONE}
 
         async with running(tmp_path, webhooks, change=change) as gateway:
-            await one_to_each(gateway)  # a part of the places is kept for those that took something
+            await send(gateway, each=1)  # a part of the places is kept for those that took something
             for _ in DOMAINS:
                 crowd.turns.release()
             await crowd.until(len(DOMAINS), range(1))
             crowd.transactions.clear()
-            for _ in range(EACH):
-                await one_to_each(gateway)
+            await send(gateway, each=EACH)
             messages = EACH * len(DOMAINS)
             await crowd.until(0, range(MOST, MOST + 1))
             await trio.sleep(0.3)  # enough for more, were there no limit
@@ -91,6 +90,8 @@ async def test_the_limits_hold_and_all_of_them_is_used(tmp_path: Path, webhooks:
     assert len(crowd.sessions) <= MOST + len(DOMAINS)
 
 
-async def one_to_each(gateway: Running) -> None:
+async def send(gateway: Running, each: int) -> None:
+    """So many to each domain, one domain after the other."""
     for domain in DOMAINS:
-        await gateway.send(f"user@{domain}")
+        for _ in range(each):
+            await gateway.send(f"user@{domain}")
