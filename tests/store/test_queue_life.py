@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -12,14 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.errors import Stale, SubmissionRefused
 from gateway.model import Event, HoldRule
-from gateway.store import actions, events, holds, queue, settle, tables
-from gateway.store.changes import Claimed, Ending
+from gateway.store import actions, deferred, events, holds, queue, settle, tables
+from gateway.store.changes import Claimed, Ending, Reschedule, Settlement
 from gateway.store.listing import Filter
 from tests.store.sample import KEEP, NOW, add, claim, count, database, delayed, delivered, failed, recipient
 
 LEASE = 60  # seconds
 DOMAINS = ("a.example", "b.example", "c.example")
 ACCOUNTS = ("shop", "news")
+PLUGINS = ("one", "two")
+RESULTS = ("delivered", "failed", "delayed", *PLUGINS)  # a plugin's name: it failed, and the message waits
 
 
 @dataclass
@@ -30,10 +32,13 @@ class Expected:
     domain: str
     hold: bool
     due: datetime
-    attempts: int = 0
+    attempts: int = 0  # those that count
+    claims: int = 0
     lease: int = 0  # the token of the lease that is held; 0 for none
     expires: datetime = NOW
     started: datetime = NOW
+    waits_for: str = ""
+    waits_since: datetime | None = None
     retired_as: str = ""
     events: list[str] = field(default_factory=list)
 
@@ -131,9 +136,11 @@ class QueueLife(RuleBasedStateMachine):
             assert not any(r.matches(message.account, "example.org", message.domain) for r in unapplied)
             busy[found.destination] = busy.get(found.destination, 0) + 1
             message.attempts += 1
+            message.claims += 1
             message.lease, message.started = found.token, self.now
             message.expires = self.now + timedelta(seconds=LEASE)
             assert found.message.attempts == message.attempts
+            assert found.waits_since == message.waits_since
             assert found.content.data is not None
             self.leases[found.message.id] = found
         assert all(busy[d] <= max(per_destination, before.get(d, 0)) for d in busy)
@@ -144,7 +151,7 @@ class QueueLife(RuleBasedStateMachine):
                     assert busy.get(message.domain, 0) >= per_destination, f"{message_id} was left"
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), result=st.sampled_from(("delivered", "failed", "delayed")))
+    @rule(data=st.data(), result=st.sampled_from(RESULTS))
     def settle(self, data: st.DataObject, result: str) -> None:
         lease = self.leases.pop(data.draw(st.sampled_from(sorted(self.leases))))
         message = self.messages[lease.message.id]
@@ -152,7 +159,7 @@ class QueueLife(RuleBasedStateMachine):
         assert self.apply(lease, result, message) is mine
 
     @precondition(lambda self: self.lost)
-    @rule(data=st.data(), result=st.sampled_from(("delivered", "failed", "delayed")))
+    @rule(data=st.data(), result=st.sampled_from(RESULTS))
     def settle_late(self, data: st.DataObject, result: str) -> None:
         # The worst case, if there is one: another owner is at it again.
         again = [lease for lease in self.lost if self.messages[lease.message.id].lease]
@@ -165,20 +172,50 @@ class QueueLife(RuleBasedStateMachine):
 
     def apply(self, lease: Claimed, result: str, message: Expected) -> bool:
         due = self.now + timedelta(seconds=200)
-        change = {"delivered": delivered, "failed": failed}.get(result)
-        made = change(lease) if change else delayed(lease, due)
-        applied = settle.settle(self.conn, made, self.now).applied
+        applied = settle.settle(self.conn, self.change(lease, result, due), self.now).applied
         if applied:
             assert message.lease == lease.token
             message.lease = 0
+            if result in PLUGINS:
+                message.due, message.waits_for = due, result
+                message.waits_since = lease.waits_since or self.now
+                message.attempts -= 1
+                return True
+            message.waits_for = ""
             message.events.append(result)
             self.all_events.append((lease.message.id, result))
             if result == "delayed":
-                message.due = due
+                message.due, message.waits_since = due, None
             else:
                 message.retired_as = result
                 message.hold = False
         return applied
+
+    def change(self, lease: Claimed, result: str, due: datetime) -> Settlement:
+        if result == "delivered":
+            return delivered(lease)
+        if result == "failed":
+            return failed(lease)
+        if result == "delayed":
+            return delayed(lease, due)
+        waiting = Reschedule(
+            next_attempt=due, counted=False, waits_for=result, waits_since=lease.waits_since or self.now
+        )
+        return replace(delayed(lease, due), then=waiting, event=None)
+
+    @rule(plugin=st.sampled_from(PLUGINS), most=st.sampled_from((1, 100)))
+    def a_plugin_answers_again(self, plugin: str, most: int) -> None:
+        """What waits for it is due, but for what is on hold or under way."""
+        ids = deferred.waiting(self.conn, plugin, self.now, most=most)
+        expected = [
+            i
+            for i, m in self.messages.items()
+            if m.queued and m.waits_for == plugin and not m.hold and not m.lease and m.due > self.now
+        ]
+        assert ids == sorted(expected)[:most]
+        assert deferred.make_due(self.conn, ids, self.now) == len(ids)
+        for message_id in ids:
+            self.messages[message_id].due = self.now
 
     @rule(seconds=st.sampled_from((1, 29, 61, 200)))
     def time_goes_by(self, seconds: int) -> None:
@@ -197,7 +234,7 @@ class QueueLife(RuleBasedStateMachine):
         self.now += timedelta(seconds=seconds)
 
     @precondition(lambda self: self.leases)
-    @rule(result=st.sampled_from(("delivered", "failed", "delayed")))
+    @rule(result=st.sampled_from(RESULTS))
     def the_dead_comes_back(self, result: str) -> None:
         """The one danger that chance finds too seldom: the old owner answers while a new one is at it."""
         self.crash(31)
@@ -271,6 +308,7 @@ class QueueLife(RuleBasedStateMachine):
         assert step.affected == len(matching)
         for message in matching.values():
             message.retired_as, message.hold, message.lease = "canceled", False, 0
+            message.waits_for = ""
             message.events.append("canceled")
         told = [e.queue_msg_id for e in self.stored_events()[len(self.all_events) :]]
         assert sorted(told) == sorted(matching)
@@ -295,6 +333,7 @@ class QueueLife(RuleBasedStateMachine):
             assert row.retired_as == message.retired_as
             assert row.hold == message.hold
             assert row.attempts == message.attempts
+            assert row.waits_for == message.waits_for
             assert (row.lease_token if row.lease_owner else 0) == message.lease
             assert row.success == {"": None, "delivered": True}.get(row.retired_as, False)
             if message.queued:
@@ -326,7 +365,7 @@ class QueueLife(RuleBasedStateMachine):
         ).all()
         for message_id, message in self.messages.items():
             mine = [row for row in rows if row.message_id == message_id]
-            assert len(mine) == message.attempts
+            assert len(mine) == message.claims
             under_way = [row.lease_token for row in mine if row.state == "delivering"]
             if message.lease:
                 assert under_way == [message.lease]
