@@ -10,11 +10,14 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from tests.commands import PATIENCE, Localserve
+from tests.running import write_configuration
 
 SENDERS = 4
+WORKERS = 2
 LARGE = "line of a large message\n" * 8000  # its content is in a file
 
 
@@ -52,6 +55,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: Any) -> None:
         pass
+
+
+def configured(directory: Path, url: str, workers: int = WORKERS, more: str = "") -> Path:
+    """The configuration of localserve, with workers."""
+    config = write_configuration(directory, url)
+    config.write_text(f"workers = {workers}\n{config.read_text()}\n{more}")
+    return directory
 
 
 class Load:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import signal
+import subprocess
 import time
 from collections import Counter
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import psutil
+import pytest
 import sqlalchemy as sa
 import trio
 
@@ -18,9 +23,8 @@ from gateway.store import call_listing
 from gateway.store.call_listing import CallFilter
 from gateway.store.changes import Step
 from gateway.store.store import Store
-from tests.commands import launch, start
-from tests.running import free_port_base
-from tests.under_load import Load, Webhooks, drain, retired, wait_for
+from tests.commands import PATIENCE, launch, start
+from tests.under_load import Load, Webhooks, configured, drain, retired, wait_for
 
 KILLS = 20
 
@@ -41,31 +45,45 @@ def _schedule(conn: sa.Connection, now: datetime, position: str) -> Step:
     return call_listing.schedule(conn, CallFilter(), now, position)
 
 
-def test_killed_twenty_times(tmp_path: Path) -> None:
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """The supervisor and its workers, if it has any: as when the power fails."""
+    process.send_signal(signal.SIGSTOP)  # it starts no more of them
+    try:
+        workers = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:  # it has ended
+        workers = []
+    process.kill()
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
+    process.wait()
+    psutil.wait_procs(workers, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_twenty_times(tmp_path: Path, workers: int) -> None:
     webhooks = Webhooks()
     rng = random.Random()
-    hooks = ("--webhook-out", webhooks.url, "--webhook-in", webhooks.url)
-    directory = tmp_path / "gw"
-    gateway = start(directory, *hooks, "--port-base", free_port_base())
+    directory = configured(tmp_path / "gw", webhooks.url, workers)
+    gateway = start(directory)
     try:
         load = Load(gateway.api)
         for number in range(KILLS):
             load.wait_for_more()  # a slow machine may need a while for the first
             time.sleep(rng.uniform(0.0, 0.6))
-            gateway.kill()
+            kill_all(gateway.process)
             if number % 5 == 0:  # killed while it starts
-                starting, _, _ = launch(directory, *hooks)
+                starting, _, _ = launch(directory)
                 time.sleep(rng.uniform(0.0, 1.0))
-                starting.kill()
-                starting.wait()
-            gateway = start(directory, *hooks)
+                kill_all(starting)
+            gateway = start(directory)
         time.sleep(0.2)
         load.stop()
         assert len(load.acknowledged) > KILLS
         drain(gateway)
         assert gateway.stop() == 0
         trio.run(make_webhook_calls_due, directory / "data")
-        gateway = start(directory, *hooks)
+        gateway = start(directory)
 
         def all_told() -> bool:
             return load.acknowledged.keys() <= webhooks.events("delivered").keys()
@@ -84,7 +102,7 @@ def test_killed_twenty_times(tmp_path: Path) -> None:
         assert set(recipients.values()) == {1}, "something is twice in the queue"
         assert gateway.stop() == 0
     finally:
-        gateway.kill()
+        kill_all(gateway.process)
         webhooks.shutdown()
         webhooks.server_close()
     assert "Traceback" not in re.sub(r"\x1b\[\d*m", "", gateway.log.read_text())

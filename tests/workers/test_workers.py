@@ -20,10 +20,7 @@ import psutil
 import pytest
 
 from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, launch, localserve
-from tests.running import write_configuration
-from tests.under_load import Load, Webhooks, drain, retired, wait_for
-
-WORKERS = 2
+from tests.under_load import WORKERS, Load, Webhooks, configured, drain, retired, wait_for
 
 
 @pytest.fixture
@@ -32,13 +29,6 @@ def webhooks() -> Iterator[Webhooks]:
     yield server
     server.shutdown()
     server.server_close()
-
-
-def configured(directory: Path, url: str, workers: int = WORKERS, more: str = "") -> Path:
-    """The configuration of localserve, with workers."""
-    config = write_configuration(directory, url)
-    config.write_text(f"workers = {workers}\n{config.read_text()}\n{more}")
-    return directory
 
 
 def processes(running: Localserve) -> list[psutil.Process]:
