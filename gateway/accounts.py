@@ -89,7 +89,7 @@ class AskPlugins(Protocol):
 
 
 class Authenticator:
-    """Checks logins. One for the process; no secret leaves it."""
+    """Checks logins. One for the process; no secret leaves it, only where logins failed."""
 
     def __init__(
         self,
@@ -99,12 +99,14 @@ class Authenticator:
         hasher: Callable[[], argon2.PasswordHasher] = argon2.PasswordHasher,
         plugins: AskPlugins | None = None,
         changed: Callable[[], None] = lambda: None,
+        failed: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`plugins`: the stage `authenticate`. `changed` is called when a password or key counts no more."""
+        """`plugins`: the stage `authenticate`. `changed` is called when a password or key counts no more,
+        `failed` with the network of a login that failed."""
         self._directory, self._store, self._clock = directory, store, clock
         self._hasher = hasher()
         self._threads = trio.CapacityLimiter(2)  # each check takes 64 MiB and a core
-        self._plugins, self._changed = plugins, changed
+        self._plugins, self._changed, self._failed = plugins, changed, failed
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
@@ -186,6 +188,11 @@ class Authenticator:
     def failed(self, remote_ip: str) -> None:
         """A login from there failed."""
         network = _network(remote_ip)
+        self.count_failure(network)
+        self._failed(network)
+
+    def count_failure(self, network: str) -> None:
+        """A login from the network failed, here or elsewhere."""
         self._failures[network] = [*self._recent(network), self._clock.timestamp()]
         self._failures.move_to_end(network)
         while len(self._failures) > NETWORKS_WATCHED:

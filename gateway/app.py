@@ -219,6 +219,7 @@ async def serving(
             clock,
             plugins=hooks.gateway.authenticate,
             changed=partial(hints.tell, "logins"),
+            failed=hints.tell_failed_login,
         )
         holding = HoldRules(store, clock)
         notices = Notices(settings, store, offload)
@@ -346,7 +347,7 @@ async def serving(
         }
         background: list[Background] = [
             clock.serve,
-            partial(hints.serve, heard),
+            partial(hints.serve, heard, authenticator.count_failure),
             exchange.serve,
             DeferredMail(hooks.calls, store, clock, queued.set).serve,
             *(transport.serve for transport in transports.values()),

@@ -3,6 +3,8 @@
 Datagrams on socket pairs that the supervisor made: one that finds no room is lost. What happens often is
 told once in a while; and each hint twice, as a hint is given when a write is handed in, and may be there
 before its commit.
+
+Failed logins are told in the same way, each once and at once: all workers count all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ Hint = Literal["mail", "calls", "events", "logins"]
 HINTS: tuple[Hint, ...] = get_args(Hint)
 TOGETHER = 0.02  # seconds in which hints become one
 AGAIN = 0.2  # seconds until they are told again
+_FAILED_LOGIN = b"\xff"  # in place of a hint; the network follows
+_MAX_DATAGRAM = 256  # bytes
 
 
 class Hints:
@@ -37,13 +41,19 @@ class Hints:
             self._untold.add(hint)
             self._changed.set()
 
-    async def serve(self, heard: Mapping[Hint, Callable[[], None]]) -> None:
+    def tell_failed_login(self, network: str) -> None:
+        """Has the other workers count it."""
+        self._send(_FAILED_LOGIN + network.encode())
+
+    async def serve(
+        self, heard: Mapping[Hint, Callable[[], None]], failed_login: Callable[[str], None]
+    ) -> None:
         """Tell, and call what is there for each hint that is heard, until cancelled."""
         if self._own is None:
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell)
-            nursery.start_soon(self._hear, trio.socket.from_stdlib_socket(self._own), heard)
+            nursery.start_soon(self._hear, trio.socket.from_stdlib_socket(self._own), heard, failed_login)
 
     async def _tell(self) -> None:
         told: set[Hint] = set()  # once
@@ -53,13 +63,24 @@ class Hints:
                 await trio.sleep(TOGETHER)
             self._changed = trio.Event()
             hints, self._untold = self._untold, set()
-            message = bytes(HINTS.index(hint) for hint in hints | told)
-            for other in self._others:
-                with suppress(OSError):  # it does not listen, or has enough to do
-                    other.send(message, socket.MSG_DONTWAIT)
+            self._send(bytes(HINTS.index(hint) for hint in hints | told))
             told = hints
 
-    async def _hear(self, own: trio.socket.SocketType, heard: Mapping[Hint, Callable[[], None]]) -> None:
+    def _send(self, message: bytes) -> None:
+        for other in self._others:
+            with suppress(OSError):  # it does not listen, or has enough to do
+                other.send(message, socket.MSG_DONTWAIT)
+
+    async def _hear(
+        self,
+        own: trio.socket.SocketType,
+        heard: Mapping[Hint, Callable[[], None]],
+        failed_login: Callable[[str], None],
+    ) -> None:
         while True:
-            for number in await own.recv(len(HINTS)):
+            message = await own.recv(_MAX_DATAGRAM)
+            if message.startswith(_FAILED_LOGIN):
+                failed_login(message.removeprefix(_FAILED_LOGIN).decode())
+                continue
+            for number in message:
                 heard[HINTS[number]]()

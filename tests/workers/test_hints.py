@@ -28,10 +28,10 @@ async def test_hints_come_together_and_twice(
     ears: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
 ) -> None:
     autojump_clock.autojump_threshold = 0.05
-    heard = Heard()
+    heard, failed = Heard(), list[str]()
     teller, hearer = Hints([ears[0]], None), Hints((), ears[1])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(hearer.serve, heard.listeners())
+        nursery.start_soon(hearer.serve, heard.listeners(), failed.append)
         nursery.start_soon(teller._tell)
         for _ in range(100):
             teller.tell("events")
@@ -42,7 +42,21 @@ async def test_hints_come_together_and_twice(
         assert heard == {"events": 2, "mail": 2}
         await trio.sleep(10)
         assert heard == {"events": 2, "mail": 2}
+        assert not failed
         nursery.cancel_scope.cancel()
+
+
+async def test_a_failed_login_is_told_once(ears: tuple[socket.socket, socket.socket]) -> None:
+    heard, failed = Heard(), list[str]()
+    teller, hearer = Hints([ears[0]], None), Hints((), ears[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hearer.serve, heard.listeners(), failed.append)
+        for network in ("192.0.2.0/24", "2001:db8::/64", "192.0.2.0/24"):
+            teller.tell_failed_login(network)
+        await trio.sleep(AGAIN * 2)
+        nursery.cancel_scope.cancel()
+    assert failed == ["192.0.2.0/24", "2001:db8::/64", "192.0.2.0/24"]
+    assert not heard
 
 
 async def test_who_does_not_listen_holds_nobody_up(ears: tuple[socket.socket, socket.socket]) -> None:

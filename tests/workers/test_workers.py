@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gateway.accounts import FAILURES_ALLOWED
 from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, launch, localserve
 from tests.under_load import WORKERS, Load, Webhooks, configured, drain, retired, wait_for
 
@@ -182,6 +183,16 @@ def test_a_new_password_counts_at_every_worker(tmp_path: Path, webhooks: Webhook
         assert changed.returncode == 0, changed.stderr
         wait_for(lambda: answers("another-password") == {200}, lambda: "the new one is refused")
         wait_for(lambda: answers("moxmoxmox") <= {401, 429}, lambda: "the old one is taken")
+
+
+def test_failed_logins_are_counted_by_all(tmp_path: Path, webhooks: Webhooks) -> None:
+    with localserve(configured(tmp_path / "gw", webhooks.url)) as running:
+        wait_for_workers(running)
+        answers = [login(running, "wrong") for _ in range(FAILURES_ALLOWED)]
+        assert answers == [401] * FAILURES_ALLOWED
+        # Whichever worker has the connection.
+        assert {login(running, "wrong") for _ in range(10)} == {429}
+        assert running.stop() == 0
 
 
 def login(running: Localserve, password: str) -> int:
