@@ -168,6 +168,7 @@ async def test_each_fault(
             assert fault.error in text, text
             assert f"Status: {fault.enhanced}" in status
             assert ("Diagnostic-Code: smtp; 550" in status) == bool(fault.code)
+            assert (f"mx.{fault.name}.example" in text) >= ("Remote-MTA" in status)
 
 
 async def _told(
@@ -187,6 +188,7 @@ async def _told(
     [line] = [one.getMessage() for one in caplog.records if f"message={message} " in one.getMessage()]
     assert line.startswith("failed submission=")
     assert fault.error in line.replace("\\'", "'")
+    assert (f" server=mx.{fault.name}.example[127.0.0." in line) == bool(attempt.remote_ip)
     given_up = "the only attempt failed" in event["Error"]
     assert given_up != fault.for_good
 
