@@ -15,8 +15,8 @@ import trio
 from gateway.client import Streamed, follow
 from tests.commands import PATIENCE, Localserve, localserve
 from tests.running import AUTH
-from tests.under_load import Webhooks, wait_for
-from tests.workers.test_workers import configured, processes, wait_for_workers, webhooks  # noqa: F401
+from tests.under_load import Webhooks, configured, wait_for
+from tests.workers.test_workers import processes, wait_for_workers, webhooks  # noqa: F401
 
 MESSAGES = 12
 NAMES = ("delivered", "failed")
