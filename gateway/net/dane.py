@@ -21,7 +21,7 @@ from OpenSSL import crypto
 
 from gateway.net.certificates import names_of
 from gateway.net.dns import Tlsa
-from gateway.net.tls import verification_fault
+from gateway.net.tls_contexts import verification_fault
 from gateway.net.tls_results import TlsFault
 
 MAX_RECORDS = 32  # that a chain is held against: signatures take time

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 
 from gateway.errors import ConfigError
 from gateway.net.certificates import load_certificate
-from gateway.net.tls import server_context
+from gateway.net.tls_contexts import server_context
 
 LOOK_AFTER = 10.0  # seconds: a handshake costs more than looking, but not if everybody looks
 

@@ -17,10 +17,10 @@ from typing import Self, TypeAlias
 
 import trio
 from cryptography.hazmat.primitives import hashes
-from OpenSSL import SSL
 
 from gateway.net import streams
-from gateway.net.tls import TlsError, TlsStream, client_context
+from gateway.net.tls import TlsError, TlsStream
+from gateway.net.tls_contexts import ClientContext, client_context
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.client import AskForTls, Event, SmtpClient
 from gateway.smtp.client_auth import ChannelBinding, Credentials
@@ -68,7 +68,7 @@ class ClientSettings:
     tls: TlsPolicy = TlsPolicy.NONE
     tls_at_once: bool = False
     ca_file: str | None = None
-    tls_context: SSL.Context | None = None
+    tls_context: ClientContext | None = None
     credentials: Credentials | None = None
     chunking: bool = True  # where it is offered
     tls_timeout: float = 60.0  # for a handshake
@@ -392,7 +392,7 @@ async def open_smtp(stream: trio.abc.Stream, settings: ClientSettings, host: str
 
 
 @lru_cache(maxsize=16)
-def _context(verified: bool, ca_file: str | None) -> SSL.Context:
+def _context(verified: bool, ca_file: str | None) -> ClientContext:
     return client_context(verified=verified, ca_file=ca_file)
 
 

@@ -1,7 +1,7 @@
 """TLS over any trio stream, by OpenSSL with memory BIOs.
 
 Not Python's ssl module: that has neither the exporter that channel binding needs under TLS 1.3 (RFC 9266)
-nor the chain that a peer sent. TLS 1.2 is the oldest version; there is no renegotiation and no ALPN.
+nor the chain that a peer sent. What a connection may be is in `tls_contexts`.
 
 Three rules hold throughout:
 
@@ -12,7 +12,9 @@ Three rules hold throughout:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import Self
 
@@ -20,7 +22,8 @@ import trio
 from cryptography import x509
 from OpenSSL import SSL
 
-from gateway.net.certificates import Certificate, names_of
+from gateway.net.certificates import names_of
+from gateway.net.tls_contexts import ClientContext, Verification
 from gateway.net.tls_results import FailureType, TlsFault
 
 _BLOCK = 65536  # octets moved at once
@@ -31,20 +34,6 @@ _CLOSING = 5.0  # seconds for the peer to take our close_notify
 _BINDING_LABEL = b"EXPORTER-Channel-Binding"
 _BINDING_SIZE = 32
 
-_OBSERVING = object()  # marks the contexts that refuse no certificate
-
-# Of X509_verify_cert: what operators meet.
-_VERIFY_ERRORS: dict[int, tuple[FailureType, str]] = {
-    9: ("validation-failure", "is not valid yet"),
-    10: ("certificate-expired", "has expired"),
-    18: ("certificate-not-trusted", "is self-signed"),
-    19: ("certificate-not-trusted", "comes from an authority that is not trusted"),
-    20: ("certificate-not-trusted", "comes from an authority that is not known"),
-    21: ("certificate-not-trusted", "comes from an authority that is not known"),
-    23: ("certificate-not-trusted", "was revoked"),
-    26: ("validation-failure", "is not for servers"),
-}
-
 
 class TlsError(trio.BrokenResourceError):
     """No TLS, or no more of it. The text is one line that says why, `failure` the same for TLS reports."""
@@ -52,72 +41,6 @@ class TlsError(trio.BrokenResourceError):
     def __init__(self, text: str, failure: FailureType = "validation-failure") -> None:
         super().__init__(text)
         self.failure: FailureType = failure
-
-
-def server_context(certificate: Certificate) -> SSL.Context:
-    """For many connections; raises nothing, since a Certificate has been checked."""
-    context = _context(SSL.TLS_SERVER_METHOD)
-    context.use_certificate(certificate.chain[0])
-    for issuer in certificate.chain[1:]:
-        context.add_extra_chain_cert(issuer)
-    context.use_privatekey(certificate.key)
-    return context
-
-
-def client_context(*, verified: bool, ca_file: str | None = None) -> SSL.Context:
-    """For many connections. `verified`: only with a certificate of an authority in `ca_file` (or known to
-    this system) that is for the host asked for; else any certificate will do."""
-    context = _context(SSL.TLS_CLIENT_METHOD)
-    if verified:
-        _trust(context, ca_file)
-        context.set_verify(SSL.VERIFY_PEER, _verify)
-    return context
-
-
-def observing_context(*, ca_file: str | None = None) -> SSL.Context:
-    """For many connections of which `TlsStream.certificate_fault` is to tell: the handshake takes any
-    certificate, but looks whether an authority in `ca_file` (or known to this system) vouches for it."""
-    context = _context(SSL.TLS_CLIENT_METHOD)
-    _trust(context, ca_file)
-    context.set_verify(SSL.VERIFY_PEER, _observe)
-    context.set_app_data(_OBSERVING)
-    return context
-
-
-def _trust(context: SSL.Context, ca_file: str | None) -> None:
-    if ca_file is None:
-        context.set_default_verify_paths()
-    else:
-        context.load_verify_locations(ca_file)
-
-
-def _context(method: int) -> SSL.Context:
-    context = SSL.Context(method)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    return context
-
-
-def _verify(connection: SSL.Connection, _certificate: object, error: int, _depth: int, ok: int) -> bool:
-    if not ok and connection.get_app_data() is None:
-        connection.set_app_data(verification_fault(error))
-    return bool(ok)
-
-
-def _observe(connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int) -> bool:
-    _verify(connection, certificate, error, depth, ok)
-    return True
-
-
-def verification_fault(error: int) -> TlsFault:
-    """Of an error of OpenSSL's X509_verify_cert."""
-    unknown: tuple[FailureType, str] = (
-        "validation-failure",
-        f"could not be verified (OpenSSL error {error})",
-    )
-    kind, text = _VERIFY_ERRORS.get(error, unknown)
-    return TlsFault(kind, f"the certificate {text}")
 
 
 class TlsStream(trio.abc.Stream):
@@ -137,6 +60,7 @@ class TlsStream(trio.abc.Stream):
         self._cut = False  # in the middle of a record
         self._closed = False
         self._failure: Exception | None = None  # of receiving, for the next call
+        self._ended: Callable[[], None] = lambda: None
 
     @classmethod
     async def accept(cls, stream: trio.abc.Stream, context: SSL.Context, *, timeout: float) -> Self:
@@ -147,18 +71,19 @@ class TlsStream(trio.abc.Stream):
 
     @classmethod
     async def connect(
-        cls, stream: trio.abc.Stream, context: SSL.Context, host: str, *, timeout: float
+        cls, stream: trio.abc.Stream, context: ClientContext, host: str, *, timeout: float
     ) -> Self:
         """The client's side; `host` is a name or an IP address. Raises TlsError, also when the context is for
         verified connections and the certificate is for another host."""
-        connection = SSL.Connection(context)
+        connection, resuming = context.connection(host)
         connection.set_connect_state()
         if not _is_ip(host):
             connection.set_tlsext_host_name(host.encode("idna" if not host.isascii() else "ascii"))
         self = await cls(stream, connection)._shake_hands(timeout)
-        refusing = context.get_verify_mode() & SSL.VERIFY_PEER and context.get_app_data() is not _OBSERVING
-        if refusing and (fault := self.certificate_fault(host)) is not None:
+        if context.refuses and (fault := self.certificate_fault(host)) is not None:
             raise TlsError(fault.text, fault.type)
+        if not resuming:
+            self._ended = partial(context.remember, host, connection)
         return self
 
     # --- What was agreed ---
@@ -182,7 +107,8 @@ class TlsStream(trio.abc.Stream):
     def certificate_fault(self, host: str) -> TlsFault | None:
         """Why the peer's certificate does not prove that it is `host`: no authority vouches for it, or only
         for others. None if it does. Of a client with a context that looks."""
-        fault: TlsFault | None = self._tls.get_app_data()
+        verification: Verification = self._tls.get_app_data()
+        fault = verification.fault
         if fault is None and not names_of(self.peer_chain[0]).match(host):
             fault = TlsFault("certificate-host-mismatch", f"the certificate is not for {host}")
         return fault
@@ -236,6 +162,7 @@ class TlsStream(trio.abc.Stream):
             await trio.lowlevel.checkpoint()
             return
         self._closed = True
+        self._ended()
         try:
             with trio.move_on_after(_CLOSING):
                 try:
@@ -258,9 +185,9 @@ class TlsStream(trio.abc.Stream):
                     await self._feed()
                 except SSL.Error as exc:
                     await self._flush()  # the alert
-                    fault: TlsFault | None = self._tls.get_app_data()  # of the certificate
-                    if fault is not None:
-                        raise TlsError(f"no TLS: {fault.text}", fault.type) from None
+                    found: Verification | None = self._tls.get_app_data()  # None: of a server
+                    if found is not None and found.fault is not None:
+                        raise TlsError(f"no TLS: {found.fault.text}", found.fault.type) from None
                     raise TlsError(f"no TLS: {_why(exc)}") from None
                 else:
                     await self._flush()

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from OpenSSL import SSL
-
 from gateway import Delivery, GatewayError, Network, Outcome, Result
 from gateway.net.plan import Failure, Host, IpAddress
 from gateway.net.smtp_client import ClientSettings, Dial, TlsPolicy
-from gateway.net.tls import observing_context
+from gateway.net.tls_contexts import ClientContext, observing_context
 from gateway_smtp.connections import Connections
 from gateway_smtp.handover import hand_over, in_time
 from gateway_smtp.mx_server import MxServer, Record, connection_key
@@ -165,7 +163,7 @@ class MxTransport:
         )
 
     @cached_property
-    def _context(self) -> SSL.Context:
+    def _context(self) -> ClientContext:
         """Reading the authorities takes a while, and nobody may ever deliver this way."""
         ca_file = self._settings.ca_file
         return observing_context(ca_file=None if ca_file is None else str(ca_file))

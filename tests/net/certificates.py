@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from OpenSSL import SSL
 
 from gateway.net.certificates import Certificate, load_certificate, self_signed
-from gateway.net.tls import client_context, server_context
+from gateway.net.tls_contexts import ClientContext, client_context, server_context
 
 
 @cache
@@ -34,13 +34,13 @@ def server_tls() -> SSL.Context:
 
 
 @cache
-def client_tls() -> SSL.Context:
+def client_tls() -> ClientContext:
     """Verifies nothing."""
     return client_context(verified=False)
 
 
 @cache
-def verifying_tls() -> SSL.Context:
+def verifying_tls() -> ClientContext:
     """Knows the certificate above and no other."""
     with TemporaryDirectory() as directory:
         path = Path(directory, "ca.pem")

@@ -17,7 +17,8 @@ from OpenSSL import SSL
 from gateway.net.smtp_client import ClientSettings, SmtpConnection, TlsPolicy, connect_smtp, open_smtp
 from gateway.net.smtp_handler import Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
-from gateway.net.tls import TlsStream, server_context
+from gateway.net.tls import TlsStream
+from gateway.net.tls_contexts import server_context
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.client_auth import Credentials
 from gateway.smtp.events import Envelope

@@ -13,7 +13,8 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from gateway.net.tls import TlsError, TlsStream, client_context, observing_context, verification_fault
+from gateway.net.tls import TlsError, TlsStream
+from gateway.net.tls_contexts import ClientContext, client_context, observing_context, verification_fault
 from gateway.net.tls_results import FailureType, TlsFault
 from tests.net.certificates import certificate, client_tls, pem, server_tls, verifying_tls
 
@@ -21,7 +22,7 @@ TIMEOUT = 5.0
 
 
 async def pair(
-    client: SSL.Context | None = None, host: str = "localhost"
+    client: ClientContext | None = None, host: str = "localhost"
 ) -> tuple[TlsStream, TlsStream, Any, Any]:
     """Client and server after their handshake, and the memory streams below them."""
     below_client, below_server = trio.testing.memory_stream_pair()
@@ -211,7 +212,7 @@ async def test_binding_is_the_same_on_both_sides_and_new_each_time() -> None:
 
 async def test_no_binding_before_tls_13() -> None:
     old = client_context(verified=False)
-    old.set_max_proto_version(SSL.TLS1_2_VERSION)
+    old.openssl.set_max_proto_version(SSL.TLS1_2_VERSION)
     client, server, _, _ = await pair(old)
     assert server.version == "TLSv1.2"
     assert client.channel_binding is server.channel_binding is None

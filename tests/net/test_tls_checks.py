@@ -17,8 +17,9 @@ from gateway.net import dane
 from gateway.net.certificates import Certificate
 from gateway.net.dns import Tlsa
 from gateway.net.plan import Check, TlsNeed
-from gateway.net.tls import TlsStream, observing_context, server_context
+from gateway.net.tls import TlsStream
 from gateway.net.tls_checks import NO_STARTTLS, Verdict, with_tls, without_tls
+from gateway.net.tls_contexts import observing_context, server_context
 from gateway.net.tls_results import TlsFault
 from tests.net.authority import Issued, new_root, root
 

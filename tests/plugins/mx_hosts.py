@@ -21,7 +21,8 @@ from gateway.net.find_hosts import Policies
 from gateway.net.mta_sts import StsAnswer, parse_policy
 from gateway.net.shaping import Shaper
 from gateway.net.smtp_server import ServerSettings, serve_smtp
-from gateway.net.tls import TlsStream, server_context
+from gateway.net.tls import TlsStream
+from gateway.net.tls_contexts import server_context
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.server import ServerLimits
 from gateway_smtp.direct import Direct

@@ -20,7 +20,7 @@ from gateway.net.shaping import Shaper
 from gateway.net.smtp_connection import TlsContext
 from gateway.net.smtp_handler import Exchange, Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
-from gateway.net.tls import server_context
+from gateway.net.tls_contexts import server_context
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope

@@ -7,14 +7,13 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from OpenSSL import SSL
 from pydantic import BaseModel
 
 from gateway import Delivery, Outcome, Result, TransportType
 from gateway.net.network import Network
 from gateway.net.smtp_client import ClientSettings, TlsPolicy, connect_smtp
-from gateway.net.tls import observing_context
 from gateway.net.tls_checks import with_tls
+from gateway.net.tls_contexts import ClientContext, observing_context
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.transaction import Transaction
@@ -34,7 +33,7 @@ class OwnSettings(BaseModel):
 class Own:
     def __init__(self, settings: OwnSettings, network: Network) -> None:
         self.settings, self.network = settings, network
-        self.context: SSL.Context = observing_context(ca_file=settings.ca_file)
+        self.context: ClientContext = observing_context(ca_file=settings.ca_file)
 
     async def deliver(self, delivery: Delivery) -> Sequence[Outcome]:
         return [await self._deliver(delivery, number) for number in range(len(delivery.messages))]

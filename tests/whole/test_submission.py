@@ -25,7 +25,8 @@ from gateway.accounts import FAILURES_ALLOWED
 from gateway.net import renewal
 from gateway.net.certificates import self_signed
 from gateway.net.smtp_client import ClientSettings, TlsPolicy, connect_smtp
-from gateway.net.tls import TlsStream, client_context
+from gateway.net.tls import TlsStream
+from gateway.net.tls_contexts import client_context
 from gateway.smtp.scram import ScramClient
 from tests.docs.pages import ROOT
 from tests.running import AUTH, PATIENCE, Receiver, Running, running, with_plugins
