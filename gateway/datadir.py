@@ -20,6 +20,16 @@ def control_socket(data_dir: Path) -> Path:
     return data_dir / "control" / "gateway.sock"
 
 
+def user_of(data_dir: Path) -> int | None:
+    """The process of the gateway that seems to use it: whoever locked it last, if there is such a process."""
+    try:
+        process = int((data_dir / "gateway.lock").read_text("ascii"))
+        os.kill(process, 0)
+    except (OSError, ValueError):
+        return None
+    return process
+
+
 @contextmanager
 def locked(data_dir: Path) -> Iterator[int]:
     """Hold the directory's lock; the system frees it however the process ends. Raises StartError.
@@ -44,6 +54,9 @@ def locked(data_dir: Path) -> Iterator[int]:
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        yield lock
+        try:
+            yield lock
+        finally:
+            os.ftruncate(lock, 0)
     finally:
         os.close(lock)

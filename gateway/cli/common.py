@@ -96,6 +96,11 @@ def _ask(directory: Path, path: Path, command: str, request: dict[str, Any]) -> 
         response = connection.getresponse()
         answer = json.loads(response.read())
     except (FileNotFoundError, ConnectionRefusedError):
+        if process := datadir.user_of(path.parent.parent):
+            raise NotRunning(
+                f"the gateway with {directory} (process {process}) takes no commands yet: it is starting, or "
+                "one of its processes is being started again; try again in a moment"
+            ) from None
         raise NotRunning(
             f"no gateway runs with {directory}; start one (gateway localserve --dir {directory}) or name its "
             "directory with --dir"

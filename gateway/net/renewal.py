@@ -47,6 +47,7 @@ class RenewedCertificate:
             return
         try:
             self._context = self._load()
+            log.info("tls.certificate: %s: it was renewed, and is in use", self._files[0])
         except ConfigError as exc:
             if stamp != self._refused:
                 log.error("%s; the certificate that was read before stays in use", exc)
@@ -58,8 +59,6 @@ class RenewedCertificate:
         certificate = load_certificate(*self._files)
         if certificate.expires < datetime.now(UTC):
             log.warning("tls.certificate: %s: expired on %s", self._files[0], certificate.expires)
-        else:
-            log.info("tls.certificate: %s: in use, expires on %s", self._files[0], certificate.expires)
         return server_context(certificate)
 
 

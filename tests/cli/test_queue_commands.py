@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from gateway import datadir
 from gateway.cli.common import duration, relative, time_bound
 from gateway.cli.main import main
 from gateway.clock import Clock
@@ -226,6 +228,17 @@ async def test_the_gateway_has_stopped(tmp_path: Path) -> None:
     line = await refused(gateway, "queue", "list")
     assert line.startswith(
         f"no gateway runs with {tmp_path}; start one (gateway localserve --dir {tmp_path})"
+    )
+
+
+async def test_a_gateway_that_takes_no_commands_yet(tmp_path: Path) -> None:
+    """It starts, or with workers the first of them does."""
+    async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
+        datadir.control_socket(gateway.gateway.settings.data_dir).unlink()
+        line = await refused(gateway, "queue", "list")
+    assert line == (
+        f"the gateway with {tmp_path} (process {os.getpid()}) takes no commands yet: it is starting, or one "
+        "of its processes is being started again; try again in a moment"
     )
 
 

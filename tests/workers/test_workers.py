@@ -223,6 +223,38 @@ def test_a_port_in_use_is_said_so(tmp_path: Path, webhooks: Webhooks) -> None:
         )
 
 
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_serve_says_in_one_line_why_it_does_not_start(
+    tmp_path: Path, webhooks: Webhooks, workers: int
+) -> None:
+    config = configured(tmp_path / "gw", webhooks.url, workers) / "gateway.toml"
+    text = config.read_text()
+    smtp = re.search(r'\[smtp\]\nlisten = \["127.0.0.1:(\d+)"', text)
+    assert smtp is not None
+
+    def refused() -> str:
+        done = gateway("serve", "--dir", config.parent)
+        assert (done.returncode, done.stdout) == (1, "")
+        [line] = done.stderr.splitlines()
+        return line
+
+    with socket.create_server(("127.0.0.1", int(smtp[1]))):
+        assert f"cannot listen on 127.0.0.1:{smtp[1]} for smtp.listen: the port is in use; " in refused()
+    config.write_text(text.replace("[smtp]", "[smtp"))
+    assert "is not valid TOML" in refused()
+    config.write_text(text.replace('data_dir = "data"', 'data_dir = "/proc/nothing"'))
+    assert "/proc/nothing: cannot be written" in refused()
+    config.write_text(text)
+    with localserve(config.parent) as running:
+        wait_for_listening(running)
+        assert f"another gateway uses it (process {running.process.pid})" in refused()
+        assert running.stop() == 0
+
+
+def wait_for_listening(running: Localserve) -> None:
+    wait_for(lambda: running.command("queue", "list").returncode == 0, running.log.read_text)
+
+
 def test_what_a_worker_finds_wrong_is_said_in_one_line(tmp_path: Path, webhooks: Webhooks) -> None:
     directory = configured(tmp_path / "gw", webhooks.url)
     (directory / "dkim" / "localhost.pem").write_text("no key")
