@@ -26,8 +26,6 @@ from gateway.store.store import Store
 from tests.commands import PATIENCE, launch, start
 from tests.under_load import Load, Webhooks, configured, drain, retired, wait_for
 
-KILLS = 20
-
 
 async def make_webhook_calls_due(data_dir: Path) -> None:
     """Interrupted ones would wait for 30 s."""
@@ -60,15 +58,15 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(workers, timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_twenty_times(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "kills"), [(1, 20), (2, 3)])
+def test_killed_again_and_again(tmp_path: Path, workers: int, kills: int) -> None:
     webhooks = Webhooks()
     rng = random.Random()
     directory = configured(tmp_path / "gw", webhooks.url, workers)
     gateway = start(directory)
     try:
         load = Load(gateway.api)
-        for number in range(KILLS):
+        for number in range(kills):
             load.wait_for_more()  # a slow machine may need a while for the first
             time.sleep(rng.uniform(0.0, 0.6))
             kill_all(gateway.process)
@@ -79,7 +77,7 @@ def test_killed_twenty_times(tmp_path: Path, workers: int) -> None:
             gateway = start(directory)
         time.sleep(0.2)
         load.stop()
-        assert len(load.acknowledged) > KILLS
+        assert len(load.acknowledged) > kills
         drain(gateway)
         assert gateway.stop() == 0
         trio.run(make_webhook_calls_due, directory / "data")
