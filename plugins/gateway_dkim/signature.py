@@ -20,7 +20,7 @@ import trio
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa, utils
-from dkim.canonicalization import CanonicalizationPolicy, strip_trailing_lines
+from dkim.canonicalization import CanonicalizationPolicy
 
 from gateway import AddressError
 from gateway.mail.address import ascii_domain, parse_domain
@@ -56,7 +56,6 @@ _SIGNED: Final = frozenset({*OVERSIGNED, b"cfbl-address", b"cfbl-feedback-id"})
 MAX_SIGNED_FIELDS = 200  # of one message; each of the above may occur once
 
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-_SPACES = re.compile(rb"[ \t]{2,}+|\t")
 _POLICIES: Final = {c: CanonicalizationPolicy.from_c_value(c.encode()) for c in get_args(Canonicalization)}
 _PREHASHED: Final = utils.Prehashed(hashes.SHA256())
 _PKCS1V15: Final = padding.PKCS1v15()
@@ -235,38 +234,6 @@ async def body_digest(message: bytes, canonicalization: BodyCanonicalization = "
 
 
 def _digest(body: bytes, canonicalization: BodyCanonicalization) -> bytes:
-    canonical = relaxed_body(body) if canonicalization == "relaxed" else simple_body(body)
-    return hashlib.sha256(canonical).digest()
-
-
-def simple_body(body: bytes) -> bytes:
-    """The body in simple canonicalization (RFC 6376, 3.4.3), in linear time. Lines end in CRLF."""
-    return _trimmed(body if body.endswith(b"\r\n") else body + b"\r\n") or b"\r\n"
-
-
-def relaxed_body(body: bytes) -> bytes:
-    """The body in relaxed canonicalization (RFC 6376, 3.4.4), in linear time. Lines end in CRLF."""
-    if not body:
-        return b""
-    return _trimmed(_relaxed_lines(body))
-
-
-def _trimmed(body: bytes) -> bytes:
-    """Whole lines, without the empty ones at the end."""
-    content = body.rstrip(b"\r\n")
-    line_ends = len(body) - len(content)
-    if body.endswith(b"\r\n" * (line_ends // 2)) and line_ends % 2 == 0:
-        return content + b"\r\n" if content else b""
-    stripped: bytes = strip_trailing_lines(body)  # a lone CR stands before the end
-    return stripped
-
-
-def _relaxed_lines(lines: bytes) -> bytes:
-    """Whole lines with their spaces reduced; the last gets a line end if it has none."""
-    if not lines.endswith(b"\r\n"):
-        lines += b"\r\n"
-    if b"  " in lines or b"\t" in lines:
-        lines = _SPACES.sub(b" ", lines)
-    if b" \r\n" in lines:
-        lines = lines.replace(b" \r\n", b"\r\n")
-    return lines
+    whole = BodyHash(canonicalization)
+    whole.update(body)
+    return whole.digest()
