@@ -62,9 +62,9 @@ class Transaction:
 
     `reverse_path` is None for `<>`; `size` is in octets without dot-stuffing, None when not known;
     `eight_bit` says that the message has octets over 127, `smtputf8` that its header needs RFC 6531.
-    `require_tls` is told to servers that know REQUIRETLS (RFC 8689); whether the connection will do is the
-    caller's to see. `ret` and `envid` (not encoded, at most 100 characters) are of RFC 3461, and so is `dsn`,
-    empty or one for each recipient. Raises ValueError without a recipient.
+    `require_tls`: only for a server that offers REQUIRETLS (RFC 8689, 4.2.1); whether the connection's TLS
+    will do is the caller's to see. `ret` and `envid` (not encoded, at most 100 characters) are of RFC 3461,
+    and so is `dsn`, empty or one for each recipient. Raises ValueError without a recipient.
     """
 
     reverse_path: Mailbox | None
@@ -97,7 +97,7 @@ def mail_command(transaction: Transaction, capabilities: Capabilities) -> str:
         mailboxes = (transaction.reverse_path, *transaction.recipients)
         if transaction.smtputf8 or any(mailbox is not None and not mailbox.ascii for mailbox in mailboxes):
             line += " SMTPUTF8"
-    if transaction.require_tls and "REQUIRETLS" in capabilities:
+    if transaction.require_tls:
         line += " REQUIRETLS"
     if "DSN" in capabilities:
         if transaction.ret:
@@ -119,6 +119,10 @@ def rcpt_commands(transaction: Transaction, capabilities: Capabilities) -> Itera
 
 def refusals(transaction: Transaction, capabilities: Capabilities) -> list[Result | None]:
     """For each recipient, why this server is known not to take the message; None when it may."""
+    if transaction.require_tls and "REQUIRETLS" not in capabilities:
+        text = "the message requires TLS on all of its way, and the server does not offer REQUIRETLS"
+        no_require_tls = Result(Fate.UNSENDABLE, "mail", text, enhanced="5.7.30")
+        return [no_require_tls] * len(transaction.recipients)
     limit = capabilities.max_size
     if transaction.size is not None and limit is not None and transaction.size > limit:
         text = f"message of {transaction.size} octets is over the server's limit of {limit}"

@@ -18,6 +18,7 @@ from gateway_smtp.settings import NextHopSettings
 NOT_VERIFIED = Outcome.permanent(
     "the message requires verified TLS, which this transport does not have", code=554, enhanced="5.7.30"
 )
+NO_REQUIRETLS = "5.7.30"  # RFC 8689, 4.2.1
 # RFC 4954, 6, and RFC 3207, 4: it wants a login, or TLS, before it looks at any message.
 NOT_LOGGED_IN = 530
 
@@ -89,6 +90,8 @@ class _OneHost:
             return "see host, port, tls, ca_file and tls_verify of"
         if answer.text == TLS_AT_ONCE:
             return 'choose type = "submissions", or the port for STARTTLS (587 or 25), in'
+        if answer.enhanced == NO_REQUIRETLS:
+            return "send it without RequireTLS, or another way than by"
         return ""
 
     async def _open(self, place: Place) -> Kept:

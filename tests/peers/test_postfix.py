@@ -87,6 +87,21 @@ async def test_a_wrong_password(postfix: Postfix, tmp_path: Path) -> None:
     assert outcome.error.startswith("transport 'relay': login with SCRAM-SHA-256 failed: remote answered 535")
 
 
+@pytest.mark.parametrize("kind", ["submission", "submissions"])
+async def test_a_message_that_requires_tls_is_not_for_a_smarthost_without_requiretls(
+    postfix: Postfix, tmp_path: Path, kind: str
+) -> None:
+    async with transport(tmp_path, **smarthost(postfix, kind)) as relay:
+        data = message(f"requires-{kind}")
+        [outcome] = await relay.deliver(delivery(MAILBOX, data=data, sender=SENDER, require_tls=True))
+        after = await relay.deliver(delivery(MAILBOX, data=message(f"after-{kind}"), sender=SENDER))
+    assert results([outcome, *after]) == [("permanent", 0), ("delivered", 250)]
+    assert outcome.enhanced == "5.7.30"
+    session = await trio.to_thread.run_sync(postfix.session, f"message-id=<after-{kind}@example.org>")
+    assert " mail=1 " in session
+    assert f"<requires-{kind}@example.org>" not in postfix.log
+
+
 @pytest.mark.parametrize("policy", ["none", "DANE", "MTA-STS"])
 async def test_as_the_server_of_a_domain(postfix: Postfix, tmp_path: Path, policy: str) -> None:
     async with mx_hosts(tmp_path) as hosts:

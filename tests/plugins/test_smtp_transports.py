@@ -14,12 +14,14 @@ import trio
 from gateway import DsnRequest
 from gateway.errors import ConfigError
 from gateway.net import smtp_client
+from gateway.net.tls import TlsStream
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.fail import Fail
 from gateway_smtp.smtp import Smtp
+from tests.net.authority import root
 from tests.networks import a_network
-from tests.plugins.mx_hosts import smtp
+from tests.plugins.mx_hosts import issued, server_tls, smtp
 from tests.plugins.smtp_servers import (
     CONTENT,
     PASSWORD,
@@ -63,6 +65,37 @@ async def test_tls_is_used_and_verified(tmp_path: Path, tls: Tls, kind: str) -> 
         assert envelope.require_tls
         [session] = server.sessions.values()
         assert session.tls == "TLSv1.3"
+
+
+@pytest.mark.parametrize("kind", ["smtp", "submission", "submissions"])
+async def test_requiretls_not_offered(tmp_path: Path, kind: str) -> None:
+    """Failed for good, before anything is said of the message; others go on, over the same connection."""
+    certificate = issued("good", "localhost")
+    (tmp_path / "ca.pem").write_bytes(root().pem)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        if kind == "submissions":
+            await smtp(await TlsStream.accept(stream, server_tls(certificate), timeout=5))
+        else:
+            await smtp(stream, tls=certificate)
+
+    async with (
+        scripted(serve) as port,
+        transport(tmp_path, type=kind, host="localhost", port=port, ca_file="ca.pem") as relay,
+    ):
+        for _ in range(2):
+            outcomes = await relay.deliver(delivery("b@example.net", "c@example.net", require_tls=True))
+            assert len(outcomes) == 2
+            for outcome in outcomes:
+                assert (outcome.result.value, outcome.code, outcome.enhanced) == ("permanent", 0, "5.7.30")
+                assert outcome.error == (
+                    "transport 'relay': the message requires TLS on all of its way, and the server does not"
+                    " offer REQUIRETLS; send it without RequireTLS, or another way than by [transports.relay]"
+                )
+                assert (outcome.tls, outcome.remote_mta) == ("TLSv1.3, verified", "localhost")
+                assert not outcome.about_recipient
+                assert "MAIL" not in outcome.transcript
+            assert results(await relay.deliver(delivery())) == DELIVERED
 
 
 async def refused(tmp_path: Path, server: Server, **settings: Any) -> str:

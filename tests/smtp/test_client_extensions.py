@@ -5,6 +5,7 @@ import pytest
 from gateway.smtp.client import SmtpClient
 from gateway.smtp.commands import Mail, Rcpt, parse_command
 from gateway.smtp.dsn import DsnWish, xtext
+from gateway.smtp.events import Finished, Ready
 from gateway.smtp.replies import Reply
 from gateway.smtp.transaction import Capabilities, Transaction
 from tests.smtp.helpers import transaction
@@ -65,12 +66,37 @@ def test_xtext_has_every_character() -> None:
     assert xtext("a+b=c~\x7f") == "a+2Bb+3Dc~+7F"
 
 
-def test_requiretls() -> None:
-    for offered, said in ((b"250 REQUIRETLS\r\n", b" REQUIRETLS\r\n"), (b"250 X\r\n", b"\r\n")):
-        mail, *_ = commands(offered, transaction(require_tls=True))
-        assert mail == b"MAIL FROM:<a@example.org>" + said
-    mail, *_ = commands(b"250 REQUIRETLS\r\n", transaction())
-    assert b"REQUIRETLS" not in mail
+@pytest.mark.parametrize(
+    ("offered", "required", "said"),
+    [
+        (b"250 REQUIRETLS\r\n", True, b"MAIL FROM:<a@example.org> REQUIRETLS\r\n"),
+        (b"250 REQUIRETLS\r\n", False, b"MAIL FROM:<a@example.org>\r\n"),
+        (b"250 X\r\n", False, b"MAIL FROM:<a@example.org>\r\n"),
+        (b"250 X\r\n", True, b""),
+        (b"250 SIZE 1\r\n", True, b""),
+        (b"250 XREQUIRETLS\r\n", True, b""),
+    ],
+)
+def test_requiretls(offered: bytes, required: bool, said: bytes) -> None:
+    said_first = next(iter(commands(offered, transaction(require_tls=required))), b"")
+    assert said_first == said
+
+
+def test_requiretls_not_offered() -> None:
+    """No recipient is asked for, and the connection can be used for another message."""
+    client = SmtpClient("client.example")
+    client.receive_data(b"220 mx\r\n250-mx\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n")
+    assert isinstance(client.next_event(), Ready)
+    client.data_to_send()
+    client.begin(transaction("b@x", "c@x", require_tls=True))
+    finished = client.next_event()
+    assert isinstance(finished, Finished)
+    for result in finished.results:
+        assert (result.permanent, result.stage, result.enhanced) == (True, "mail", "5.7.30")
+        assert result.text.endswith("the server does not offer REQUIRETLS")
+    assert (client.data_to_send(), client.failure) == (b"", None)
+    client.begin(transaction())
+    assert client.data_to_send().startswith(b"MAIL FROM:")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.plugins.mx_hosts import MxHosts, issued, mx_hosts
+from tests.net.authority import root
+from tests.plugins.mx_hosts import MxHosts, issued, mx_hosts, that
 from tests.plugins.smtp_servers import Server
 from tests.running import AUTH, PATIENCE, Receiver, Running, running
 
@@ -70,6 +71,30 @@ async def test_requiretls(tmp_path: Path, webhooks: Receiver, hosts: MxHosts) ->
     assert b"Status: 5.7.30" in notice
     assert b"requires verified TLS" in notice
     assert b"\r\nhello\r\n" not in notice  # which travels without that requirement
+
+
+@pytest.mark.parametrize("offered", [(), ("REQUIRETLS",)])
+async def test_requiretls_by_a_smarthost(
+    tmp_path: Path, webhooks: Receiver, hosts: MxHosts, offered: tuple[str, ...]
+) -> None:
+    """Verified TLS is not enough: the smarthost has to promise the same for the rest of the way."""
+    host, ca_file = "127.0.0.2", tmp_path / "ca.pem"
+    ca_file.write_bytes(root().pem)
+    await hosts.script(host, that(tls=issued("good", host), capabilities=offered))
+
+    def change(raw: dict[str, Any]) -> None:
+        smarthost = {"type": "smtp", "host": host, "port": hosts.port, "ca_file": str(ca_file)}
+        raw["transports"]["out"] = smarthost
+        raw["routes"] = [{"transport": "out"}]
+
+    async with running(tmp_path, webhooks, change=change) as gateway:
+        await gateway.send(RequireTLS=True)
+        told = await webhooks.event("delivered" if offered else "failed")
+        if not offered:
+            assert (told["SMTPCode"], told["SMTPEnhancedCode"], told["Suppressing"]) == (0, "5.7.30", False)
+            assert told["Error"].endswith("or another way than by [transports.out]")
+            [listed] = (await gateway.call("MessageList", {"MailboxName": "Inbox"}))["Messages"]
+            assert b"\nStatus: 5.7.30" in await gateway.raw(listed["MsgID"])
 
 
 @pytest.mark.parametrize("header", [b"", b"TLS-Required: No\r\n"])
