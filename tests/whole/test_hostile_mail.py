@@ -3,12 +3,8 @@ event loop never stands still, whatever has to be read of it."""
 
 from __future__ import annotations
 
-import gc
 import smtplib
 import socket
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +14,11 @@ import trio
 
 from gateway.mail.structure import MAX_DEPTH, MAX_PARTS
 from tests.commands import PATIENCE
+from tests.counting import never_stalled
 from tests.mail.test_limits import MULTIPART, nested
 from tests.running import Receiver, Running, running
 
-# Of processor time, in `yardstick`s: about 0.1 s where a processor has nothing else to do; the aim is 0.05 s.
-STALL = 4
 LIMIT = 2_000_000  # bytes of a message, here
-OURS = ("gateway.", "trio._highlevel_serve_listeners.")  # tasks; the second are connections
-
-
-class _Steps(trio.abc.Instrument):
-    """The longest step of a task, in processor time."""
-
-    longest, of = 0.0, ""
-    _began = 0.0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._began = time.thread_time()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        took = time.thread_time() - self._began
-        if took > self.longest and self._began and task.name.startswith(OURS):
-            self.longest, self.of = took, task.name
-
-
-@asynccontextmanager
-async def never_stalled() -> AsyncIterator[None]:
-    """Fails if a task of the gateway held the event loop for too long; the test's own may."""
-    steps = _Steps()
-    gc.collect()
-    gc.freeze()  # or the collector would go through what all other tests have left
-    trio.lowlevel.add_instrument(steps)
-    try:
-        yield
-    finally:
-        trio.lowlevel.remove_instrument(steps)
-        gc.unfreeze()
-    assert steps.longest < STALL * yardstick(), steps.of
-
-
-def yardstick() -> float:
-    """What a million steps of Python take here and now, seconds."""
-    began = time.thread_time()
-    for _ in range(1_000_000):
-        pass
-    return time.thread_time() - began
 
 
 def small(raw: dict[str, Any]) -> None:
@@ -124,7 +80,7 @@ TAKEN = {
 async def test_it_is_taken_and_stored_as_it_came(tmp_path: Path, webhooks: Receiver, what: str) -> None:
     data = TAKEN[what]
     async with running(tmp_path, webhooks, change=small) as gateway:
-        async with never_stalled():
+        with never_stalled():
             code, text = await deliver(gateway, data)
             assert code == 250, text
             [arrived] = await webhooks.incoming()
@@ -167,7 +123,7 @@ REFUSED = {
 async def test_it_is_refused(tmp_path: Path, webhooks: Receiver, what: str) -> None:
     data, options, code, enhanced = REFUSED[what]
     async with running(tmp_path, webhooks, change=small) as gateway:
-        async with never_stalled():
+        with never_stalled():
             answer = await deliver(gateway, data, options=list(options))
             assert (answer[0], answer[1][:5]) == (code, enhanced), answer
             await gateway.mail(FROM + b"Subject: next\r\n\r\nhi\r\n")  # it goes on
@@ -188,7 +144,7 @@ async def test_1001_recipients(gateway: Running) -> None:
             answers.append(client.data(FROM + b"\r\nhi\r\n"))
             return answers
 
-    async with never_stalled():
+    with never_stalled():
         *answers, end = await trio.to_thread.run_sync(session)
     assert {code for code, _ in answers[:1000]} == {250}
     assert (answers[1000][0], answers[1000][1][:5], end[0]) == (452, b"4.5.3", 250)
@@ -214,7 +170,7 @@ async def test_many_commands_at_once(gateway: Running) -> None:
             client.sendall(b"".join(command + b"\r\n" for command in commands))
             return greeting + [file.readline() for _ in commands]
 
-    async with never_stalled():
+    with never_stalled():
         answers = await trio.to_thread.run_sync(session)
     assert [answer[:3] for answer in answers].count(b"501") == 40
     assert answers[-1].startswith(b"221"), answers[-1]
@@ -239,7 +195,7 @@ async def test_memory_is_bounded(tmp_path: Path, webhooks: Receiver) -> None:
         return psutil.Process().memory_info().rss - before
 
     async with running(tmp_path, webhooks, change=small) as gateway:
-        async with never_stalled():
+        with never_stalled():
             grown = await trio.to_thread.run_sync(flood)
         assert grown < 30_000_000
 
@@ -253,7 +209,7 @@ async def test_a_client_of_one_byte_a_second_holds_a_connection_and_nothing_else
     async with running(tmp_path, webhooks, change=change) as gateway:
         slow = await trio.open_tcp_stream(*gateway.smtp)
         await slow.receive_some(1000)
-        async with never_stalled():
+        with never_stalled():
             with trio.fail_after(PATIENCE):
                 said = b""
                 for octet in b"EHLO a.very.long.name.example":
