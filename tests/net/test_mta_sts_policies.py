@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -25,32 +25,24 @@ from gateway.store import mta_sts as stored
 from gateway.store.store import Store
 from gateway.store.tables import mta_sts_policy
 from tests.dns_server import DnsServer, dns_server
-from tests.net.authority import Issued, new_root, root
+from tests.net.authority import new_root, root
+from tests.net.policy_server import HOST, TEXT, PolicyServer
 
-TEXT = b"version: STSv1\nmode: enforce\nmx: mx.example.org\nmax_age: 86400\n"
 OTHER = TEXT.replace(b"enforce", b"testing")
 TXT = "_mta-sts.example.org", "TXT"
-HOST = "mta-sts.example.org"
 DAY = 86400
 LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
 
 T = TypeVar("T")
 
 
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class World(PolicyServer):
     """Everything around the policies of example.org."""
 
     dns: DnsServer
     clock: ManualClock
     store: Store
-    port: int = 0
-    page: bytes = TEXT
-    answer: bytes | None = None  # instead of a proper one with `page`
-    silent: bool = False
-    certificate: Issued = field(default_factory=lambda: root().issue(HOST))
-    requests: list[bytes] = field(default_factory=list)
-    connections: int = 0
 
     def policies(self) -> MtaStsPolicies:
         """As after a start: nothing is known but what the store has."""
@@ -64,37 +56,15 @@ class World:
     def announce(self, record_id: str) -> None:
         self.dns.add(*TXT, f'"v=STSv1; id={record_id};"', ttl=0)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        self.connections += 1
-        tls = trio.SSLStream(
-            stream, self.certificate.server_context(), server_side=True, https_compatible=True
-        )
-        try:
-            request = b""
-            while b"\r\n\r\n" not in request:
-                request += bytes(await tls.receive_some())
-            self.requests.append(request)
-            if self.silent:
-                await trio.sleep_forever()
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n"
-            await tls.send_all(head % len(self.page) + self.page if self.answer is None else self.answer)
-            await tls.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
-            await trio.aclose_forcefully(stream)
-
 
 @asynccontextmanager
 async def running(tmp_path: Path) -> AsyncIterator[World]:
     clock = ManualClock()
     async with dns_server() as dns, Store.open(tmp_path, clock) as store, trio.open_nursery() as nursery:
-        world = World(dns, clock, store)
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        world.port = listener.socket.getsockname()[1]
+        world = World(dns=dns, clock=clock, store=store)
         dns.add(HOST, "A", "127.0.0.1")
         world.announce("1")
-        nursery.start_soon(trio.serve_listeners, world.serve, [listener])
+        await world.listen(nursery)
         yield world
         nursery.cancel_scope.cancel()
 
