@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -48,15 +45,3 @@ def read_by_email_package(data: bytes) -> EmailMessage:
     message = message_from_bytes(data, policy=policy.default)
     assert isinstance(message, EmailMessage)
     return message
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fails if the block takes more processor time, which others that are busy hardly change.
-
-    Limits are far above what linear work takes, and far below quadratic.
-    """
-    start = time.thread_time()
-    yield
-    took = time.thread_time() - start
-    assert took < seconds, f"took {took:.2f} s"

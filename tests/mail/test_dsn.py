@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +15,7 @@ from gateway.mail.dsn import (
     decode_xtext,
 )
 from gateway.smtp.dsn import xtext
+from tests.counting import without_ages
 from tests.mail.helpers import read_dsn
 
 HEADER = 'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r\n\r\n'
@@ -172,9 +171,8 @@ def test_sizes_are_bounded() -> None:
     "line", ["\n", " \n", "a\n", "a: b\n", "Action:\n\n", "Final-Recipient: x;\n" * 9 + "\n"]
 )
 def test_time_is_linear(line: str) -> None:
-    started = time.perf_counter()
-    read_dsn(message(line * (2_000_000 // len(line))))
-    assert time.perf_counter() - started < 2
+    with without_ages():
+        read_dsn(message(line * (2_000_000 // len(line))))
 
 
 @given(st.text(alphabet="ab:;\r\n \t<>@.5+\\x{}Action Final-Recipient rfc822", max_size=300))

@@ -13,7 +13,8 @@ from gateway.mail.fields import FieldError, text_field
 from gateway.mail.headers import parse_date, parse_message_ids, read_headers
 from gateway.mail.parameters import parse_parameters
 from gateway.mail.structure import MAX_DEPTH, MAX_PARTS, Parsed, automated, decoded, parse, readable, summary
-from tests.mail.helpers import draft, within
+from tests.counting import at_most, without_ages
+from tests.mail.helpers import draft
 
 
 def nested(depth: int, leaf: bytes = b"leaf") -> bytes:
@@ -38,7 +39,7 @@ def depth_of(parsed: Parsed) -> int:
 
 
 def test_1000_nested_multiparts() -> None:
-    with within(1):
+    with at_most(50_000):
         parsed = read(nested(1000))
     assert parsed.incomplete
     assert depth_of(parsed) == MAX_DEPTH
@@ -59,7 +60,7 @@ def test_the_deepest_level_is_marked_and_keeps_its_octets() -> None:
 
 
 def test_deep_nesting_around_much_content() -> None:
-    with within(5):
+    with at_most(10_000):
         parsed = read(nested(MAX_DEPTH, b"x" * 5_000_000))
     assert parsed.incomplete  # searching it at every level would be work of 500 MB
     assert 0 < depth_of(parsed) < MAX_DEPTH
@@ -77,7 +78,7 @@ MULTIPART = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
 
 
 def test_100000_parts() -> None:
-    with within(1):
+    with at_most(100_000):
         parsed = read(MULTIPART + b"--b\r\n\r\nx\r\n" * 100_000)
     assert parsed.incomplete
     assert parsed.root.beyond_limits
@@ -92,7 +93,7 @@ def test_1000_parts_are_read() -> None:
 
 def test_many_parts_in_many_multiparts() -> None:
     inner = b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n" + b"--c\r\n\r\nx\r\n" * 100
-    with within(1):
+    with at_most(150_000):
         parsed = read(MULTIPART + inner * 1000)
     assert parsed.incomplete
     assert sum(len(part.parts) + 1 for part in parsed.root.parts) <= MAX_PARTS
@@ -124,20 +125,20 @@ def test_many_parts_in_many_multiparts() -> None:
     ids=lambda data: repr(data[:40]),
 )
 def test_hostile_messages(data: bytes) -> None:
-    with within(3):
+    with at_most(3_500_000):
         read(data)
 
 
 def test_20000_addresses() -> None:
     text = ", ".join(f"Name <user{n}@example.org>" for n in range(20_000))
-    with within(3):
+    with at_most(3_000_000):
         assert len(parse_address_list(text)) == 20_000
-    with within(3):
+    with at_most(3_000_000):
         assert len(parse_address_list("a@b.org," * 100_000)) == MAX_ADDRESSES
 
 
 def test_2000_parentheses() -> None:
-    with within(0.5):
+    with at_most(25_000):
         assert parse_address_list("(" * 2000) == ()
         assert len(parse_address_list("(" * 2000 + ")" * 2000 + "a@b.org")) == 1
 
@@ -175,12 +176,12 @@ def test_2000_parentheses() -> None:
 )
 def test_no_text_takes_quadratic_time(read_text: Callable[[str], object], piece: str) -> None:
     for text in (piece * (300_000 // len(piece)), "a;" + piece * (300_000 // len(piece))):
-        with within(2):
+        with without_ages():
             read_text(text)
 
 
 def test_one_header_section_of_25_mb() -> None:
-    with within(1):
+    with at_most(100):
         headers, body = read_headers(b"Subject: x\r\n" * 2_000_000)
     assert headers.oversized
     assert body == 24_000_000
@@ -188,22 +189,22 @@ def test_one_header_section_of_25_mb() -> None:
 
 def test_large_attachments_pass_at_the_speed_of_c() -> None:
     data = bytes(range(256)) * 40_000
-    with within(1):
+    with at_most(2_000):
         composed = compose(draft(attached_files=[File("x", "", "", data)]))
-    with within(0.5):
+    with at_most(1_000):
         part = parse(composed.data).root.parts[1]
         assert part.decoded_size == len(data)
     assert decoded(part) == data
 
 
 def test_long_text_passes_at_the_speed_of_c() -> None:
-    with within(2):
+    with at_most(1_000):
         compose(draft(text=("x" * 990 + "\n") * 5000))
         compose(draft(text=" " * 5_000_000))
 
 
 def test_long_fields_are_refused() -> None:
-    with within(1), pytest.raises(FieldError, match="longer than"):
+    with at_most(1_000), pytest.raises(FieldError, match="longer than"):
         text_field("Subject", "ü" * 1_000_000)
-    with within(1):
+    with at_most(1_000_000):
         text_field("Subject", "ü" * 60_000)

@@ -1,12 +1,12 @@
 """The header of a message that a client hands in."""
 
 from datetime import UTC, datetime
-from time import perf_counter
 
 import pytest
 
 from gateway.mail.address import Address
 from gateway.mail.submitted import HeaderFault, SubmittedHeader, canonical, rewrite
+from tests.counting import at_most
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NEW_ID = "<new@mx.example.org>"
@@ -166,6 +166,5 @@ def test_header_is_utf8_or_something_old() -> None:
     ["(" * 50_000, '"' * 50_001, "<" * 50_000, "=?" * 25_000, "a@" * 25_000, " " * 50_000, "\\" * 50_001],
 )
 def test_hostile_from_takes_no_time(value: str) -> None:
-    started = perf_counter()
-    assert fault(f"From: {value}\r\n").about == "from"
-    assert perf_counter() - started < 0.5
+    with at_most(1_000):
+        assert fault(f"From: {value}\r\n").about == "from"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -30,6 +29,7 @@ from gateway_dkim.signature import (
     dns_record,
     load_private_key,
 )
+from tests.counting import at_most
 
 RSA = rsa.generate_private_key(65537, 2048)
 ED25519 = ed25519.Ed25519PrivateKey.generate()
@@ -248,10 +248,9 @@ def digest(body: bytes, canonicalization: BodyCanonicalization) -> bytes:
 
 
 def test_canonicalizing_takes_linear_time() -> None:
-    start = time.perf_counter()
-    signed(ED25519, b"From: a@b.org\r\n\r\n" + (b" " * 997 + b"x\r\n") * 5000 + b" " * 1_000_000)
-    signed(ED25519, b"From: a@b.org\r\n\r\n" + b"\r\n" * 2_000_000)
-    assert time.perf_counter() - start < 2
+    with at_most(1_000):
+        signed(ED25519, b"From: a@b.org\r\n\r\n" + (b" " * 997 + b"x\r\n") * 5000 + b" " * 1_000_000)
+        signed(ED25519, b"From: a@b.org\r\n\r\n" + b"\r\n" * 2_000_000)
 
 
 @given(

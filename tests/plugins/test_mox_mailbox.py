@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from gateway import (
     SpfCheck,
 )
 from gateway_mox.mailbox import LOOKED_AT, READ, MailboxSettings, MoxMailbox, matches_pattern
+from tests.counting import at_most
 from tests.hooks.helpers import a_reception
 
 HEADER = (
@@ -144,6 +144,5 @@ def test_hostile_input_takes_no_time() -> None:
     field = b"a" * LOOKED_AT
     header = b"".join(b"X-%d: %s\r\n" % (n % 5, field) for n in range(500))
     assert len(header) > READ
-    started = time.process_time()
-    assert chosen(mail(header), *[rule] * 100) is None
-    assert time.process_time() - started < 1  # some milliseconds
+    with at_most(10_000):
+        assert chosen(mail(header), *[rule] * 100) is None

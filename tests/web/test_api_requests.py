@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
@@ -22,6 +21,7 @@ from gateway.web.api.errors import BadRequest
 from gateway.web.api.jsontypes import format_time, parse_request, parse_time
 from gateway.web.api.methods import METHODS
 from gateway.web.api.models import File, SendRequest
+from tests.counting import at_most
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,10 @@ async def test_what_is_wrong_is_named(api: Any, form: str, fields: dict[str, Any
     ],
 )
 async def test_hostile_json(api: Any, form: str, text: str, says: str) -> None:
-    started = time.process_time()
-    code, message = (await api.text("Send", text, form)).error
+    with at_most(2_500_000):
+        code, message = (await api.text("Send", text, form)).error
     assert code == "protocol"
     assert says in message
-    assert time.process_time() - started < 2
 
 
 async def test_int_beyond_64_bits(api: Any) -> None:

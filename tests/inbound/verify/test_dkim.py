@@ -26,6 +26,7 @@ from gateway.mail.dkim_signature import (
 )
 from gateway.offload import Offload
 from gateway_dkim.signature import Signer, dns_record
+from tests.counting import at_most
 from tests.inbound.verify.zones import Zones
 
 RSA = rsa.generate_private_key(65537, 1024)
@@ -278,9 +279,8 @@ async def test_a_thousand_signatures() -> None:
         for number in range(1000)
     )
     dns = Zones()
-    started = time.process_time()
-    found = await check(dns, bad + message)
-    assert time.process_time() - started < 0.5
+    with at_most(20_000):
+        found = await check(dns, bad + message)
     assert len(found) == len(dns.asked) == MAX_SIGNATURES
     assert {one.result for one in found} == {"permerror"}
 

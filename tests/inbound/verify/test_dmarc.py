@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from gateway.inbound.verify.dmarc import (
 )
 from gateway.mail.auth_results import DkimCheck, DkimResult, DmarcCheck, SpfCheck, SpfResult
 from gateway.mail.public_suffix import organizational_domain
+from tests.counting import at_most
 from tests.inbound.verify.zones import Zones
 
 REJECT = Policy(DmarcRecord("reject", "quarantine"))
@@ -310,7 +310,6 @@ async def test_a_name_with_an_underscore_is_below_its_domain() -> None:
 
 
 def test_too_many_addresses() -> None:
-    started = time.process_time()
-    author = read_author([b"a@example.org," * 70_000])
+    with at_most(80_000):
+        author = read_author([b"a@example.org," * 70_000])
     assert author == Author(("example.org",), "From is too long", unread=True)
-    assert time.process_time() - started < 0.2
