@@ -132,7 +132,8 @@ class MxHosts:
         ca_file.write_bytes(root().pem)
         table = self.table(type, ca_file=str(ca_file), tls_timeout=5.0) | settings
         policies = self.real_policies or self.policies
-        network = a_network(self.dns.settings(timeout=0.5), policies, shaper)
+        # The server answers; on a busy machine that may take a while.
+        network = a_network(self.dns.settings(timeout=20.0), policies, shaper)
         read = read_transports({"out": table}, Direct().transports(), self.directory)
         made = make_transports(read, network)["out"]
         assert isinstance(made, MxTransport)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,31 @@ async def test_all_are_down(hosts: MxHosts) -> None:
     refused = f"can't connect to 127.0.0.3 port {hosts.port}: Connection refused"
     assert outcome.error == f"mx2.example.org: {refused}"
     assert outcome.enhanced == "4.4.1"
+
+
+async def test_an_address_that_does_not_answer(hosts: MxHosts) -> None:
+    """As behind a firewall that throws packets away: there is no refusal, and no connection."""
+    with out_of_reach("127.0.0.2", hosts.port):
+        [outcome] = await deliver(hosts, connect_timeout=0.3)
+        assert (outcome.result.value, outcome.remote_mta) == ("temporary", "mx2.example.org")
+        await hosts.server("127.0.0.3")
+        [outcome] = await deliver(hosts, connect_timeout=0.3)
+        assert (outcome.result.value, outcome.remote_mta) == ("delivered", "mx2.example.org")
+        hosts.domain("example.org", "mx1.example.org")
+        [outcome] = await deliver(hosts, connect_timeout=0.3)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.4.1")
+    error = f"mx1.example.org: no connection to 127.0.0.2 port {hosts.port} within 0.3 seconds"
+    assert outcome.error == error
+
+
+@contextmanager
+def out_of_reach(address: str, port: int) -> Iterator[None]:
+    """A listener whose queue is full: the system throws further connections away, unanswered."""
+    with socket.socket() as listener, socket.socket() as waiting:
+        listener.bind((address, port))
+        listener.listen(0)
+        waiting.connect((address, port))
+        yield
 
 
 @pytest.mark.parametrize(
