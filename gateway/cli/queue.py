@@ -141,7 +141,7 @@ def _show_attempt(attempt: dict[str, Any]) -> None:
         click.echo(
             f"\nattempt {attempt['Number']}: {attempt['State']}, {relative(attempt['Start'])}, "
             f"{attempt['Duration']:.3f} s, transport {printable(attempt['Transport']) or '-'}, "
-            f"remote {printable(attempt['RemoteMTA']) or '-'}"
+            f"remote {_remote(attempt)}"
         )
     else:  # what was no attempt of ours
         click.echo(f"\nnoted {relative(attempt['Start'])}:")
@@ -149,6 +149,13 @@ def _show_attempt(attempt: dict[str, Any]) -> None:
         codes = (attempt["Code"] or "", attempt["EnhancedCode"])
         click.echo("  " + " ".join(printable(str(part)) for part in (*codes, attempt["Error"]) if part))
     print_text(attempt["Transcript"])
+
+
+def _remote(attempt: dict[str, Any]) -> str:
+    """The server, its address if that says more, and TLS with what the server was verified by."""
+    host, address = printable(attempt["RemoteMTA"]), printable(attempt["RemoteIP"])
+    server = f"{host}[{address}]" if address not in ("", host) else host or "-"
+    return ", ".join(part for part in (server, printable(attempt["TLS"])) if part)
 
 
 # --- Actions on all that match ---------------------------------------------------------------------

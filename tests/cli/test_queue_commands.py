@@ -132,6 +132,7 @@ async def test_show(three: Running) -> None:
     await three.webhooks.event("failed")
     text = await ok(three, "queue", "show", 4)
     assert "attempt 1: done," in text
+    assert "transport localserve, remote 127.0.0.1\n" in text
     assert "550 5.0.0 remote answered 550 5.0.0 simulated failure" in text
     assert "    > RCPT TO:<user550@example.org>\n" in text
     assert "Extra:          Order=17\n" in text

@@ -15,6 +15,7 @@ from gateway.clock import ManualClock
 from gateway.errors import NotConfigured
 from gateway.store import tls_results
 from gateway.store.listing import Filter
+from tests.cli.asking import ok
 from tests.plugins.mx_hosts import MxHosts, issued, mx_hosts, smtp, that
 from tests.running import Receiver, running, with_plugins
 
@@ -79,6 +80,8 @@ async def test_what_no_route_matches_goes_directly(
             "127.0.0.2",
             "TLSv1.3, verified by DANE",
         )
+        shown = await ok(gateway, "queue", "show", submission["QueueMsgID"])
+        assert f"transport direct, remote {MX}[127.0.0.2], TLSv1.3, verified by DANE\n" in shown
         day = tls_results.day_of(clock.now())
         [row] = await gateway.gateway.store.read(lambda conn: tls_results.of_day(conn, day, "example.org"))
         assert (row.policy_type, row.policy_domain, row.mx_host, row.result) == ("tlsa", MX, MX, "")
