@@ -17,7 +17,10 @@ from benchmarks.smtp_sink import Session, Taken
 from gateway.net.certificates import self_signed
 
 HOSTS = 20
-_HELLO = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"
+_HELLO = (
+    b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"
+    b"250-CHUNKING\r\n"
+)
 
 
 class TlsSession(Session):

@@ -16,7 +16,8 @@ from benchmarks.progress import counted
 
 _END = b"\r\n.\r\n"
 _HELLO = (
-    b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE\r\n"
+    b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"
+    b"250-CHUNKING\r\n250 SIZE\r\n"
 )
 _OK = b"250 2.0.0 ok\r\n"
 
@@ -41,6 +42,7 @@ class Session(asyncio.Protocol):
     def __init__(self, taken: Taken) -> None:
         self._all, self._recipients = taken, 0
         self._buffer, self._in_content, self._searched = bytearray(), False, 0
+        self._chunk: int | None = None  # octets of the message, by BDAT
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -60,18 +62,29 @@ class Session(asyncio.Protocol):
         if end < 0:
             self._searched = max(0, len(self._buffer) - len(_END))
             return None
-        del self._buffer[: end + len(_END)]
         self._in_content, self._searched = False, 0
+        return self._take(end + len(_END))
+
+    def _take(self, octets: int) -> bytes:
+        del self._buffer[:octets]
         self._all.add(self._recipients)
         self._recipients = 0
         return _OK
 
     def _command(self) -> bytes | None:
+        if self._chunk is not None:
+            if len(self._buffer) < self._chunk:
+                return None
+            chunk, self._chunk = self._chunk, None
+            return self._take(chunk)
         end = self._buffer.find(b"\r\n")
         if end < 0:
             return None
         line = bytes(self._buffer[:end]).upper()
         del self._buffer[: end + 2]
+        if line.startswith(b"BDAT"):  # a message is always one chunk here
+            self._chunk = int(line.split()[1])
+            return b""
         return self.reply_to(line)
 
     def reply_to(self, line: bytes) -> bytes | None:

@@ -14,7 +14,10 @@ of `data_to_send`. Five rules hold throughout:
 5. There is no login outside of TLS, unless that is asked for, and none of it is in the transcript.
 
 A message goes by BDAT where the server offers CHUNKING and the size is known, as a single chunk: there is one
-reply less to wait for, and no dot-stuffing. Else by DATA; the caller does the same for both.
+reply less to wait for, and no dot-stuffing. Else by DATA; the caller does the same for both. A server that
+has taken one by BDAT, and offers PIPELINING, gets the next small one right behind its envelope (RFC 3030
+section 4.2): the whole transaction is one round trip. The first on a connection waits, so that a server that
+closes it at MAIL, as some do, has certainly not taken the message.
 
 The order of calls: wait for Ready; `begin(transaction)`; when SendData comes, `send_message` for each
 chunk and `end_message`; wait for Finished; again from `begin`, or `quit`. Upon NEED_DATA send what there
@@ -43,7 +46,9 @@ from gateway.smtp.replies import Reply
 from gateway.smtp.results import Fate, Result
 from gateway.smtp.transaction import Transaction, mail_command, rcpt_commands, refusals
 
-__all__ = ["MAX_PIPELINED", "AskForTls", "Event", "SmtpClient"]
+MAX_AHEAD = 64 * 1024  # octets of a message that is sent before it is known whether anybody is to get it
+
+__all__ = ["MAX_AHEAD", "MAX_PIPELINED", "AskForTls", "Event", "SmtpClient"]
 
 
 class SmtpClient(ClientSession):
@@ -66,6 +71,8 @@ class SmtpClient(ClientSession):
         self._mail_open = False  # the server has begun a transaction and not ended it: RSET is due
         self._encoder: DataEncoder | ChunkEncoder | None = None  # while the message is sent
         self._chunk: int | None = None  # octets that are to be sent by BDAT
+        self._ahead = False  # they are sent without waiting for the envelope's replies
+        self._takes_chunks = False  # the server has taken a message by BDAT
 
     @property
     def _sending(self) -> bool:
@@ -103,6 +110,15 @@ class SmtpClient(ClientSession):
         if self._chunk is None:
             self._unsent.append(Command("data", "DATA"))
         self._send_commands()
+        self._ahead = (
+            self._chunk is not None
+            and self._chunk <= MAX_AHEAD
+            and self._takes_chunks
+            and "PIPELINING" in self.capabilities
+            and not self._unsent
+        )
+        if self._ahead:
+            self._begin_chunk()
 
     def send_message(self, chunk: bytes) -> None:
         """A part of the message, without dot-stuffing, its lines ended by CRLF.
@@ -155,13 +171,14 @@ class SmtpClient(ClientSession):
                 self._results[command.recipient] = Result.from_reply(Fate.REFUSED, "rcpt", reply)
         if not self._accepted and not self._awaiting and self._unsent and self._unsent[0].kind == "data":
             self._unsent.clear()  # nobody is to get it
-        if self._chunk is not None and self._accepted and not (self._awaiting or self._unsent):
-            self._begin_chunk(self._chunk)
-        else:
+        if self._ahead or self._chunk is None or not self._accepted or self._awaiting or self._unsent:
             self._finish_if_answered()
+        else:
+            self._begin_chunk()
 
-    def _begin_chunk(self, size: int) -> None:
-        self._encoder = ChunkEncoder(size)
+    def _begin_chunk(self) -> None:
+        assert self._chunk is not None
+        self._encoder = ChunkEncoder(self._chunk)
         self._transcript.sent(self._encoder.command)
         self._events.append(SendData())
 
@@ -179,7 +196,9 @@ class SmtpClient(ClientSession):
             self._output.append(b".\r\n")
 
     def _on_dot(self, _command: Command, reply: Reply) -> None:
-        self._mail_open = self._chunk is not None and not reply.positive  # RFC 3030 section 2
+        chunk = self._chunk is not None
+        self._mail_open = chunk and not reply.positive  # RFC 3030 section 2
+        self._takes_chunks = self._takes_chunks or (chunk and reply.positive)
         fate = Fate.ACCEPTED if reply.positive else Fate.REFUSED
         self._settle(Result.from_reply(fate, "dot", reply))
         self._finish()
@@ -197,7 +216,7 @@ class SmtpClient(ClientSession):
 
     def _finish_if_answered(self) -> None:
         """Finish when nothing is left to be sent or answered; else the next reply comes here again."""
-        if not self._awaiting and not self._unsent:
+        if not (self._awaiting or self._unsent or self._sending):
             self._finish()
 
     def _finish(self, result: Result | None = None) -> None:

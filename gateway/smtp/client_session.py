@@ -349,7 +349,7 @@ class ClientSession:
         self._fail(Result.from_reply(Fate.REFUSED, STAGES[command.kind], reply))
 
     def _broken(self, text: str, enhanced: str | None = None) -> Result:
-        waits_for_dot = bool(self._awaiting) and self._awaiting[0].kind == "dot"
+        waits_for_dot = any(command.kind == "dot" for command in self._awaiting)
         fate = Fate.UNKNOWN if waits_for_dot else Fate.BROKEN
         return Result(fate, self.stage, text, enhanced=enhanced)
 

@@ -232,9 +232,14 @@ def _unreached(server: Server, kept: Kept, failure: results.Result) -> Outcome:
 
 
 def _ended_meanwhile(answers: Sequence[results.Result]) -> bool:
-    """The server had ended the connection while it was idle: of this transaction it has taken nothing."""
+    """The server had ended the connection while it was idle, without a word to this transaction.
+
+    Where the message was sent behind its envelope, it may be lost that it was taken all the same; it would be
+    sent again later in any case, with the same Message-ID.
+    """
     return all(
-        answer.stage == "mail" and (answer.fate is Fate.BROKEN or answer.code == 421) for answer in answers
+        answer.stage == "mail" and (answer.fate in (Fate.BROKEN, Fate.UNKNOWN) or answer.code == 421)
+        for answer in answers
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -625,6 +626,47 @@ async def test_a_connection_that_ended_while_idle(tmp_path: Path) -> None:
     async with scripted(plain, plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
         for _ in range(2):
             assert results(await relay.deliver(delivery())) == DELIVERED
+
+
+async def acquainted(stream: trio.SocketStream, *, says: bytes) -> None:
+    """A server that takes a message by BDAT, says this to the next, whole, and closes the connection."""
+    await stream.send_all(b"220 mx\r\n")
+    await stream.receive_some()
+    await stream.send_all(b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+    assert b"BDAT" not in await stream.receive_some()  # it waits to see whether that goes well
+    await stream.send_all(b"250 ok\r\n250 ok\r\n")
+    await stream.receive_some()
+    await stream.send_all(b"250 taken\r\n")
+    received = b""
+    while not received.endswith(CONTENT):
+        received += await stream.receive_some()
+    assert received.startswith(b"MAIL FROM:")
+    assert received.endswith(b"\r\nBDAT %d LAST\r\n%s" % (len(CONTENT), CONTENT))
+    await stream.send_all(says)
+
+
+@pytest.mark.parametrize(
+    ("says", "error", "connections"),
+    [
+        (b"250 ok\r\n250 ok\r\n250 taken\r\n", "", 1),
+        (b"", "", 2),
+        (b"421 4.4.2 idle for too long\r\n", "", 2),
+        (b"250 ok\r\n550 5.1.1 no\r\n503 5.5.1 no\r\n", "remote answered 550 5.1.1 no", 1),
+        (
+            b"250 ok\r\n",
+            "outcome unknown, the message may have been delivered: connection closed by the server",
+            1,
+        ),
+    ],
+)
+async def test_a_server_that_took_a_chunk_gets_the_next_with_its_envelope(
+    tmp_path: Path, says: bytes, error: str, connections: int
+) -> None:
+    servers = (partial(acquainted, says=says), plain)
+    async with scripted(*servers[:connections]) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        assert results(await relay.deliver(delivery())) == DELIVERED
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.error, outcome.result.value == "delivered") == (error, not error)
 
 
 async def test_connections_are_ended_without_anybody_waiting(tmp_path: Path) -> None:

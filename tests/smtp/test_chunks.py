@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.smtp.chunks import ChunkDecoder, ChunkEncoder
-from gateway.smtp.client import SmtpClient
+from gateway.smtp.client import MAX_AHEAD, MAX_PIPELINED, SmtpClient
 from gateway.smtp.commands import Bdat, CommandError, Data, Mail, Rcpt, parse_command
 from gateway.smtp.data import DataDecoder, DataFault
 from gateway.smtp.events import DataDropped, DataEnd, DataRefused, Finished, NeedData, Ready, SendData
 from gateway.smtp.replies import Reply
 from gateway.smtp.results import Fate
 from gateway.smtp.server import Question, State
+from gateway.smtp.transaction import Transaction
 from tests.smtp.helpers import LIMITS, ConnectionPair, ServerRun, serve, transaction
 
 BEGIN = b"EHLO client\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n"
@@ -398,6 +399,146 @@ def test_the_server_gives_up_while_we_send() -> None:
     (finished,) = say(machine, b"552 too much\r\n")
     assert isinstance(finished, Finished)
     assert (finished.results[0].fate, finished.results[0].code) == (Fate.REFUSED, 552)
+    assert machine.closed
+
+
+# --- The client, with a server that has taken a message ---
+
+ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
+
+
+def acquainted(opening: bytes = OFFERED) -> SmtpClient:
+    machine = client(opening)
+    hand_over(machine, transaction(size=3), b"250 ok\r\n", b"250 ok\r\n")
+    (finished,) = say(machine, b"250 taken\r\n")
+    assert isinstance(finished, Finished)
+    return machine
+
+
+def hand_over(machine: SmtpClient, what: Transaction, *replies: bytes) -> bytes:
+    """What is sent up to the message's end; the replies come one by one, as long as there is no event."""
+    machine.begin(what)
+    sent = machine.data_to_send()
+    for reply in replies:
+        machine.receive_data(reply)
+        sent += machine.data_to_send()
+    assert machine.next_event() == SendData()
+    machine.send_message(b"x\r\n")
+    machine.end_message()
+    return sent + machine.data_to_send()
+
+
+def ahead(machine: SmtpClient, what: Transaction | None = None) -> bytes:
+    return hand_over(machine, what or transaction(size=3))
+
+
+def test_the_second_message_does_not_wait() -> None:
+    machine = acquainted()
+    assert ahead(machine) == ENVELOPE + b"BDAT 3 LAST\r\nx\r\n"
+    stages = [machine.stage]
+    for _ in range(2):
+        assert say(machine, b"250 ok\r\n") == []
+        stages.append(machine.stage)
+    assert stages == ["mail", "rcpt", "dot"]
+    (finished,) = say(machine, b"250 taken\r\n")
+    assert isinstance(finished, Finished)
+    assert finished.results[0].accepted
+    assert ahead(machine) == ENVELOPE + b"BDAT 3 LAST\r\nx\r\n"
+
+
+@pytest.mark.parametrize(
+    ("opening", "what"),
+    [
+        (b"220 mx\r\n250-mx\r\n250 CHUNKING\r\n", transaction(size=3)),  # no PIPELINING
+        (OFFERED, transaction(size=MAX_AHEAD + 1)),
+        (OFFERED, transaction(*(f"u{n}@x" for n in range(MAX_PIPELINED)), size=3)),
+        (OFFERED, transaction()),  # its size is not known
+    ],
+)
+def test_others_wait(opening: bytes, what: Transaction) -> None:
+    machine = acquainted(opening)
+    machine.begin(what)
+    assert isinstance(machine.next_event(), NeedData)
+    assert b"BDAT" not in machine.data_to_send()
+
+
+def test_one_that_the_server_refused_proves_nothing() -> None:
+    machine = client()
+    hand_over(machine, transaction(size=3), b"250 ok\r\n", b"250 ok\r\n")
+    say(machine, b"451 4.3.0 later\r\n")
+    machine.begin(transaction(size=3))
+    assert isinstance(machine.next_event(), NeedData)
+
+
+@pytest.mark.parametrize(
+    ("replies", "stage", "code"),
+    [
+        (b"451 no\r\n503 no\r\n503 no\r\n", "mail", 451),
+        (b"250 ok\r\n550 no\r\n503 no\r\n", "rcpt", 550),
+        (b"250 ok\r\n550 no\r\n250 for nobody\r\n", "rcpt", 550),
+        (b"250 ok\r\n250 ok\r\n554 no\r\n", "dot", 554),
+        (b"250 ok\r\n250 ok\r\n250 ok\r\n", "dot", 250),
+    ],
+)
+def test_replies_to_what_was_sent_at_once(replies: bytes, stage: str, code: int) -> None:
+    """At every split, and whether they come after the message or while it is sent."""
+    for split in range(len(replies)):
+        for early in (False, True):
+            machine = acquainted()
+            machine.begin(transaction(size=3))
+            assert machine.next_event() == SendData()
+            machine.send_message(b"x")
+            part = replies[:split] if early and replies[:split].count(b"\n") < 3 else b""
+            if part:
+                machine.receive_data(part)
+            assert isinstance(machine.next_event(), NeedData)
+            machine.send_message(b"\r\n")
+            machine.end_message()
+            (finished,) = say(machine, replies[len(part) :])
+            assert isinstance(finished, Finished)
+            assert [(r.stage, r.code) for r in finished.results] == [(stage, code)]
+            machine.data_to_send()
+            machine.begin(transaction(size=3))
+            refused = not replies.splitlines()[-1].startswith(b"250")
+            assert machine.data_to_send().startswith(b"RSET\r\n") is refused
+
+
+def test_some_of_several() -> None:
+    machine = acquainted()
+    ahead(machine, transaction("b@x", "c@x", "d@x", size=3))
+    (finished,) = say(machine, b"250 ok\r\n250 ok\r\n550 no\r\n452 later\r\n250 taken\r\n")
+    assert isinstance(finished, Finished)
+    assert [(result.stage, result.code) for result in finished.results] == [
+        ("dot", 250),
+        ("rcpt", 550),
+        ("rcpt", 452),
+    ]
+
+
+@pytest.mark.parametrize("answered", [b"", b"250 ok\r\n", b"250 ok\r\n250 ok\r\n"])
+def test_an_end_leaves_a_doubt_once_the_message_is_sent(answered: bytes) -> None:
+    """The server may have taken it, and what it said of that be lost."""
+    for whole, fate in ((True, Fate.UNKNOWN), (False, Fate.BROKEN)):
+        machine = acquainted()
+        machine.begin(transaction(size=3))
+        machine.next_event()
+        machine.send_message(b"x\r\n" if whole else b"x")
+        if whole:
+            machine.end_message()
+        if answered:
+            assert say(machine, answered) == []
+        machine.connection_lost("gone")
+        finished = machine.next_event()
+        assert isinstance(finished, Finished)
+        assert finished.results[0].fate is fate
+
+
+def test_a_421_ends_what_was_sent_at_once() -> None:
+    machine = acquainted()
+    ahead(machine)
+    (finished,) = say(machine, b"421 4.4.2 idle for too long\r\n")
+    assert isinstance(finished, Finished)
+    assert (finished.results[0].fate, finished.results[0].stage) == (Fate.REFUSED, "mail")
     assert machine.closed
 
 
