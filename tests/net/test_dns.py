@@ -15,6 +15,7 @@ from dns.resolver import BaseResolver
 from gateway.config.settings import DnsSettings
 from gateway.net import dns
 from gateway.net.dns import Answer, DnsTrouble, Mx, NoRecords, Resolver, Tlsa
+from tests.commands import PATIENCE
 from tests.dns_server import DnsServer, Fault, dns_server
 
 MX = Mx(10, "mx.example.org")
@@ -262,7 +263,7 @@ async def test_the_cache_has_a_size() -> None:
 async def test_silent_domains_hold_up_no_others(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.net.dns._MAX_QUERIES", 3)
     monkeypatch.setattr("gateway.net.dns._SLOW_AFTER", 0.05)
-    asking = resolver(server, timeout=3.0)
+    asking = resolver(server, timeout=10 * PATIENCE)
     server.add("good.example", "A", "192.0.2.1")
     for number in range(9):
         server.fail(f"s{number}.example", "A", "silent")
@@ -270,7 +271,7 @@ async def test_silent_domains_hold_up_no_others(server: DnsServer, monkeypatch: 
         for number in range(9):
             nursery.start_soon(asking.ipv4, f"s{number}.example")
         await trio.sleep(0.01)
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE):
             assert isinstance(await asking.ipv4("good.example"), Answer)
         nursery.cancel_scope.cancel()
     assert asking._limiter.borrowed_tokens == 0

@@ -26,6 +26,7 @@ from gateway.smtp.replies import Reply
 from gateway.smtp.results import Result
 from gateway.smtp.server import ServerLimits
 from gateway.smtp.transaction import Transaction
+from tests.commands import PATIENCE
 from tests.net.certificates import certificate
 
 SETTINGS = ClientSettings("client.example")
@@ -334,7 +335,7 @@ async def test_errors_of_the_message_are_raised_and_close_the_connection() -> No
         connection = await open_smtp(script.client, SETTINGS)
         with pytest.raises(KeyError):
             await connection.deliver(TWO, broken())
-    with trio.fail_after(1):
+    with trio.fail_after(PATIENCE):
         while data := await script.stream.receive_some():
             script.heard += data
     assert script.heard.endswith(b"DATA\r\n")
@@ -363,7 +364,7 @@ async def test_cancelled_in_the_message() -> None:
     assert scope.cancelled_caught
     assert closed
     assert connection.failure is not None
-    with trio.fail_after(1):
+    with trio.fail_after(PATIENCE):
         while data := await script.stream.receive_some():
             script.heard += data
     assert not script.heard.endswith(b".\r\n")

@@ -21,6 +21,7 @@ from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import DsnWish, Envelope
 from gateway.smtp.replies import Reply
 from gateway.smtp.server import ServerLimits
+from tests.commands import PATIENCE
 from tests.net.certificates import client_tls, server_tls
 
 SETTINGS = ServerSettings(ServerLimits("mx.example.org"))
@@ -547,7 +548,7 @@ async def test_smtplib() -> None:
     sent = (body + b"x" * 70 + b"\r\n") * 500
 
     def client(port: int) -> tuple[dict[str, Any], int]:
-        with smtplib.SMTP("127.0.0.1", port, "client.example", timeout=10) as smtp:
+        with smtplib.SMTP("127.0.0.1", port, "client.example", timeout=PATIENCE) as smtp:
             refused: dict[str, Any] = smtp.sendmail(
                 "a@example.org", ["b@example.net", '"a b"@example.net'], sent, ["BODY=8BITMIME"]
             )
@@ -578,7 +579,7 @@ async def test_smtplib() -> None:
 
 
 async def within_tls(talk: Talk) -> None:
-    talk.stream = await TlsStream.connect(talk.stream, client_tls(), "localhost", timeout=5)
+    talk.stream = await TlsStream.connect(talk.stream, client_tls(), "localhost", timeout=PATIENCE)
     talk.received = b""
 
 

@@ -9,6 +9,7 @@ import trio
 
 from gateway import Outcome
 from gateway.net import smtp_client
+from tests.commands import PATIENCE
 from tests.peers.smtp_sink import smtp_sink
 from tests.plugins.smtp_servers import delivery, transport
 
@@ -17,7 +18,7 @@ COMMANDS = ("connect", "ehlo", "mail", "rcpt", "data", ".")
 
 async def deliver(directory: Path, port: int, *recipients: str) -> list[Outcome]:
     settings = {"type": "smtp", "host": "127.0.0.1", "port": port, "tls": "none"}
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with transport(directory, **settings) as relay:
             return list(await relay.deliver(delivery(*recipients)))
 

@@ -19,6 +19,7 @@ from gateway.outbound.transports import read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.direct import Direct
 from gateway_smtp.mx import MAX_DIALS
+from tests.commands import PATIENCE
 from tests.networks import KnownPolicies
 from tests.plugins.mx_hosts import MxHosts, mx_hosts, sends, silent, that
 from tests.plugins.smtp_servers import Server, delivery, results
@@ -315,7 +316,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_nonsense(hosts: MxHosts, impatient: None, script: Any, error: str) -> None:
     await hosts.script("127.0.0.2", script)
     hosts.domain("alone.example", "mx1.example.org")
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         [outcome] = await deliver(hosts, to("b@alone.example"))
     assert outcome.result.value == "temporary"
     assert outcome.error.startswith(error)

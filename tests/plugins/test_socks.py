@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from gateway import Outcome
+from tests.commands import PATIENCE
 from tests.plugins.mx_hosts import MxHosts, issued, mx_hosts
 from tests.plugins.smtp_servers import delivery
 
@@ -163,7 +164,7 @@ async def test_proxies_that_do_something_else(
     hosts: MxHosts, serve: Callable[[trio.SocketStream], Awaitable[Any]], error: str
 ) -> None:
     async with proxy(serve) as at:
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE):
             outcome = await deliver(hosts, at, connect_timeout=0.3)
     assert (outcome.result.value, outcome.code) == ("temporary", 0)
     assert outcome.error.endswith(error)

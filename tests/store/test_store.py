@@ -19,6 +19,7 @@ from gateway.errors import StartError, StoreBusy, StoreUnavailable
 from gateway.store import store as store_module
 from gateway.store import tables
 from gateway.store.store import Store
+from tests.commands import PATIENCE
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ async def test_a_read_sees_one_state_and_writes_go_on_meanwhile(store: Store) ->
     def look_twice(conn: sa.Connection) -> tuple[list[str], list[str]]:
         before = names(conn)
         first.set()
-        assert second.wait(10)
+        assert second.wait(PATIENCE)
         return before, names(conn)
 
     async with trio.open_nursery() as nursery:
@@ -179,7 +180,7 @@ async def test_reads_go_on_during_a_write_and_see_none_of_it(store: Store) -> No
     def slow(conn: sa.Connection) -> None:
         put(conn, "a")
         began.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.write, slow)
@@ -194,7 +195,7 @@ async def test_too_many_reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     go_on = threading.Event()
     async with trio.open_nursery() as nursery:
         for _ in range(2 + 3):  # two run, three wait
-            nursery.start_soon(store.read, lambda conn: go_on.wait(10))
+            nursery.start_soon(store.read, lambda conn: go_on.wait(PATIENCE))
         await trio.testing.wait_all_tasks_blocked(0.01)
         with pytest.raises(StoreBusy):
             await store.read(names)
@@ -211,7 +212,7 @@ async def test_closing_waits_and_then_refuses(tmp_path: Path) -> None:
 
                 async def write(name: str) -> None:
                     def work(conn: sa.Connection) -> None:
-                        slow.wait(10)
+                        slow.wait(PATIENCE)
                         put(conn, name)
 
                     await store.write(work)

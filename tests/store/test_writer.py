@@ -25,6 +25,7 @@ from gateway.store import store as store_module
 from gateway.store import tables
 from gateway.store import writer as writer_module
 from gateway.store.store import Store
+from tests.commands import PATIENCE
 
 Work = Callable[[sa.Connection], Any]
 
@@ -63,7 +64,7 @@ class Gate:
 
     def __call__(self, conn: sa.Connection) -> None:
         self._began.set()
-        assert self._go_on.wait(10)
+        assert self._go_on.wait(PATIENCE)
 
     async def began(self) -> None:
         assert await trio.to_thread.run_sync(self._began.wait, 10)
@@ -156,7 +157,7 @@ async def test_a_busy_loop_keeps_no_write_from_its_start(store: Store) -> None:
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(spin)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert await store.write(put("a")) == "a"
         nursery.cancel_scope.cancel()
 

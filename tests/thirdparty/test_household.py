@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from gateway.cli.main import main
 from gateway.clock import ManualClock
 from gateway.errors import ConfigError, StartError
+from tests.commands import PATIENCE
 from tests.running import Receiver, Running, running, write_configuration
 from tests.thirdparty.failing import Way, every_way, failing, failures
 from tests.thirdparty.gateways import usual, with_sets
@@ -32,7 +33,7 @@ async def login(gateway: Running, user: str, password: str) -> httpx.Response:
 
 def smtp_login(gateway: Running, user: str, password: str) -> None:
     address = gateway.gateway.addresses["submission"][0]
-    with smtplib.SMTP(address.host, address.port, timeout=20) as client:
+    with smtplib.SMTP(address.host, address.port, timeout=PATIENCE) as client:
         client.ehlo()
         client.user, client.password = user, password
         client.auth("PLAIN", client.auth_plain)
@@ -249,7 +250,7 @@ async def test_metrics(tmp_path: Path, webhooks: Receiver, caplog: pytest.LogCap
                 ('gateway_plugin_calls_total{hook="route",plugin="mox.routing"}', "2.0"),
                 ("acme_logins", "7.0"),
             ):
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE):
                     while (found := await values()).get(sample) != wanted:  # noqa: ASYNC110
                         await trio.sleep(0.05)
             assert float(found['gateway_connections{listener="web"}']) >= 1

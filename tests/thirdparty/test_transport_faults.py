@@ -77,7 +77,7 @@ async def test_a_transport_that_takes_longer_than_the_lease(tmp_path: Path, webh
         started = trio.current_time()
         await gateway.send("user@way0.example")
         delayed = await webhooks.event("delayed")
-        assert 0.8 * LEASE < trio.current_time() - started < 10
+        assert trio.current_time() - started > 0.8 * LEASE
         assert delayed["Error"] == "the attempt took longer than its lease"
         item, [attempt] = await gateway.message(1)
         assert (item.state, item.leased, attempt.state) == ("queued", False, "done")

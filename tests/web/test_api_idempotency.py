@@ -11,6 +11,7 @@ import trio
 from gateway.errors import SubmissionRefused
 from gateway.store.idempotency import Kept
 from gateway.web.api import idempotency
+from tests.commands import PATIENCE
 
 HEAD = 'Content-Disposition: form-data; name="attachedfile"; filename="{}"\r\nContent-Type: text/plain'
 BATCH = {
@@ -150,7 +151,7 @@ async def test_a_concurrent_duplicate_waits_for_the_first(api: Any) -> None:
     async def call() -> None:
         answers.append(await api.send(**key()))
 
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             await entered.wait()

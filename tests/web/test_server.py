@@ -18,6 +18,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from gateway.web.connection import RECEIVE_SIZE, WRITE_SIZE, blame
 from gateway.web.server import ASGIApp, ClientGone, HttpSettings, LifespanError, lifespan, serve_http
+from tests.commands import PATIENCE
 
 BIG = 50 * 1024 * 1024
 QUICK = HttpSettings(
@@ -188,7 +189,7 @@ async def serving(
     settings: HttpSettings = QUICK, app: ASGIApp | None = None, listeners: Any = None
 ) -> AsyncGenerator[Server]:
     """A server that has to end cleanly, soon after it is told to."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         if listeners is None:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         name = listeners[0].socket.getsockname()
@@ -482,7 +483,7 @@ async def test_websocket_application_fails(caplog: pytest.LogCaptureFixture) -> 
 
 
 async def test_websocket_is_told_when_the_server_stops() -> None:
-    settings = HttpSettings(grace=5)
+    settings = HttpSettings(grace=10 * PATIENCE)
     async with serving(settings) as server:
         async with server.websocket() as websocket:
             await websocket.send_message("here")
@@ -492,8 +493,7 @@ async def test_websocket_is_told_when_the_server_stops() -> None:
                 await websocket.get_message()
             assert closed.value.reason is not None
             assert closed.value.reason.code == 1001
-        with trio.fail_after(1):
-            await server.ended.wait()
+        await server.ended.wait()
 
 
 # Hostile clients ----------------------------------------------------------------------------------------
@@ -543,10 +543,9 @@ async def test_h2c_upgrade_is_not_taken_up() -> None:
 
 
 async def test_silent_client_is_closed() -> None:
-    async with serving() as server, await server.connect() as stream:
-        started = trio.current_time()
+    settings = HttpSettings(header_timeout=0.3, body_timeout=10 * PATIENCE, keep_alive_timeout=10 * PATIENCE)
+    async with serving(settings) as server, await server.connect() as stream:
         assert await rest(stream) == b""
-        assert trio.current_time() - started < QUICK.header_timeout + 0.5
 
 
 async def test_idle_client_is_closed() -> None:
@@ -665,20 +664,19 @@ async def test_stop_with_a_client_that_never_reads() -> None:
         server.stopping.set()
         started = trio.current_time()
         await server.ended.wait()
-        assert QUICK.grace - 0.05 < trio.current_time() - started < QUICK.grace + 0.5
+        assert trio.current_time() - started > QUICK.grace - 0.05
         assert isinstance(server.probe.outcome[0], trio.Cancelled)
 
 
 async def test_stop_lets_requests_finish_and_closes_idle_connections_at_once() -> None:
-    settings = HttpSettings(grace=5)
+    settings = HttpSettings(grace=10 * PATIENCE)
     async with serving(settings) as server, await server.connect() as idle, await server.connect() as busy:
         await idle.send_all(get("/"))
         assert await response(idle) == (200, b"hello")
         await busy.send_all(get("/wait") + get("/"))
         await server.probe.entered.wait()
         server.stopping.set()
-        with trio.fail_after(1):
-            assert await rest(idle) == b""
+        assert await rest(idle) == b""
         with pytest.raises(OSError, match="all attempts to connect"):
             await server.connect()
         assert not server.ended.is_set()
@@ -688,8 +686,7 @@ async def test_stop_lets_requests_finish_and_closes_idle_connections_at_once() -
         assert b"connection: close" in answer
         assert answer.endswith(b"waited")
         await busy.aclose()
-        with trio.fail_after(1):
-            await server.ended.wait()
+        await server.ended.wait()
 
 
 async def test_stop_ends_an_application_that_does_not() -> None:
@@ -705,7 +702,7 @@ async def test_cancellation_ends_everything() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     probe = Probe()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_http, listeners, probe, HttpSettings(), stopping=trio.Event()))
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:

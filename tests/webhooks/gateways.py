@@ -29,6 +29,7 @@ from gateway.webhooks.client import WebhookClient
 from gateway.webhooks.sender import WebhookSender
 from gateway_mox import webhook
 from gateway_signing import standard
+from tests.commands import PATIENCE
 from tests.webhooks.receivers import LOOPBACK, Conversation, listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -78,7 +79,7 @@ class Receiver:
 
     async def has(self, count: int) -> list[Any]:
         """Waits for that many requests; their payloads."""
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with self._changed:
                 while len(self.requests) < count:
                     await self._changed.wait()
@@ -144,7 +145,7 @@ class Bench:
     async def sending(self, owner: str = "one") -> AsyncIterator[trio.Event]:
         """Runs a sender; leaving stops it properly. Gives the event that stops it."""
         stopping = trio.Event()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 await nursery.start(partial(self.sender(owner).serve, stopping=stopping))
                 yield stopping
@@ -163,12 +164,10 @@ class Bench:
 
     async def until(self, call_id: int, condition: Callable[[Call], bool]) -> Call:
         """Waits for the stored call to be so."""
-        for _ in range(1000):
-            call = await self.call(call_id)
-            if condition(call):
-                return call
-            await trio.sleep(0.003)
-        raise AssertionError(f"the call stays {call}")
+        with trio.fail_after(PATIENCE):
+            while not condition(call := await self.call(call_id)):  # noqa: ASYNC110 - the store has no event
+                await trio.sleep(0.003)
+        return call
 
     def later(self, seconds: float) -> None:
         self.clock.advance(seconds)

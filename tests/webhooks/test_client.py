@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
 from gateway.webhooks.client import Answer, Headers, WebhookClient
+from tests.commands import PATIENCE
 from tests.webhooks.receivers import (
     LOOPBACK,
     Conversation,
@@ -387,7 +388,7 @@ async def test_names_whose_servers_say_nothing_hold_up_no_others(monkeypatch: py
         if name == "shop.example":
             return ["127.0.0.1"]
         waiting.append(name)
-        answers.wait(20)
+        answers.wait(2 * PATIENCE)
         raise socket.gaierror("no answer")
 
     resolve_by(ask, monkeypatch)
@@ -399,7 +400,7 @@ async def test_names_whose_servers_say_nothing_hold_up_no_others(monkeypatch: py
         for number in range(100):  # more than the threads that trio gives to all
             nursery.start_soon(client.post, f"http://silent{number}.example/", b"", HEADERS)
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 while len(waiting) < 100:  # noqa: ASYNC110 - threads count them
                     await trio.sleep(0.01)
                 answer = await client.post(url.replace("127.0.0.1", "shop.example"), b"", HEADERS)

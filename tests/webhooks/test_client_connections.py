@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from gateway.webhooks.client import Headers, WebhookClient
+from tests.commands import PATIENCE
 from tests.webhooks.receivers import LOOPBACK, listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -51,7 +52,7 @@ class Receiver:
 
     async def until_open(self, connections: int) -> None:
         """Wait until there are exactly so many open connections."""
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while self.open != connections:
                 await self._changed.wait()
 

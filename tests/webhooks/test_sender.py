@@ -22,6 +22,7 @@ from gateway.store.tables import event as event_table
 from gateway.store.tables import webhook_call
 from gateway.wakeup import Wakeup
 from gateway_signing import standard
+from tests.commands import PATIENCE
 from tests.webhooks.gateways import OK, SORRY, Receiver, bench, receiving
 
 DAY = timedelta(days=1)
@@ -245,11 +246,8 @@ async def test_stopping_finishes_what_is_under_way_and_starts_nothing(tmp_path: 
 
 
 async def test_a_stop_while_idle_takes_no_time(tmp_path: Path) -> None:
-    async with bench(tmp_path) as b:
-        start = trio.current_time()
-        async with b.sending():
-            await trio.sleep(0.02)
-        assert trio.current_time() - start < 1
+    async with bench(tmp_path) as b, b.sending():  # it fails where the stop takes long
+        await trio.sleep(0.02)
 
 
 async def test_a_call_cut_off_is_made_again_soon_after_the_next_start(tmp_path: Path) -> None:
@@ -294,7 +292,7 @@ async def test_a_result_survives_a_store_that_is_away(
 
         monkeypatch.setattr(b.store, "write", away)
         receiver.go_on.set()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await twice.wait()
         monkeypatch.setattr(b.store, "write", write)
         await b.until(call_id, lambda c: c.state == "retired" and c.success is True)
@@ -318,7 +316,7 @@ async def test_the_result_of_a_call_that_ended_is_recorded_even_when_cancelled(
         call_id = await b.event(receiver.url, message=1)
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(b.sender().serve, stopping=trio.Event()))
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await hanging.wait()
                 await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
