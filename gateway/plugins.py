@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -104,8 +104,9 @@ def _directory(settings: Settings) -> Path | None:
 
 def _available(directory: Path | None) -> dict[str, list[Installed]]:
     available: dict[str, list[Installed]] = {}
+    named = cache(lambda of: (of.name, of.version))  # each asks for the metadata to be read once more
     for point in importlib.metadata.entry_points(group=GROUP):
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
+        name, version = named(point.dist) if point.dist else ("unknown", "")
         found = Installed(point.name, name, version, point.value, point.load)
         available.setdefault(point.name, []).append(found)
     for file in sorted(directory.glob("*.py")) if directory is not None else ():

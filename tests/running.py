@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import smtplib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, TypeVar
 
 import argon2
 import httpx
+import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from gateway import app
 from gateway.cli.common import CONFIG_FILE
@@ -204,13 +207,28 @@ async def running(
     if change is not None:
         change(raw)
     prepare: Callable[[Any], Awaitable[None]] = _set_password
-    async with app.serving(
-        parse(raw, config), directory, clock=clock, plugins=plugins, prepare=prepare
-    ) as gateway:
-        web = gateway.addresses["web"][0]
-        base = f"http://{web}{gateway.settings.web.base_path}"
-        async with httpx.AsyncClient(base_url=base, auth=AUTH, timeout=PATIENCE) as api:
-            yield Running(gateway, api, webhooks, directory)
+    with _quick_to_start():
+        async with app.serving(
+            parse(raw, config), directory, clock=clock, plugins=plugins, prepare=prepare
+        ) as gateway:
+            web = gateway.addresses["web"][0]
+            base = f"http://{web}{gateway.settings.web.base_path}"
+            async with httpx.AsyncClient(base_url=base, auth=AUTH, timeout=PATIENCE, verify=False) as api:
+                yield Running(gateway, api, webhooks, directory)
+
+
+@contextmanager
+def _quick_to_start() -> Iterator[None]:
+    """What takes most of a start and is the same for all tests: the keys, and the system's authorities."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serialization, "load_pem_private_key", _load_key)
+        if os.environ.get("SSL_CERT_FILE") == _AUTHORITIES:  # the test has none of its own
+            patch.setenv("SSL_CERT_FILE", os.devnull)
+        yield
+
+
+_AUTHORITIES = os.environ.get("SSL_CERT_FILE")
+_load_key = cache(serialization.load_pem_private_key)
 
 
 @cache
