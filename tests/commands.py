@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.running import PATIENCE as PATIENCE
 from tests.running import free_port_base
 
 GATEWAY = [str(Path(sys.executable).with_name("gateway"))]
-PATIENCE = 60.0  # seconds: on a machine with much else to do a start takes 20
 
 
 def environment() -> dict[str, str]:

@@ -32,7 +32,7 @@ from gateway.web.server import HttpSettings, serve_http
 
 AUTH = ("mox@localhost", "moxmoxmox")
 T = TypeVar("T")
-PATIENCE = 60.0  # seconds: what takes longer has failed
+PATIENCE = 180.0  # seconds: what takes longer has failed; on a busy machine a start takes 30
 
 
 def free_port_base() -> int:

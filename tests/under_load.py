@@ -115,8 +115,8 @@ class Load:
                 self.acknowledged[submission["QueueMsgID"]] = message["Subject"]
 
 
-def wait_for(done: Callable[[], bool], what: Callable[[], object], seconds: float = 30.0) -> None:
-    give_up = time.monotonic() + seconds
+def wait_for(done: Callable[[], bool], what: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < give_up, what()
         time.sleep(0.05)

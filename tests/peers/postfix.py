@@ -19,6 +19,7 @@ from tempfile import mkdtemp
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.commands import PATIENCE
 from tests.net.authority import root
 from tests.peers.programs import program
 from tests.peers.smtp_sink import free_port
@@ -27,7 +28,6 @@ NAME = "mx.example.org"
 MAILBOX = "user@example.org"
 FULL = "full@example.org"  # is taken, and cannot be delivered
 USER, PASSWORD = "gateway@example.org", "correct horse battery"
-PATIENCE = 30.0  # seconds
 MAILBOX_LIMIT = 60_000_000  # bytes: more than its largest message
 
 # All that a Postfix runs, without what the system's own does outside of it.

@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.net.smtp_client import ClientSettings, SmtpConnection, TlsPolicy, connect_smtp
 from gateway.smtp.client_auth import Credentials
+from tests.commands import PATIENCE
 from tests.net.authority import root
 from tests.peers.programs import program
 from tests.peers.smtp_sink import free_port
 from tests.peers.test_gsasl import OK, PASSWORD, USER, gsasl
-
-PATIENCE = 20.0  # seconds
 
 
 class TlsProgram:

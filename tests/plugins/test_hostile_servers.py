@@ -10,10 +10,9 @@ import pytest
 import trio
 
 from gateway import Outcome
+from tests.commands import PATIENCE
 from tests.plugins.mx_hosts import MxHosts, Script, mx_hosts, that
 from tests.plugins.smtp_servers import delivery
-
-PATIENCE = 20.0  # seconds: what takes longer hangs
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_events_are_told_in_order_by_all(tmp_path: Path, webhooks: Webhooks) -> 
         with following(running, cursor, NAMES) as told, following(running, "", ("failed",)) as failures:
             send(2)
             processes(running)[0].kill()
-            wait_for(lambda: all_failed(2), lambda: webhooks.got, 60.0)
+            wait_for(lambda: all_failed(2), lambda: webhooks.got)
             everything, _ = listed(api)
             since, _ = listed(api, cursor)
             wanted = [event for event in since if event.get("Event") in NAMES]
