@@ -64,6 +64,30 @@ async def test_as_a_smarthost(postfix: Postfix, tmp_path: Path, kind: str) -> No
     assert "sasl_method=SCRAM-SHA-256, sasl_username=gateway@example.org" in postfix.log
 
 
+async def test_messages_together_with_their_envelopes(postfix: Postfix, tmp_path: Path) -> None:
+    """From the second on, whatever became of the ones before; what nobody takes is read to its end."""
+    lines = b"MAIL FROM:<x@example.org>\r\nRCPT TO:<user@example.org>\r\nQUIT\r\n"
+    async with transport(tmp_path, **smarthost(postfix, "submission")) as relay:
+        outcomes = []
+        for number, recipients in enumerate(
+            (
+                [MAILBOX],
+                ["nobody@example.org"],
+                [MAILBOX, "nobody@example.org"],
+                ["nobody@example.org"],
+                [MAILBOX],
+            )
+        ):
+            data = message(f"together-{number}") + lines
+            outcomes += await relay.deliver(delivery(*recipients, data=data, sender=SENDER, has_8bit=True))
+    assert [outcome.code for outcome in outcomes] == [250, 550, 250, 550, 550, 250]
+    for number in (0, 2, 4):
+        received = await trio.to_thread.run_sync(postfix.received, f"together-{number}@example.org")
+        assert received.get_payload(decode=True).endswith(lines.replace(b"\r\n", b"\n"))
+    session = await trio.to_thread.run_sync(postfix.session, "message-id=<together-4@example.org>")
+    assert " auth=1 mail=5 rcpt=3/6 bdat=3/5 " in session  # on one connection
+
+
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN"])
 async def test_logins(postfix: Postfix, tmp_path: Path, mechanism: str) -> None:
     configuration = postfix.directory / "etc" / "sasl" / "smtpd.conf"
