@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import reprlib
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -33,6 +34,8 @@ from gateway.model import Delivery, QueuedMessage, Submission, WebhookCall
 SLOW = 0.1  # seconds that a plain function may take; the event loop stands still meanwhile
 THREADS = 4  # of each plugin; one that hangs in all of them harms only itself
 MAX_REASON = 500  # characters of a reason; exceptions may quote whole messages
+
+_NO_LIMIT = nullcontext()  # a scope would be for nothing
 
 log = logging.getLogger(__name__)
 
@@ -120,16 +123,18 @@ async def ask(call: Call, arguments: tuple[Any, ...]) -> Any:
     if call.tally.in_a_row >= FAILURES and _suspended(call):
         return None
     in_thread = _InThread(call.invoke) if call.way is Way.THREAD else None
-    scope = trio.CancelScope()  # without a deadline until there is something to wait for, which is cheaper
+    limited = call.limit < math.inf
+    # Without a deadline until there is something to wait for, which is cheaper.
+    scope = trio.CancelScope()
     raised: BaseException | None = None
     answer = None
     started = perf_counter()
     try:
-        with scope:
+        with scope if limited else _NO_LIMIT:
             if in_thread is None:
                 nurseries = open_nurseries()
                 try:
-                    answer = await timed(call, call.invoke(arguments), arguments, scope)
+                    answer = await timed(call, call.invoke(arguments), arguments, scope if limited else None)
                 finally:
                     close_left_open(nurseries)
             else:

@@ -7,6 +7,7 @@ Every setting has its default and its meaning here; docs/configuration.md lists 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -214,7 +215,9 @@ class Route(Section):
     def matches_all(self) -> bool:
         return not (self.from_domains or self.to_domains or self.minimum_attempts)
 
+    @cached_property
     def rule(self) -> RouteRule:
+        """For plugins."""
         return RouteRule(
             transport=self.transport,
             from_domains=self.from_domains,

@@ -29,6 +29,7 @@ from gateway.smtp.results import Result, Stage
 from gateway.smtp.transaction import Capabilities, Transaction
 
 _BLOCK = 65536  # octets sent, or read, at once
+_SHORT = 16384  # octets: less than any system takes without waiting, when nothing else is on its way
 _LAST_WORDS = 5.0  # seconds to read what a server said before it closed the connection
 TLS_AT_ONCE = "no greeting: the server expects TLS from the first byte"
 _NETWORK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -114,6 +115,7 @@ class SmtpConnection:
             settings.hello_name, starttls, settings.credentials, chunking=settings.chunking
         )
         self._limit = trio.CancelScope()  # one for a whole exchange; its deadline moves with what is done
+        self._patience = math.inf  # seconds: what the deadline came of
         self._sending = False  # what the deadline is for; else for the next reply
         self._replies = -1  # read when it was set
         self.remote_ip = ""  # connected to; "" when it is not known
@@ -266,12 +268,11 @@ class SmtpConnection:
         machine = self._machine
         while isinstance(event := machine.next_event(), NeedData):
             data = machine.data_to_send()
-            if data:
-                await self._send(data)
             if data or self._replies != machine.replies:
                 self._replies = machine.replies
-                timeout = self._settings.reply_timeout(machine.stage)
-                self._limit.deadline = trio.current_time() + timeout
+                self._wait_for_reply()
+            if data:
+                await self._send(data)
             if machine.failure is None:
                 await self._receive()
         return event
@@ -286,10 +287,12 @@ class SmtpConnection:
             self._machine.receive_data(data if isinstance(data, bytes) else bytes(data))
 
     async def _send(self, data: bytes) -> None:
-        """Send, within a time. The deadline is the caller's to move afterwards."""
+        """Send, within a time: what is short goes out at once nearly always, and has that of its reply."""
         assert self._stream is not None
         self._sending = True
-        self._limit.deadline = trio.current_time() + self._settings.block_timeout
+        long = len(data) > _SHORT
+        if long:
+            self._wait_at_most(self._settings.block_timeout)
         try:
             await self._stream.send_all(data)
         except _NETWORK_ERRORS as error:
@@ -298,15 +301,22 @@ class SmtpConnection:
             await self._read_last_words()
             self._machine.connection_lost(reason)
         self._sending = False
+        if long:
+            self._wait_for_reply()
+
+    def _wait_for_reply(self) -> None:
+        self._wait_at_most(self._settings.reply_timeout(self._machine.stage))
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._patience = seconds
+        self._limit.deadline = trio.current_time() + seconds
 
     async def _late(self) -> Event:
         """The time for what was under way is over, and so is the connection: the event that says so."""
         if self._sending:
             await self._read_last_words()  # some stop to read once they have refused the message
-            reason = f"server did not read within {self._settings.block_timeout:g} seconds"
-        else:
-            reason = f"no reply within {self._settings.reply_timeout(self._machine.stage):g} seconds"
-        self._machine.connection_lost(reason)
+        what = "server did not read" if self._sending else "no reply"
+        self._machine.connection_lost(f"{what} within {self._patience:g} seconds")
         return self._machine.next_event()
 
     async def _read_last_words(self) -> None:
@@ -320,7 +330,8 @@ class SmtpConnection:
                 pass
 
     async def _send_message(self, chunks: AsyncIterable[bytes]) -> None:
-        self._limit.deadline = math.inf  # the message's own source takes its time
+        if self._limit.deadline < math.inf:
+            self._limit.deadline = math.inf  # the message's own source takes its time
         unsent = 0
         async for chunk in chunks:
             for start in range(0, len(chunk), _BLOCK):

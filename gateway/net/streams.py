@@ -31,18 +31,21 @@ class Stream(trio.abc.HalfCloseableStream):
         self._raw.setblocking(False)
         self.socket = trio.socket.from_stdlib_socket(self._raw)
         self._trio = trio.SocketStream(self.socket)
+        self._asked = False  # something was sent: an answer to it takes longer than a look for it
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            data = self._raw.recv(max_bytes or _RECEIVE)
-        except BlockingIOError:
-            pass
-        except OSError as exc:
-            raise _translated(exc) from exc
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
+        if not self._asked:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                data = self._raw.recv(max_bytes or _RECEIVE)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise _translated(exc) from exc
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+        self._asked = False
         while True:
             try:
                 await trio.lowlevel.wait_readable(self._raw)
@@ -53,7 +56,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 raise _translated(exc) from exc
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        sent = 0
+        sent, self._asked = 0, True
         if 0 < len(data) <= _SHORT and not self.socket.did_shutdown_SHUT_WR:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:

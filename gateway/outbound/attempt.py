@@ -40,6 +40,9 @@ class Recording(Protocol):
     def __call__(self, *, delivered: bool) -> None: ...
 
 
+_TOOK_TOO_LONG = Outcome.temporary("the attempt took longer than its lease")
+
+
 class NoTransport(Exception):
     """There is no way to hand this message on now."""
 
@@ -70,7 +73,7 @@ class Attempts:
         # Time is left to record the outcome before the lease runs out.
         left = (claims[0].lease_expires - self.clock.now()).total_seconds() * 0.9
         route: Route | None = None
-        ended = Outcome.temporary("the attempt took longer than its lease")  # of those that have no other
+        ended = _TOOK_TOO_LONG  # of those that have no other
         failing = ""  # the plugin that the attempt ended with
         known: dict[int, Outcome] = {}  # by message
         suppressed: set[int] = set()
@@ -241,7 +244,7 @@ class Attempts:
         )
         content = self.store.content.open(claimed.content)
         notice = await self.notices.about(stages, claimed, content, news, now)
-        return replace(settlement, notice=notice)
+        return settlement if notice is None else replace(settlement, notice=notice)
 
     async def _with_suppression(
         self, stages: Stages, claimed: Claimed, settlement: Settlement, now: datetime
@@ -260,7 +263,7 @@ def configured_routes(settings: Settings, account: str, sender_domain: str) -> t
     of_account = settings.accounts.get(account)
     of_domain = settings.domains.get(sender_domain)
     return tuple(
-        route.rule()
+        route.rule
         for level in (of_account, of_domain, settings)
         if level is not None
         for route in level.routes

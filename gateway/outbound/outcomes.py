@@ -71,13 +71,20 @@ def _are_texts(value: object) -> bool:
 def fit(outcome: Outcome) -> Outcome:
     """With its texts cut to what is kept."""
     texts: dict[str, Any] = {
-        name: _text(getattr(outcome, name)[:maximum]) for name, maximum in MAX_TEXT.items()
+        name: _text(text[:maximum])
+        for name, maximum in MAX_TEXT.items()
+        if not _fits(text := getattr(outcome, name), maximum)
     }
     if outcome.dialed:
         texts["dialed"] = add_dialed({}, outcome.dialed)
     if outcome.tls_results:
         texts["tls_results"] = tuple(map(_fit_tls_result, outcome.tls_results[:MAX_TLS_RESULTS]))
-    return replace(outcome, **texts)
+    return replace(outcome, **texts) if texts else outcome
+
+
+def _fits(text: str, maximum: int) -> bool:
+    """Whether it is clear that it can be kept as it is: nearly always."""
+    return len(text) <= maximum and text.isascii() and "\0" not in text
 
 
 def add_dialed(

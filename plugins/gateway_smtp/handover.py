@@ -67,8 +67,11 @@ async def in_time(
                 raise
             # Of those who have the message this must be known, whatever became of the others.
             log.exception("transport %s failed after some recipients", name)
-    cut_off = Outcome.temporary(f"transport {name!r}: the attempt ended before this recipient's turn")
-    return [found.get(number, cut_off) for number in range(len(delivery.messages))]
+    count = len(delivery.messages)
+    if len(found) < count:
+        cut_off = Outcome.temporary(f"transport {name!r}: the attempt ended before this recipient's turn")
+        found = dict.fromkeys(range(count), cut_off) | found
+    return [found[number] for number in range(count)]
 
 
 async def hand_over(

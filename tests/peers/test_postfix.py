@@ -12,7 +12,7 @@ import pytest
 import trio
 from cryptography import x509
 
-from gateway import Address, DsnRequest
+from gateway import Address, DsnRequest, Outcome
 from tests.peers.postfix import FULL, MAILBOX, NAME, PASSWORD, USER, Postfix, running_postfix
 from tests.plugins.mx_hosts import mx_hosts
 from tests.plugins.smtp_servers import delivery, results, transport
@@ -68,7 +68,7 @@ async def test_messages_together_with_their_envelopes(postfix: Postfix, tmp_path
     """From the second on, whatever became of the ones before; what nobody takes is read to its end."""
     lines = b"MAIL FROM:<x@example.org>\r\nRCPT TO:<user@example.org>\r\nQUIT\r\n"
     async with transport(tmp_path, **smarthost(postfix, "submission")) as relay:
-        outcomes = []
+        outcomes: list[Outcome] = []
         for number, recipients in enumerate(
             (
                 [MAILBOX],
@@ -83,7 +83,9 @@ async def test_messages_together_with_their_envelopes(postfix: Postfix, tmp_path
     assert [outcome.code for outcome in outcomes] == [250, 550, 250, 550, 550, 250]
     for number in (0, 2, 4):
         received = await trio.to_thread.run_sync(postfix.received, f"together-{number}@example.org")
-        assert received.get_payload(decode=True).endswith(lines.replace(b"\r\n", b"\n"))
+        content = received.get_payload(decode=True)
+        assert isinstance(content, bytes)
+        assert content.endswith(lines.replace(b"\r\n", b"\n"))
     session = await trio.to_thread.run_sync(postfix.session, "message-id=<together-4@example.org>")
     assert " auth=1 mail=5 rcpt=3/6 bdat=3/5 " in session  # on one connection
 
