@@ -77,7 +77,7 @@ def launch(directory: Path, *options: object) -> tuple[subprocess.Popen[bytes], 
             stdout=out,
             stderr=err,
             stdin=subprocess.DEVNULL,
-            env=environment(),
+            env=environment() | {"SSL_CERT_FILE": os.devnull},  # authorities are long to read, and not asked
         )
     return process, output, log
 

@@ -37,9 +37,12 @@ PATIENCE = 180.0  # seconds: what takes longer has failed; on a busy machine a s
 
 def free_port_base() -> int:
     """A port base whose ports (SMTP +25, and the others) are free."""
+    # Below those that the system gives to others, and where no other process of the tests looks: what is free
+    # now must be free a moment later too.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    width = 21_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        # Below those that the system gives to others, for what is free now must be free a moment later too.
-        base = random.randrange(10_000, 32_000)
+        base = 10_000 + worker * width + random.randrange(width - max(PORTS.values()))
         with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
             for port in PORTS.values():
                 taken.enter_context(socket.socket()).bind(("127.0.0.1", base + port))

@@ -15,6 +15,7 @@ import trio
 from gateway import DsnRequest
 from gateway.errors import ConfigError
 from gateway.net import smtp_client
+from gateway.net.smtp_client import ClientSettings
 from gateway.net.tls import TlsStream
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.replies import Reply
@@ -37,6 +38,7 @@ from tests.plugins.smtp_servers import (
     serving,
     transport,
 )
+from tests.running import PATIENCE
 
 DELIVERED = [("delivered", 250)]
 AUTH = {"username": USER, "password": PASSWORD}
@@ -151,7 +153,7 @@ async def test_the_port_is_for_tls_at_once(
     monkeypatch.setattr("gateway_smtp.settings.SILENCE", 0.1)
     async with serving(tls=tls.context, tls_at_once=True) as server:
         settings = {"type": kind, "host": "127.0.0.1", "port": server.port}
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with transport(tmp_path, **settings) as relay:
                 [outcome] = await relay.deliver(delivery())
     assert results([outcome]) == [("temporary", 0)]
@@ -669,7 +671,11 @@ async def test_a_server_that_took_a_chunk_gets_the_next_with_its_envelope(
     assert (outcome.error, outcome.result.value == "delivered") == (error, not error)
 
 
-async def test_connections_are_ended_without_anybody_waiting(tmp_path: Path) -> None:
+async def test_connections_are_ended_without_anybody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = partial(ClientSettings, quit_timeout=10 * PATIENCE)
+    monkeypatch.setattr("gateway_smtp.settings.ClientSettings", patient)
     ended = trio.Event()
 
     async def never_answers_quit(stream: trio.SocketStream) -> None:
@@ -681,7 +687,7 @@ async def test_connections_are_ended_without_anybody_waiting(tmp_path: Path) -> 
     async with scripted(never_answers_quit) as port:
         keep = {"messages": 1}
         async with transport(tmp_path, **PLAINTEXT, port=port, keep=keep) as relay:
-            with trio.fail_after(2):  # seconds; QUIT would be waited for for 5
+            with trio.fail_after(PATIENCE):
                 assert results(await relay.deliver(delivery())) == DELIVERED
                 await ended.wait()
 

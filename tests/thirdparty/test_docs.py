@@ -62,6 +62,7 @@ from tests.hooks.helpers import (
     configured,
 )
 from tests.networks import a_network
+from tests.running import PATIENCE
 from tests.thirdparty import page
 
 ADDRESS = gateway.Address.parse
@@ -476,7 +477,7 @@ async def beats(example: Example) -> None:
     file = example.directory / "plugins" / "acme.heartbeat" / "alive"
     async with trio.open_nursery() as nursery:
         await nursery.start(service, a_context(example))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not file.exists() or not file.read_text():  # noqa: ASYNC110
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()

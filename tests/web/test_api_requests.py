@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
@@ -299,8 +298,7 @@ _REQUEST = st.dictionaries(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=_ANY_FIXTURE)
 @given(_REQUEST, st.booleans())
-def test_no_json_gives_a_500(make_api: Callable[..., Any], request_: dict[str, Any], plausible: bool) -> None:
-    api = make_api()
+def test_no_json_gives_a_500(api: Any, request_: dict[str, Any], plausible: bool) -> None:
     if plausible:
         request_ = {"To": [{"Address": "bob@example.com"}], "Text": "x"} | request_
     answer = trio.run(api.call, "Send", request_)
@@ -311,8 +309,7 @@ def test_no_json_gives_a_500(make_api: Callable[..., Any], request_: dict[str, A
 
 @settings(max_examples=100, deadline=None, suppress_health_check=_ANY_FIXTURE)
 @given(st.binary(max_size=60))
-def test_no_bytes_give_a_500(make_api: Callable[..., Any], data: bytes) -> None:
-    api = make_api()
+def test_no_bytes_give_a_500(api: Any, data: bytes) -> None:
     for content_type in (
         "application/json",
         "application/x-www-form-urlencoded",
