@@ -70,6 +70,7 @@ class Load:
     def __init__(self, api: str) -> None:
         self.acknowledged: dict[int, str] = {}  # QueueMsgID -> subject
         self._api, self._stop, self._count = api, False, 0
+        self._large = False
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._send_all, daemon=True) for _ in range(SENDERS)]
         for thread in self._threads:
@@ -78,6 +79,10 @@ class Load:
     def wait_for_more(self) -> None:
         before = len(self.acknowledged)
         wait_for(lambda: len(self.acknowledged) > before, lambda: "nothing is acknowledged")
+
+    def wait_for_large(self) -> None:
+        """Until a large message is acknowledged: on a slow machine few get through between two kills."""
+        wait_for(lambda: self._large, lambda: "no large message is acknowledged")
 
     def stop(self) -> None:
         self._stop = True
@@ -113,6 +118,7 @@ class Load:
             for submission in answer["Submissions"]:
                 assert submission["QueueMsgID"] not in self.acknowledged, "an ID came back"
                 self.acknowledged[submission["QueueMsgID"]] = message["Subject"]
+            self._large = self._large or message["Text"] == LARGE
 
 
 def wait_for(done: Callable[[], bool], what: Callable[[], object]) -> None:

@@ -75,7 +75,7 @@ def test_killed_again_and_again(tmp_path: Path, workers: int, kills: int) -> Non
                 time.sleep(rng.uniform(0.0, 1.0))
                 kill_all(starting)
             gateway = start(directory)
-        time.sleep(0.2)
+        load.wait_for_large()
         load.stop()
         assert len(load.acknowledged) > kills
         drain(gateway)
