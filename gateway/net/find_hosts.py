@@ -40,19 +40,27 @@ async def find_hosts(
 
     `port` is that of the TLSA records; the rest as in `decide`. Raises StoreError, of `policies`.
     """
-    question = Question(domain=domain, require_tls=require_tls)
-    if not domain.startswith("["):
-        question = replace(question, mx=await resolver.mx(domain))
-        question = replace(question, sts=await policies.find(domain, allow_networks=allow_networks))
+    if domain.startswith("["):
+        question = Question(domain=domain, require_tls=require_tls)
+    else:
+        question = Question(
+            domain=domain,
+            require_tls=require_tls,
+            mx=await resolver.mx(domain),
+            sts=await policies.find(domain, allow_networks=allow_networks),
+        )
         names = candidates(question, random)
         found: dict[str, HostAnswers] = {}
 
         async def ask(name: str) -> None:
             found[name] = await _about_host(resolver, question, name, port, families)
 
-        async with trio.open_nursery() as nursery:
-            for name in names:
-                nursery.start_soon(ask, name)
+        if len(names) == 1:
+            await ask(*names)
+        else:
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(ask, name)
         question = replace(question, hosts=tuple(found[name] for name in names))
     return decide(question, random=random, families=families, allow_networks=allow_networks, dialed=dialed)
 

@@ -78,7 +78,8 @@ class _BytesPieces:
         return self
 
     async def __anext__(self) -> bytes:
-        await trio.lowlevel.checkpoint()
+        if 0 < self._at < len(self._data):  # most have one piece, and who has taken it does more than this
+            await trio.lowlevel.checkpoint()
         piece = self._data[self._at : self._at + PIECE]
         if not piece:
             raise StopAsyncIteration

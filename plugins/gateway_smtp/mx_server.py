@@ -66,8 +66,11 @@ class Record:
 
     def attach(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The outcomes with what was recorded; results of TLS are counted once."""
-        first, *others = [replace(outcome, dialed=self.dialed) for outcome in outcomes]
-        return [replace(first, tls_results=tuple(self.tls_results)), *others]
+        first, *others = outcomes
+        return [
+            replace(first, dialed=self.dialed, tls_results=tuple(self.tls_results)),
+            *(replace(outcome, dialed=self.dialed) for outcome in others),
+        ]
 
 
 @dataclass(slots=True)
