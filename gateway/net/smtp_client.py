@@ -121,6 +121,7 @@ class SmtpConnection:
         self.remote_ip = ""  # connected to; "" when it is not known
         self.local_ip = ""  # connected from; likewise
         self.transactions = 0  # begun on it
+        self.timed_out = False  # it was given up, and not ended by the server
         self.tls_fault: TlsFault | None = None  # why a handshake failed
         self.cut_off: tuple[
             Result, ...
@@ -305,7 +306,9 @@ class SmtpConnection:
             self._wait_for_reply()
 
     def _wait_for_reply(self) -> None:
-        self._wait_at_most(self._settings.reply_timeout(self._machine.stage))
+        # A server may keep its replies to the envelope until it is done with a message that came with it.
+        stage = "dot" if self._machine.message_sent else self._machine.stage
+        self._wait_at_most(self._settings.reply_timeout(stage))
 
     def _wait_at_most(self, seconds: float) -> None:
         self._patience = seconds
@@ -315,6 +318,7 @@ class SmtpConnection:
         """The time for what was under way is over, and so is the connection: the event that says so."""
         if self._sending:
             await self._read_last_words()  # some stop to read once they have refused the message
+        self.timed_out = True
         what = "server did not read" if self._sending else "no reply"
         self._machine.connection_lost(f"{what} within {self._patience:g} seconds")
         return self._machine.next_event()

@@ -115,6 +115,11 @@ class ClientSession:
         return "data" if self._sending else "mail"
 
     @property
+    def message_sent(self) -> bool:
+        """All of a message was sent, and its reply is not here yet, nor perhaps those to its envelope."""
+        return any(command.kind == "dot" for command in self._awaiting)
+
+    @property
     def _sending(self) -> bool:
         """A message is on its way."""
         return False
@@ -349,8 +354,7 @@ class ClientSession:
         self._fail(Result.from_reply(Fate.REFUSED, STAGES[command.kind], reply))
 
     def _broken(self, text: str, enhanced: str | None = None) -> Result:
-        waits_for_dot = any(command.kind == "dot" for command in self._awaiting)
-        fate = Fate.UNKNOWN if waits_for_dot else Fate.BROKEN
+        fate = Fate.UNKNOWN if self.message_sent else Fate.BROKEN
         return Result(fate, self.stage, text, enhanced=enhanced)
 
     def _fail(self, result: Result) -> None:

@@ -108,7 +108,7 @@ async def _hand_over(
             reused = kept.reused
             batch = next_batch(delivery, left, kept.connection.capabilities)
             answers = await _transact(server, kept, delivery, batch, found)
-            if reused and _ended_meanwhile(answers):
+            if reused and _ended_meanwhile(kept, answers):
                 server.give_back(kept)
                 kept, new = None, True
                 continue
@@ -234,16 +234,14 @@ def _unreached(server: Server, kept: Kept, failure: results.Result) -> Outcome:
     return replace(temporary, code=0, enhanced="4.4.2")
 
 
-def _ended_meanwhile(answers: Sequence[results.Result]) -> bool:
+def _ended_meanwhile(kept: Kept, answers: Sequence[results.Result]) -> bool:
     """The server had ended the connection while it was idle, without a word to this transaction.
 
-    Where the message was sent behind its envelope, it may be lost that it was taken all the same; it would be
-    sent again later in any case, with the same Message-ID.
+    Where the message was sent behind its envelope, a server that ends without a word has hardly taken it; one
+    that is only slow to answer may well have.
     """
-    return all(
-        answer.stage == "mail" and (answer.fate in (Fate.BROKEN, Fate.UNKNOWN) or answer.code == 421)
-        for answer in answers
-    )
+    ends = (Fate.BROKEN,) if kept.connection.timed_out else (Fate.BROKEN, Fate.UNKNOWN)
+    return all(answer.stage == "mail" and (answer.fate in ends or answer.code == 421) for answer in answers)
 
 
 def _crowded_out(answers: Sequence[results.Result]) -> list[int]:

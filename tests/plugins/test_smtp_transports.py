@@ -671,6 +671,29 @@ async def test_a_server_that_took_a_chunk_gets_the_next_with_its_envelope(
     assert (outcome.error, outcome.result.value == "delivered") == (error, not error)
 
 
+async def test_a_server_that_is_slow_with_what_came_with_its_envelope_may_have_taken_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the time of a message, not that of MAIL; and nobody else is to take it now."""
+
+    async def says_nothing_more(stream: trio.SocketStream) -> None:
+        await acquainted(stream, says=b"")
+        await trio.sleep_forever()
+
+    async with (
+        scripted(says_nothing_more, plain) as port,
+        transport(tmp_path, **PLAINTEXT, port=port) as relay,
+    ):
+        assert results(await relay.deliver(delivery())) == DELIVERED
+        times = {"mail": 3600.0, "dot": 0.3}
+        monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: times[stage])
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.error) == (
+        "temporary",
+        "outcome unknown, the message may have been delivered: no reply within 0.3 seconds",
+    )
+
+
 async def test_connections_are_ended_without_anybody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
