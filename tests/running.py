@@ -210,14 +210,14 @@ async def running(
     if change is not None:
         change(raw)
     prepare: Callable[[Any], Awaitable[None]] = _set_password
-    with _quick_to_start():
-        async with app.serving(
-            parse(raw, config), directory, clock=clock, plugins=plugins, prepare=prepare
-        ) as gateway:
-            web = gateway.addresses["web"][0]
-            base = f"http://{web}{gateway.settings.web.base_path}"
-            async with httpx.AsyncClient(base_url=base, auth=AUTH, timeout=PATIENCE, verify=False) as api:
-                yield Running(gateway, api, webhooks, directory)
+    serving = app.serving(parse(raw, config), directory, clock=clock, plugins=plugins, prepare=prepare)
+    async with contextlib.AsyncExitStack() as stack:
+        with _quick_to_start():
+            gateway = await stack.enter_async_context(serving)
+        web = gateway.addresses["web"][0]
+        base = f"http://{web}{gateway.settings.web.base_path}"
+        async with httpx.AsyncClient(base_url=base, auth=AUTH, timeout=PATIENCE, verify=False) as api:
+            yield Running(gateway, api, webhooks, directory)
 
 
 @contextmanager
