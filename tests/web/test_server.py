@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,14 @@ from tests.commands import PATIENCE
 
 BIG = 50 * 1024 * 1024
 QUICK = HttpSettings(
-    header_timeout=0.3, body_timeout=0.3, keep_alive_timeout=0.5, write_timeout=5, grace=0.3, websocket_ping=5
+    header_timeout=0.3,
+    body_timeout=0.3,
+    keep_alive_timeout=PATIENCE,  # also from a connection's beginning to its first request
+    write_timeout=5,
+    grace=0.3,
+    websocket_ping=5,
 )
+IMPATIENT = replace(QUICK, keep_alive_timeout=2.0)
 
 
 @dataclass
@@ -549,7 +555,7 @@ async def test_silent_client_is_closed() -> None:
 
 
 async def test_idle_client_is_closed() -> None:
-    async with serving() as server, await server.connect() as stream:
+    async with serving(IMPATIENT) as server, await server.connect() as stream:
         await stream.send_all(get("/"))
         assert await response(stream) == (200, b"hello")
         await trio.sleep(QUICK.header_timeout + 0.05)  # longer than a head may take, shorter than idle
@@ -612,9 +618,9 @@ async def test_a_body_may_take_long_if_it_is_long() -> None:
 
 
 async def test_slow_application_does_not_count_against_the_client() -> None:
-    async with serving() as server, await server.connect() as stream:
+    async with serving(IMPATIENT) as server, await server.connect() as stream:
         await stream.send_all(get("/wait"))
-        await trio.sleep(QUICK.keep_alive_timeout + 0.1)
+        await trio.sleep(IMPATIENT.keep_alive_timeout + 0.1)
         server.probe.release.set()
         assert await response(stream) == (200, b"waited")
 
