@@ -17,7 +17,7 @@ class _Formatter(logging.Formatter):
         self._color = color
         self._second = (0, "")  # the last one that a line was of, and its text
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         """As logging has it; a second is put into words once."""
         second, text = self._second
         if second != int(record.created):

@@ -19,7 +19,7 @@ from gateway.mail.fields import FieldError, check_text
 from gateway.model import EventName
 
 MAX_MAILBOX = 200  # characters of a mailbox's name
-SECRET_PREFIX = "whsec_"  # noqa: S105  # of Standard Webhooks
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets of Standard Webhooks begin with
 
 
 class Section(BaseModel):

@@ -334,7 +334,7 @@ class SmtpConnection:
                 pass
 
     async def _send_message(self, chunks: AsyncIterable[bytes]) -> None:
-        if self._limit.deadline < math.inf:
+        if self._limit.deadline < math.inf:  # to set what is set already has its price
             self._limit.deadline = math.inf  # the message's own source takes its time
         unsent = 0
         async for chunk in chunks:

@@ -18,10 +18,11 @@ _CLOSED = frozenset({errno.EBADF, errno.ENOTSOCK})
 
 
 class Stream(trio.abc.HalfCloseableStream):
-    """A connected socket, as by trio.SocketStream, with two differences.
+    """A connected socket, as by trio.SocketStream, with three differences.
 
     What is short and goes out at once is no checkpoint, only a place to be cancelled at: whoever answers
-    has received before, which is one. And nobody notices when two tasks send at the same time.
+    has received before, which is one. After something was sent, `receive_some` waits at once: an answer takes
+    longer than a look for it. And nobody notices when two tasks send at the same time.
     """
 
     def __init__(self, connected: trio.socket.SocketType) -> None:
@@ -31,7 +32,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._raw.setblocking(False)
         self.socket = trio.socket.from_stdlib_socket(self._raw)
         self._trio = trio.SocketStream(self.socket)
-        self._asked = False  # something was sent: an answer to it takes longer than a look for it
+        self._asked = False  # something was sent since the last look
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if not self._asked:

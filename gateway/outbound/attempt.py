@@ -33,14 +33,12 @@ from gateway.store.store import Store
 log = logging.getLogger(__name__)
 
 DECIDE_AGAIN = 3  # times, when what a suppression rests on changes between decision and commit
+_TOOK_TOO_LONG = Outcome.temporary("the attempt took longer than its lease")
 SETTLE_AGAIN_AFTER = 1.0  # seconds, when the store is away; the lease bounds how long it goes on
 
 
 class Recording(Protocol):
     def __call__(self, *, delivered: bool) -> None: ...
-
-
-_TOOK_TOO_LONG = Outcome.temporary("the attempt took longer than its lease")
 
 
 class NoTransport(Exception):

@@ -13,6 +13,9 @@ from gateway.smtp.results import Fate, Result
 _MAX_DIGITS = 20  # of a number (RFC 1870 section 4), which also bounds the cost of int()
 
 
+NO_REQUIRETLS = "the message requires TLS on all of its way, and the server does not offer REQUIRETLS"
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What the server's answer to EHLO offers; empty after HELO. Keywords are in capitals.
@@ -120,8 +123,7 @@ def rcpt_commands(transaction: Transaction, capabilities: Capabilities) -> Itera
 def refusals(transaction: Transaction, capabilities: Capabilities) -> list[Result | None]:
     """For each recipient, why this server is known not to take the message; None when it may."""
     if transaction.require_tls and "REQUIRETLS" not in capabilities:
-        text = "the message requires TLS on all of its way, and the server does not offer REQUIRETLS"
-        no_require_tls = Result(Fate.UNSENDABLE, "mail", text, enhanced="5.7.30")
+        no_require_tls = Result(Fate.UNSENDABLE, "mail", NO_REQUIRETLS, enhanced="5.7.30")
         return [no_require_tls] * len(transaction.recipients)
     limit = capabilities.max_size
     if transaction.size is not None and limit is not None and transaction.size > limit:

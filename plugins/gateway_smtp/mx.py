@@ -21,7 +21,9 @@ from gateway_smtp.mx_settings import MxSettings
 
 MAX_DIALS = 20  # connections that an attempt tries: the next attempt may draw other hosts
 
-NO_REQUIRETLS = "the message requires TLS on all of its way, and no server of the domain offers REQUIRETLS"
+NOBODY_HAS_REQUIRETLS = (
+    "the message requires TLS on all of its way, and no server of the domain offers REQUIRETLS"
+)
 
 
 class MxTransport:
@@ -87,7 +89,7 @@ class MxTransport:
         if all_lack_require_tls:
             for number in left:
                 found[number] = replace(
-                    found[number], result=Result.PERMANENT, error=NO_REQUIRETLS, enhanced="5.7.30"
+                    found[number], result=Result.PERMANENT, error=NOBODY_HAS_REQUIRETLS, enhanced="5.7.30"
                 )
 
     async def _to_host(

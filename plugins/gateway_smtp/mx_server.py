@@ -18,6 +18,7 @@ from gateway.net.tls_checks import Verdict, with_tls, without_tls
 from gateway.net.tls_results import TlsFault
 from gateway.smtp import results
 from gateway.smtp.results import Fate
+from gateway.smtp.transaction import NO_REQUIRETLS
 from gateway_smtp.connections import Connections, Kept
 from gateway_smtp.handover import error_text
 
@@ -177,8 +178,7 @@ class MxServer:
                 return _refusal(f"refused by {_POLICIES[verdict.check.type]}: {verdict.fault.text}")
         if self.require_tls and "REQUIRETLS" not in connection.capabilities:
             self.lacks_require_tls = True
-            text = "the message requires TLS on all of its way, and the server does not offer REQUIRETLS"
-            return _refusal(text, "4.7.30")
+            return _refusal(NO_REQUIRETLS, "4.7.30")
         return None
 
     def _suits(self, kept: Kept) -> bool:

@@ -11,6 +11,7 @@ from gateway import Delivery, Network, NextHop, Outcome
 from gateway.net.shaping import Place, Shaper, Share
 from gateway.net.smtp_client import TLS_AT_ONCE, SmtpConnection, TlsPolicy, connect_smtp
 from gateway.smtp import results
+from gateway.smtp.transaction import NO_REQUIRETLS
 from gateway_smtp.connections import Connections, Kept
 from gateway_smtp.handover import error_text, hand_over, in_time
 from gateway_smtp.settings import NextHopSettings
@@ -18,7 +19,6 @@ from gateway_smtp.settings import NextHopSettings
 NOT_VERIFIED = Outcome.permanent(
     "the message requires verified TLS, which this transport does not have", code=554, enhanced="5.7.30"
 )
-NO_REQUIRETLS = "5.7.30"  # RFC 8689, 4.2.1
 # RFC 4954, 6, and RFC 3207, 4: it wants a login, or TLS, before it looks at any message.
 NOT_LOGGED_IN = 530
 
@@ -90,7 +90,7 @@ class _OneHost:
             return "see host, port, tls, ca_file and tls_verify of"
         if answer.text == TLS_AT_ONCE:
             return 'choose type = "submissions", or the port for STARTTLS (587 or 25), in'
-        if answer.enhanced == NO_REQUIRETLS:
+        if answer.text == NO_REQUIRETLS:
             return "send it without RequireTLS, or another way than by"
         return ""
 
