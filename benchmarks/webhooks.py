@@ -22,8 +22,9 @@ from benchmarks.receiver import Receiver, receiving
 from benchmarks.table import Figure, Row, compared
 from gateway.cli.localserve import ACCOUNT
 from gateway.clock import Clock
-from gateway.store import events, webhook_calls
+from gateway.store import webhook_calls
 from gateway.store.changes import STEP, CallDraft
+from gateway.store.events import NewEvent
 from gateway.store.store import Store
 
 COUNT = 5_000  # calls of a round
@@ -164,13 +165,13 @@ async def _queue_all(data_dir: Path, count: int, url: str, due_in: timedelta, ap
         for start in range(0, count, STEP):
             numbers = range(start, min(start + STEP, count))
             due = clock.now() + due_in
-            await store.write(partial(_queue, numbers, url, clock.now(), due, apart))
+            await store.write(partial(_queue, numbers, url, due, apart))
             counted(numbers.stop, count)
 
 
-def _queue(
-    numbers: range, url: str, now: datetime, due: datetime, apart: timedelta, conn: sa.Connection
-) -> None:
+def _queue(numbers: range, url: str, due: datetime, apart: timedelta, conn: sa.Connection) -> None:
+    """The events are of when their calls are due."""
+    told = []
     for number in numbers:
         data = {
             "from_id": "",
@@ -179,14 +180,7 @@ def _queue(
             "recipient": f"u{number}@example.org",
             "attempt": 1,
         }
-        event_id = events.insert(
-            conn,
-            time=now,
-            account=ACCOUNT,
-            name="delivered",
-            keep_until=now + LATER,
-            queue_msg_id=number + 1,
-            data=data,
-        )
-        draft = CallDraft(url=url, supersede=False)
-        webhook_calls.add(conn, [draft], ACCOUNT, event_id, "delivered", number + 1, due + number * apart)
+        time = due + number * apart
+        event = NewEvent(time, ACCOUNT, "delivered", time + LATER, queue_msg_id=number + 1, data=data)
+        told.append((event, [CallDraft(url=url, supersede=False)]))
+    webhook_calls.tell(conn, told)

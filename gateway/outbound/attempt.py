@@ -189,10 +189,10 @@ class Attempts:
                     ]
                 else:
                     changes = list(settlements)  # better no entry than one that rests on nothing
-                write = partial(settle.settle_many, changes=changes, now=now)
                 self.settled()  # before the write: what claims the calls joins its transaction
                 recording()
-                settled = await self.store.write(write, size=sum(map(_size, changes)))
+                size = sum(map(_size, changes))
+                settled = await self.store.write_together(settle.settle_all, (changes, now), size=size)
             except Stale:
                 tries += 1
             except StoreError as exc:

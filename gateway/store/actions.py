@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from gateway.errors import Stale
-from gateway.store import settle
+from gateway.store import settle, webhook_calls
 from gateway.store.changes import STEP, Ending, EventDraft, Report, Retire, Step
 from gateway.store.listing import Filter, Item, conditions, item_from_row
 from gateway.store.pages import found_in_state, next_window
@@ -88,11 +88,10 @@ def cancel(
         if row.lease_owner is not None:
             why += UNDER_WAY
         settle.record(conn, row.id, now, Report(message_id=row.id, error=why))
-        files += settle.retire(
-            conn, row, Retire(retired_as="canceled", success=False, keep_until=terms.keep_until), now
-        )
+        ended = Retire(retired_as="canceled", success=False, keep_until=terms.keep_until)
+        files += settle.retire(conn, [(row, ended, now)])
         draft = EventDraft(name="canceled", error=why, keep_until=terms.event_keep_until, calls=terms.calls)
-        settle.announce(conn, row, draft, False, now)
+        webhook_calls.tell(conn, [(settle.event_of(row, draft, False, now), draft.calls)])
     return Step(len(ids), following, tuple(files))
 
 

@@ -92,11 +92,16 @@ class Due:
 
         window = 2 * room + _WINDOW
         seen = statements.earliest.all(conn, {"now": now, "limit": window})
+        full: set[str] = set()  # room only gets less
         for row_id, key in seen:
+            if key in full:
+                continue
             if room_of(key) > 0:
                 taken[key] = taken.get(key, 0) + 1
                 unproven_room -= key not in standing.proven
                 ids.append(row_id)
+            else:
+                full.add(key)
         # Where the others have none left, the next claim asks for proven ones only.
         used_up = standing.unproven_room != 0 and unproven_room <= 0
         if len(ids) == room or len(seen) < window or used_up:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -31,33 +31,24 @@ class IncomingReference:
     received_id: int
 
 
-def insert(
-    conn: sa.Connection,
-    *,
-    time: datetime,
-    account: str,
-    name: str,
-    keep_until: datetime,
-    queue_msg_id: int = 0,
-    received_id: int = 0,
-    data: dict[str, Any] | None = None,
-) -> int:
-    """The event's ID."""
-    if conn.dialect.name == "postgresql":
+class NewEvent(NamedTuple):
+    """A row of the table `event`, but for its ID."""
+
+    time: datetime
+    account: str
+    name: str
+    keep_until: datetime
+    queue_msg_id: int = 0
+    received_id: int = 0
+    data: Mapping[str, Any] = {}
+
+
+def insert(conn: sa.Connection, new: Sequence[NewEvent]) -> list[int]:
+    """Their IDs."""
+    if new and conn.dialect.name == "postgresql":
         # IDs are given out before the commit: without this, a reader could see 8 before 7 and miss 7.
         conn.execute(_ORDER_LOCK)
-    return _INSERT.insert(
-        conn,
-        {
-            "time": time,
-            "account": account,
-            "name": name,
-            "queue_msg_id": queue_msg_id,
-            "received_id": received_id,
-            "data": data or {},
-            "keep_until": keep_until,
-        },
-    )
+    return _INSERT.insert_each(conn, [one._asdict() for one in new])
 
 
 def after(

@@ -6,9 +6,9 @@ Each function is one step inside the caller's transaction; it may be run again a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -71,7 +71,7 @@ def add_admitted(conn: sa.Connection, new: NewMessages, now: datetime) -> tuple[
         if len(rows) > 1:
             base_id = ids[0]
             conn.execute(sa.update(message).where(message.c.id == base_id).values(base_id=base_id))
-            ids += [_INSERT.insert(conn, row | {"base_id": base_id}) for row in rows[1:]]
+            ids += _INSERT.insert_each(conn, [row | {"base_id": base_id} for row in rows[1:]])
     except sa.exc.IntegrityError as exc:
         # Another machine's transaction took the FromID after the check.
         raise SubmissionRefused("user", "a FromID of this submission is in use already") from exc
@@ -217,14 +217,8 @@ def claim(conn: sa.Connection, wanted: Claim, fallback: Callable[[int, datetime]
     rows = [row for group in groups for row in group]
     contents = read_contents(conn, {row.content_id for row in rows})
     listed = [row.suppression_id for row in rows if row.suppression_id is not None]
-    entries = suppressions.by_id(conn, listed)
-    transactions = tuple(
-        tuple(
-            _lease(conn, row, wanted, fallback, contents[row.content_id], entries.get(row.suppression_id))
-            for row in group
-        )
-        for group in groups
-    )
+    claimed = iter(_lease(conn, rows, wanted, fallback, contents, suppressions.by_id(conn, listed)))
+    transactions = tuple(tuple(islice(claimed, len(group))) for group in groups)
     return Claims(transactions, picked.position, more, None if more else next_due(conn))
 
 
@@ -277,44 +271,58 @@ def _shared(row: AnyRow) -> tuple[Any, ...]:
 
 def _lease(
     conn: sa.Connection,
-    row: AnyRow,
+    rows: Sequence[AnyRow],
     wanted: Claim,
     fallback: Callable[[int, datetime], datetime],
-    content: ContentRef,
-    suppression: Suppression | None,
-) -> Claimed:
-    now, number, token = wanted.now, row.attempts + 1, row.lease_token + 1
+    contents: Mapping[int, ContentRef],
+    entries: Mapping[int, Suppression],
+) -> list[Claimed]:
+    now = wanted.now
     expires = now + timedelta(seconds=wanted.lease_seconds)
-    next_attempt = fallback(number, now)
-    _LEASE.run(
+    next_attempts = [fallback(row.attempts + 1, now) for row in rows]
+    _LEASE.run_each(
         conn,
-        {
-            "row": row.id,
-            "owner": wanted.owner,
-            "token": token,
-            "expires": expires,
-            "number": number,
-            "now": now,
-            "fallback": next_attempt,
-        },
+        [
+            {
+                "row": row.id,
+                "owner": wanted.owner,
+                "token": row.lease_token + 1,
+                "expires": expires,
+                "number": row.attempts + 1,
+                "now": now,
+                "fallback": next_attempt,
+            }
+            for row, next_attempt in zip(rows, next_attempts, strict=True)
+        ],
     )
-    attempt_id = _ATTEMPT.insert(conn, new_attempt(row.id, number, "delivering", token, now, row.transport))
-    return Claimed(
-        message=queued_message(row, attempts=number, last_attempt=now, next_attempt=next_attempt),
-        token=token,
-        attempt_id=attempt_id,
-        lease_expires=expires,
-        destination=row.destination,
-        content=content,
-        future_release=row.future_release,
-        dsn_ret=row.dsn_ret,
-        dsn_notify=row.dsn_notify,
-        dsn_orcpt=row.dsn_orcpt,
-        is_report=row.is_report,
-        dialed_ips=row.dialed_ips,
-        suppression=suppression,
-        waits_since=row.waits_since,
+    attempt_ids = _ATTEMPT.insert_each(
+        conn,
+        [
+            new_attempt(row.id, row.attempts + 1, "delivering", row.lease_token + 1, now, row.transport)
+            for row in rows
+        ],
     )
+    return [
+        Claimed(
+            message=queued_message(
+                row, attempts=row.attempts + 1, last_attempt=now, next_attempt=next_attempt
+            ),
+            token=row.lease_token + 1,
+            attempt_id=attempt_id,
+            lease_expires=expires,
+            destination=row.destination,
+            content=contents[row.content_id],
+            future_release=row.future_release,
+            dsn_ret=row.dsn_ret,
+            dsn_notify=row.dsn_notify,
+            dsn_orcpt=row.dsn_orcpt,
+            is_report=row.is_report,
+            dialed_ips=row.dialed_ips,
+            suppression=entries.get(row.suppression_id),
+            waits_since=row.waits_since,
+        )
+        for row, attempt_id, next_attempt in zip(rows, attempt_ids, next_attempts, strict=True)
+    ]
 
 
 def _held_meanwhile(conn: sa.Connection, rows: list[AnyRow]) -> set[int]:

@@ -86,15 +86,8 @@ def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, no
     )
     usage.added(conn, copy.account, size)
     if copy.event is not None:
-        event_id = events.insert(
-            conn,
-            time=now,
-            account=copy.account,
-            name="incoming",
-            keep_until=copy.event.keep_until,
-            received_id=row_id,
-        )
-        webhook_calls.add(conn, copy.event.calls, copy.account, event_id, "incoming", 0, now)
+        event = events.NewEvent(now, copy.account, "incoming", copy.event.keep_until, received_id=row_id)
+        webhook_calls.tell(conn, [(event, copy.event.calls)])
     return row_id
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -45,6 +46,16 @@ class _Message(NamedTuple):
     attempts: int
 
 
+class _News(NamedTuple):
+    """What there is to tell of a message."""
+
+    row: AnyRow | _Message
+    event: EventDraft | None
+    notice: NewReceived | None
+    suppress: Suppress | None
+    now: datetime
+
+
 _GONE = _Message(0, "", "", "", "", "", "", "", "", {}, 0)
 HISTORY = 10  # earlier messages to an address that a decision to suppress it may rest on
 
@@ -55,7 +66,7 @@ _LOAD = Statement(
         _c.subject, _c.extra, _c.attempts, _c.content_id, _c.lease_owner, _c.lease_token, _c.success,
         _c.sender_localpart, _c.sender_domain,
     )
-    .where(_c.id == sa.bindparam("row"))
+    .where(_c.id.in_(sa.bindparam("ids", expanding=True)))
     .with_for_update()
 )  # fmt: skip
 _FINISH_ATTEMPT = Statement(
@@ -106,6 +117,11 @@ _RETIRE = Statement(
     )
 )
 
+_REMOVE_ATTEMPTS = Statement(
+    sa.delete(attempt).where(attempt.c.message_id.in_(sa.bindparam("ids", expanding=True)))
+)
+_REMOVE = Statement(sa.delete(message).where(_c.id.in_(sa.bindparam("ids", expanding=True))))
+
 # In the history of a message: a report that cannot be forged says that it failed.
 _PROVEN = (
     sa.select(attempt.c.id)
@@ -121,47 +137,36 @@ def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
     If the lease is lost (expired and recovered, the message canceled, claimed again) only the attempt's row
     is finished, as "late". Raises Stale if the suppression relied on a history that has grown.
     """
-    row = _LOAD.first(conn, {"row": change.message_id})
-    mine = (
-        row is not None
-        and row.state == "queued"
-        and row.lease_owner is not None
-        and row.lease_token == change.token
+    return settle_all(conn, [((change,), now)])[0][0]
+
+
+def settle_all(
+    conn: sa.Connection, transactions: Sequence[tuple[Sequence[Settlement], datetime]]
+) -> list[tuple[Settled, ...]]:
+    """`settle` for the recipients of SMTP transactions, each with its time. Events are in the order given.
+
+    Raises Stale as `settle`, for all together.
+    """
+    given = [(change, now) for changes, now in transactions for change in changes]
+    rows = _load(conn, [change.message_id for change, _ in given])
+    leased = {
+        (row.id, row.lease_token): row
+        for row in rows.values()
+        if row.state == "queued" and row.lease_owner is not None
+    }
+    ended = [(leased.pop((change.message_id, change.token), None), change, now) for change, now in given]
+    _finish_attempts(conn, [(change, "late" if row is None else "done") for row, change, _ in ended])
+    for _, change, now in ended:
+        tls_results.add(conn, change.outcome.tls_results, now)
+    mine = [(row, _as_told(row, change), now) for row, change, now in ended if row is not None]
+    _reschedule(conn, [(row, change.then) for row, change, _ in mine if isinstance(change.then, Reschedule)])
+    files = retire(
+        conn, [(row, change.then, now) for row, change, now in mine if isinstance(change.then, Retire)]
     )
-    _finish_attempt(conn, change, "done" if mine else "late")
-    tls_results.add(conn, change.outcome.tls_results, now)
-    if row is None or not mine:
-        return Settled(applied=False)
-    files: list[str] = []
-    suppressing = _suppress(conn, row, change.suppress, now)
-    if isinstance(change.then, Reschedule):
-        _RESCHEDULE.run(
-            conn,
-            {
-                "row": row.id,
-                "due": change.then.next_attempt,
-                "uncounted": 0 if change.then.counted else 1,
-                "plugin": change.then.waits_for,
-                "since": change.then.waits_since,
-            },
-        )
-        if change.then.dialed_ips is not None:
-            _DIALED.run(conn, {"row": row.id, "dialed": dict(change.then.dialed_ips)})
-    elif row.success is False and change.then.success:
-        # A report was faster than the next hop's answer to us: what it said stands, and is what is told.
-        files = retire(conn, row, replace(change.then, success=False), now)
-        event = change.event and replace(
-            change.event, calls=tuple(call for call in change.event.calls if not call.supersede)
-        )
-        return _announce(conn, row, event, change.notice, suppressing, files, now)
-    else:
-        files = retire(conn, row, change.then, now)
-    return _announce(conn, row, change.event, change.notice, suppressing, files, now)
-
-
-def settle_many(conn: sa.Connection, changes: Sequence[Settlement], now: datetime) -> tuple[Settled, ...]:
-    """Settles the recipients of one transaction. Events are in the order given."""
-    return tuple(settle(conn, change, now) for change in changes)
+    news = [_News(row, change.event, change.notice, change.suppress, now) for row, change, now in mine]
+    applied = iter(_announce(conn, news, files))
+    settled = iter([Settled(applied=False) if row is None else next(applied) for row, _, _ in ended])
+    return [tuple(islice(settled, len(changes))) for changes, _ in transactions]
 
 
 def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
@@ -169,25 +174,24 @@ def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
 
     Raises Stale if it was to be retired but is no longer queued, or as `settle` does.
     """
-    row = _LOAD.first(conn, {"row": change.message_id})
+    row = load(conn, change.message_id)
     if row is None:
         return Settled(applied=False)
     if change.retire is not None and row.state != "queued":
         raise Stale(f"message {row.id} is no longer queued")
     record(conn, row.id, now, change)
     files: list[str] = []
-    suppressing = _suppress(conn, row, change.suppress, now)
     if change.retire is not None:
-        files = retire(conn, row, change.retire, now)
+        files = retire(conn, [(row, change.retire, now)])
     elif row.state == "retired":
         values: dict[str, Any] = {"last_activity": now}
         if change.success is not None:
             values["success"] = change.success
         conn.execute(sa.update(message).where(_c.id == row.id).values(values))
     elif row.lease_owner is not None and change.success is False:
-        # For the attempt that is under way: see `settle`.
+        # For the attempt that is under way: see `_as_told`.
         conn.execute(sa.update(message).where(_c.id == row.id).values(success=False))
-    return _announce(conn, row, change.event, change.notice, suppressing, files, now)
+    return _announce(conn, [_News(row, change.event, change.notice, change.suppress, now)], files)[0]
 
 
 def unsubscribe(
@@ -213,8 +217,7 @@ def unsubscribe(
         recipient_domain=recipient.domain,
         message_id=message_id,
     )
-    suppressing = _suppress(conn, gone, change.suppress, now)
-    return _announce(conn, gone, change.event, None, suppressing, [], now)
+    return _announce(conn, [_News(gone, change.event, None, change.suppress, now)], [])[0]
 
 
 def latest_retired(
@@ -246,7 +249,7 @@ def latest_retired(
 
 def load(conn: sa.Connection, message_id: int) -> AnyRow | None:
     """What the parts below need to know of a message."""
-    return _LOAD.first(conn, {"row": message_id})
+    return _load(conn, [message_id]).get(message_id)
 
 
 def record(conn: sa.Connection, message_id: int, now: datetime, change: Report) -> None:
@@ -264,33 +267,33 @@ def record(conn: sa.Connection, message_id: int, now: datetime, change: Report) 
     )
 
 
-def retire(conn: sa.Connection, row: AnyRow, how: Retire, now: datetime) -> list[str]:
-    """Takes a message out of the queue, its lease with it; the files to unlink."""
-    if how.keep_until is None:
-        conn.execute(sa.delete(attempt).where(attempt.c.message_id == row.id))
-        conn.execute(sa.delete(message).where(_c.id == row.id))
-        return _release(conn, row.content_id)
-    keeps_content = how.keep_content and row.content_id is not None
-    _RETIRE.run(
+def retire(conn: sa.Connection, ended: Sequence[tuple[AnyRow, Retire, datetime]]) -> list[str]:
+    """Takes messages out of the queue, their leases with them; the files to unlink."""
+    kept = [(row, how, now) for row, how, now in ended if how.keep_until is not None]
+    with_content = {row.id for row, how, _ in kept if how.keep_content}
+    _RETIRE.run_each(
         conn,
-        {
-            "row": row.id,
-            "as": how.retired_as,
-            "succeeded": how.success,
-            "now": now,
-            "keep": how.keep_until,
-            "content": row.content_id if keeps_content else None,
-        },
+        [
+            {
+                "row": row.id,
+                "as": how.retired_as,
+                "succeeded": how.success,
+                "now": now,
+                "keep": how.keep_until,
+                "content": row.content_id if row.id in with_content else None,
+            }
+            for row, how, now in kept
+        ],
     )
-    return [] if keeps_content else _release(conn, row.content_id)
+    if removed := [row.id for row, how, _ in ended if how.keep_until is None]:
+        _REMOVE_ATTEMPTS.run(conn, {"ids": removed})
+        _REMOVE.run(conn, {"ids": removed})
+    unused = {row.content_id for row, _, _ in ended if row.id not in with_content}
+    return release_content(conn, unused - {None})
 
 
-def announce(
-    conn: sa.Connection, row: AnyRow | _Message, draft: EventDraft, suppressing: bool, now: datetime
-) -> tuple[int, tuple[int, ...]]:
-    """Writes the event and its calls; their IDs."""
-    event_id = events.insert(
-        conn,
+def event_of(row: AnyRow | _Message, draft: EventDraft, suppressing: bool, now: datetime) -> events.NewEvent:
+    return events.NewEvent(
         time=now,
         account=row.account,
         name=draft.name,
@@ -313,18 +316,18 @@ def announce(
             "sender": str(Address(row.sender_localpart, row.sender_domain)) if row.sender_domain else "",
         },
     )
-    return event_id, webhook_calls.add(conn, draft.calls, row.account, event_id, draft.name, row.id, now)
 
 
-def _release(conn: sa.Connection, content_id: int | None) -> list[str]:
-    return [] if content_id is None else release_content(conn, [content_id])
+def _load(conn: sa.Connection, message_ids: Sequence[int]) -> dict[int, AnyRow]:
+    return {row.id: row for row in _LOAD.all(conn, {"ids": message_ids})}
 
 
-def _finish_attempt(conn: sa.Connection, change: Settlement, state: str) -> None:
-    outcome = change.outcome
-    _FINISH_ATTEMPT.run(
-        conn,
-        {
+def _finish_attempts(conn: sa.Connection, ended: Sequence[tuple[Settlement, str]]) -> None:
+    """With the state that each is to have."""
+    rows: dict[int, dict[str, Any]] = {}
+    for change, state in ended:
+        outcome = change.outcome
+        row = {
             "row": change.attempt_id,
             "new_state": state,
             "new_duration": change.duration,
@@ -337,8 +340,38 @@ def _finish_attempt(conn: sa.Connection, change: Settlement, state: str) -> None
             "new_remote_ip": outcome.remote_ip,
             "new_tls": outcome.tls,
             "new_transcript": outcome.transcript,
-        },
+        }
+        rows.setdefault(change.attempt_id, row)
+    _FINISH_ATTEMPT.run_each(conn, list(rows.values()))
+
+
+def _as_told(row: AnyRow, change: Settlement) -> Settlement:
+    """If a report was faster than the next hop's answer to us, what it said stands, and is what is told."""
+    if row.success is not False or not isinstance(change.then, Retire) or not change.then.success:
+        return change
+    event = change.event and replace(
+        change.event, calls=tuple(call for call in change.event.calls if not call.supersede)
     )
+    return replace(change, then=replace(change.then, success=False), event=event)
+
+
+def _reschedule(conn: sa.Connection, again: Sequence[tuple[AnyRow, Reschedule]]) -> None:
+    _RESCHEDULE.run_each(
+        conn,
+        [
+            {
+                "row": row.id,
+                "due": then.next_attempt,
+                "uncounted": 0 if then.counted else 1,
+                "plugin": then.waits_for,
+                "since": then.waits_since,
+            }
+            for row, then in again
+        ],
+    )
+    for row, then in again:
+        if then.dialed_ips is not None:
+            _DIALED.run(conn, {"row": row.id, "dialed": dict(then.dialed_ips)})
 
 
 def _suppress(conn: sa.Connection, row: AnyRow | _Message, entry: Suppress | None, now: datetime) -> bool:
@@ -363,18 +396,32 @@ def _suppress(conn: sa.Connection, row: AnyRow | _Message, entry: Suppress | Non
     )
 
 
-def _announce(
-    conn: sa.Connection,
-    row: AnyRow | _Message,
-    draft: EventDraft | None,
-    notice: NewReceived | None,
-    suppressing: bool,
-    files: list[str],
-    now: datetime,
-) -> Settled:
-    if notice is not None:
-        received.add(conn, notice, now)
-    event_id, call_ids = (0, ()) if draft is None else announce(conn, row, draft, suppressing, now)
-    return Settled(
-        applied=True, event_id=event_id, call_ids=call_ids, suppressing=suppressing, files=tuple(files)
+def _announce(conn: sa.Connection, news: Sequence[_News], files: Sequence[str]) -> list[Settled]:
+    """Tells everybody concerned; what was done. The files are there to unlink for whoever has the first."""
+    suppressing = [_suppress(conn, one.row, one.suppress, one.now) for one in news]
+    for one in news:
+        if one.notice is not None:
+            received.add(conn, one.notice, one.now)
+    told = iter(
+        webhook_calls.tell(
+            conn,
+            [
+                (event_of(one.row, one.event, suppressed, one.now), one.event.calls)
+                for one, suppressed in zip(news, suppressing, strict=True)
+                if one.event is not None
+            ],
+        )
     )
+    settled: list[Settled] = []
+    for one, suppressed in zip(news, suppressing, strict=True):
+        event_id, call_ids = (0, ()) if one.event is None else next(told)
+        settled.append(
+            Settled(
+                applied=True,
+                event_id=event_id,
+                call_ids=call_ids,
+                suppressing=suppressed,
+                files=() if settled else tuple(files),
+            )
+        )
+    return settled

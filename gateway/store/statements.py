@@ -4,21 +4,31 @@ SQLAlchemy's execution of a Core statement takes about 30 microseconds of Python
 for it, and it takes them from the event loop, which shares the interpreter with the writer's thread. A
 `Statement` is written as any Core statement and means the same; only less happens each time it runs.
 
-A parameter that is `expanding` (IN) takes a list; each length of it is a statement of its own.
+A parameter that is `expanding` (IN) takes a list. It is filled up to a power of two with its last member, so
+that there are few statements of different length.
+
+What is run for many rows is few steps of SQLite, not one for each row (`run_each`, `insert_each`). Around a
+step the driver lets go of the interpreter, and waits until it has it again: beside a busy loop that takes
+longer than the step itself. Beside a long step the loop goes on.
 """
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import add, itemgetter
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
+T = TypeVar("T")
+
 Parameters = Mapping[str, Any]
 Processor = Callable[[Any], Any]
+
+MOST_ROWS = 64  # in one step
 
 _NONE: Parameters = {}
 
@@ -35,10 +45,18 @@ class _Form:
     row: Callable[[Iterable[Any]], Any] | None  # None: a text without `columns`, whose rows stay tuples
     processors: tuple[tuple[int, Processor], ...]  # for the columns that the driver has otherwise
     error: type[Exception]  # the driver's
+    for_many: dict[int, str] = field(default_factory=dict)  # the statement for so many rows
+
+    def sql_for(self, rows: int) -> str:
+        if rows == 1:
+            return self.sql
+        if rows not in self.for_many:
+            self.for_many[rows] = _for_many(self.sql, rows)
+        return self.for_many[rows]
 
     def arguments(self, given: Parameters) -> Sequence[Any]:
         if self.members:
-            given = {**given, **{place: given[name][index] for place, name, index in self.members}}
+            given = {**given, **{place: _at(given[name], index) for place, name, index in self.members}}
         if self.constants:
             given = {**self.constants, **given}
         picked = self.pick(given)
@@ -110,33 +128,57 @@ class Statement:
         return cast(int, self._run(conn, self._form(conn, given), given).rowcount)
 
     def run_each(self, conn: sa.Connection, given: Sequence[Parameters]) -> None:
-        """For its effect, once for each of `given`, which all have the same names."""
-        if not given:
-            return
-        form = self._form(conn, given[0])
-        cursor = conn.connection.cursor()
-        try:
-            cursor.executemany(form.sql, [form.arguments(one) for one in given])
-        except form.error as exc:
-            raise _wrapped(exc, form) from exc
+        """Of an INSERT or UPDATE, for its effect: once for each of `given`, which all have the same names.
+
+        An UPDATE must not concern the same row twice.
+        """
+        for form, some in self._in_parts(conn, given):
+            self._execute(conn, form, form.sql_for(len(some)), _joined(form, some))
+
+    def insert_each(self, conn: sa.Connection, given: Sequence[Parameters]) -> list[int]:
+        """As `insert`, for each of `given`: the new rows' IDs, in their order."""
+        ids: list[int] = []
+        for form, some in self._in_parts(conn, given):
+            last = self._execute(conn, form, form.sql_for(len(some)), _joined(form, some)).lastrowid
+            ids += range(last - len(some) + 1, last + 1)  # AUTOINCREMENT: one more for each row
+        return ids
+
+    def _in_parts(
+        self, conn: sa.Connection, given: Sequence[Parameters]
+    ) -> Iterator[tuple[_Form, Sequence[Parameters]]]:
+        if given:
+            form = self._form(conn, given[0])
+            for some in in_powers_of_two(given, MOST_ROWS):
+                yield form, some
 
     def _run(self, conn: sa.Connection, form: _Form, given: Parameters) -> Any:
+        return self._execute(conn, form, form.sql, form.arguments(given))
+
+    def _execute(self, conn: sa.Connection, form: _Form, sql: str, arguments: Sequence[Any]) -> Any:
         cursor = cast(Any, conn.connection.dbapi_connection).cursor()
         try:
-            return cursor.execute(form.sql, form.arguments(given))
+            return cursor.execute(sql, arguments)
         except form.error as exc:
             raise _wrapped(exc, form) from exc
 
     def _form(self, conn: sa.Connection, given: Parameters) -> _Form:
         key: tuple[Any, ...] = (conn.dialect.name,)
         if self._expanding:
-            key += tuple(len(given[name]) for name in self._expanding)
+            key += tuple(_power_of_two(len(given[name])) for name in self._expanding)
         if self._is_insert:
             key += tuple(given)  # the columns
         form = self._forms.get(key)
         if form is None:
-            form = self._forms[key] = _compile(self._clause, conn.dialect, given)
+            form = self._forms[key] = _compile(self._clause, conn.dialect, self._filled_up(given))
         return form
+
+    def _filled_up(self, given: Parameters) -> Parameters:
+        """With lists of the length that the statement has."""
+        lists = {
+            name: [_at(given[name], index) for index in range(_power_of_two(len(given[name])))]
+            for name in self._expanding
+        }
+        return {**given, **lists}
 
 
 def _expanding(clause: Any) -> tuple[str, ...]:
@@ -188,6 +230,43 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
         processors=tuple(processors),
         error=dialect.loaded_dbapi.Error,
     )
+
+
+def _for_many(sql: str, rows: int) -> str:
+    """An INSERT or UPDATE for so many rows, whose arguments it takes one row after the other."""
+    if sql.startswith("INSERT"):
+        # The values are placeholders and constants: none has a parenthesis.
+        return re.sub(r"(?<= VALUES )\([^)]*\)", lambda row: ", ".join([row[0]] * rows), sql, count=1)
+    parts = sql.split("?")
+    columns = [f"given.c{number}" for number in range(len(parts) - 1)]
+    change, where = "".join(map(add, parts, [*columns, ""])).split(" WHERE ")
+    names = ", ".join(column.removeprefix("given.") for column in columns)
+    row = f"({', '.join('?' * len(columns))})"
+    given = f"WITH given ({names}) AS (VALUES {', '.join([row] * rows)})"
+    return f"{given} {change} FROM given WHERE {where}"
+
+
+def _joined(form: _Form, given: Iterable[Parameters]) -> list[Any]:
+    return [value for one in given for value in form.arguments(one)]
+
+
+def in_powers_of_two(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """Parts of as many items as a power of two, up to `most`: few different lengths."""
+    start = 0
+    while left := len(items) - start:
+        some = min(1 << (left.bit_length() - 1), most)
+        yield items[start : start + some]
+        start += some
+
+
+def _power_of_two(number: int) -> int:
+    """The first that is not less; 0 for 0."""
+    return 1 << (number - 1).bit_length() if number else 0
+
+
+def _at(members: Sequence[Any], index: int) -> Any:
+    """A list's member; beyond its end the last one, which makes no difference to IN."""
+    return members[min(index, len(members) - 1)]
 
 
 def _picking(names: Sequence[str]) -> Callable[[Parameters], Sequence[Any]]:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from gateway.store.writer import (
     usable,
 )
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 FILE = "gateway.db"
@@ -127,6 +128,16 @@ class Store:
         here knows that nothing was written.
         """
         return await self._writer.write(work, size)
+
+    async def write_together(
+        self, work: Callable[[sa.Connection, Sequence[A]], Sequence[T]], item: A, *, size: int = 0
+    ) -> T:
+        """As `write`, for what is quicker done for many at once: `work` gets this item and those of other
+        callers that wait for the same `work`, and returns an answer to each, in their order.
+
+        What it raises for several of them is undone, and it runs again for each of them alone.
+        """
+        return await self._writer.write_together(work, item, size)
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Runs `work` on one consistent state of the database, without write access, in a reader's thread.

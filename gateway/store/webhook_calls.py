@@ -6,15 +6,17 @@ Here is their way in, and their leases; what becomes of them is `webhook_results
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.store import webhook_urls
+from gateway.store import events, webhook_urls
 from gateway.store.changes import STEP, Call, CallClaims, CallDraft, ClaimCalls
 from gateway.store.due import Due
+from gateway.store.events import NewEvent
 from gateway.store.pages import found_in_state, in_state
 from gateway.store.statements import Statement
 from gateway.store.tables import CALL_READY, AnyRow, webhook_call
@@ -24,78 +26,93 @@ from gateway.store.webhook_urls import UrlState
 INTERRUPTED_PAUSE = timedelta(seconds=30)  # after the start of a call that a crash cut off
 _BLOCKED_PAUSE = timedelta(seconds=1)
 
+Told = tuple[NewEvent, Sequence[CallDraft]]  # an event, and the calls that tell of it
+
 _c = webhook_call.c
 _queued = in_state(webhook_call, "queued")
 
 # --- Adding ---------------------------------------------------------------------------------------
 
 _INSERT = Statement(sa.insert(webhook_call))
-_OLDER_CALLS = (
-    sa.select(_c.id, _c.next_attempt)
-    .where(
-        _queued,
-        _c.queue_msg_id == sa.bindparam("message"),
-        _c.url == sa.bindparam("to"),
-        _c.id < sa.bindparam("new"),
+_NEWER = webhook_call.alias("newer")
+_OLDER = Statement(
+    sa.select(_NEWER.c.id.label("new"), _c.id, _c.event_name)
+    .select_from(_NEWER)
+    .join(
+        webhook_call,
+        sa.and_(
+            _queued, _c.queue_msg_id == _NEWER.c.queue_msg_id, _c.url == _NEWER.c.url, _c.id < _NEWER.c.id
+        ),
     )
-    .order_by(_c.id)
+    .where(_NEWER.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(_NEWER.c.id, _c.id)
 )
-_OLDER = Statement(_OLDER_CALLS)
-_OLDER_BUT_BAD_NEWS = Statement(
-    _OLDER_CALLS.where(_c.event_name.not_in(("failed", "suppressed", "complained")))
-)
+_BAD_NEWS = ("failed", "suppressed", "complained")
 
 
-def add(
-    conn: sa.Connection,
-    drafts: Sequence[CallDraft],
-    account: str,
-    event_id: int,
-    event_name: str,
-    queue_msg_id: int,
-    now: datetime,
-) -> tuple[int, ...]:
-    """Queues an event's calls; their IDs. For outgoing events, retires those that they supersede.
+def tell(conn: sa.Connection, told: Sequence[Told]) -> list[tuple[int, tuple[int, ...]]]:
+    """Writes events and queues their calls; the IDs, by event. Retires older calls that these supersede.
 
     A superseded call under way is not interrupted, but it is not tried again, and its result goes to its
     history only. `unrecognized` (an out-of-office reply, say) and `delivered` (of an attempt that a report
     was faster than) supersede no failed, suppressed or complained.
     """
-    ids: list[int] = []
-    for draft in drafts:
-        call_id = _INSERT.insert(
+    event_ids = events.insert(conn, [event for event, _ in told])
+    new = [
+        (event_id, event, draft)
+        for event_id, (event, drafts) in zip(event_ids, told, strict=True)
+        for draft in drafts
+    ]
+    ids = _INSERT.insert_each(conn, [_new_row(*one) for one in new])
+    superseding = {
+        call_id: (event, draft)
+        for call_id, (_, event, draft) in zip(ids, new, strict=True)
+        if draft.supersede and event.queue_msg_id
+    }
+    if superseding:
+        _supersede(conn, superseding)
+    calls = iter(ids)
+    return [
+        (event_id, tuple(islice(calls, len(drafts))))
+        for event_id, (_, drafts) in zip(event_ids, told, strict=True)
+    ]
+
+
+def _new_row(event_id: int, event: NewEvent, draft: CallDraft) -> dict[str, Any]:
+    return {
+        "account": event.account,
+        "event_id": event_id,
+        "event_name": event.name,
+        "queue_msg_id": event.queue_msg_id,
+        "url": draft.url,
+        "authorization": draft.authorization,
+        "format": draft.format,
+        "state": "queued",
+        "submitted": event.time,
+        "content_type": "",
+        "attempts": 0,
+        "next_attempt": event.time,
+        "lease_token": 0,
+        "superseded_by": 0,
+        "error": "",
+    }
+
+
+def _supersede(conn: sa.Connection, by: Mapping[int, tuple[NewEvent, CallDraft]]) -> None:
+    over: set[int] = set()
+    for old in _OLDER.all(conn, {"ids": list(by)}):
+        event, draft = by[old.new]
+        if old.id in over or (event.name in ("unrecognized", "delivered") and old.event_name in _BAD_NEWS):
+            continue
+        over.add(old.id)
+        retire(
             conn,
-            {
-                "account": account,
-                "event_id": event_id,
-                "event_name": event_name,
-                "queue_msg_id": queue_msg_id,
-                "url": draft.url,
-                "authorization": draft.authorization,
-                "format": draft.format,
-                "state": "queued",
-                "submitted": now,
-                "content_type": "",
-                "attempts": 0,
-                "next_attempt": now,
-                "lease_token": 0,
-                "superseded_by": 0,
-                "error": "",
-            },
+            old.id,
+            draft.superseded_keep_until,
+            event.time,
+            superseded_by=old.new,
+            error="superseded by a newer event",
         )
-        ids.append(call_id)
-        if queue_msg_id and draft.supersede:
-            older = _OLDER_BUT_BAD_NEWS if event_name in ("unrecognized", "delivered") else _OLDER
-            for old in older.all(conn, {"message": queue_msg_id, "to": draft.url, "new": call_id}):
-                retire(
-                    conn,
-                    old.id,
-                    draft.superseded_keep_until,
-                    now,
-                    superseded_by=call_id,
-                    error="superseded by a newer event",
-                )
-    return tuple(ids)
 
 
 # --- Claiming -------------------------------------------------------------------------------------

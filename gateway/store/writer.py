@@ -3,7 +3,8 @@
 Three rules hold:
 
 1. A caller goes on after the commit that holds its write, or with an error when nothing of it is written.
-2. A write that raises is rolled back to its own savepoint; the others of its batch do not notice.
+2. A write that raises is rolled back to its own savepoint; the others of its batch do not notice. Writes that
+   are run together share a savepoint; if that raises, each of them runs alone.
 3. A failing disk rolls back the whole transaction, savepoints included (and a COMMIT that fails likewise).
    Nobody is answered then: each write of the batch runs once more, alone, and its own commit answers.
 
@@ -22,7 +23,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import outcome
@@ -34,7 +36,9 @@ from gateway.store.writelock import WriteLock
 
 log = logging.getLogger(__name__)
 
+A = TypeVar("A")
 T = TypeVar("T")
+Together = Callable[[sa.Connection, Sequence[Any]], Sequence[Any]]
 
 MAX_WAITING = 1000  # writes; more than that would wait longer than their callers do
 BATCH_WRITES = 64
@@ -102,16 +106,36 @@ def usable(conn: sa.Connection) -> bool:
 class _Write:
     """A caller and what it waits for."""
 
-    __slots__ = ("outcome", "size", "task", "work")
+    __slots__ = ("item", "outcome", "size", "task", "together", "work")
 
-    def __init__(self, work: Callable[[sa.Connection], Any], size: int, task: trio.lowlevel.Task) -> None:
+    def __init__(
+        self,
+        work: Callable[[sa.Connection], Any],
+        size: int,
+        together: Together | None = None,
+        item: Any = None,
+    ) -> None:
+        """`together` does what `work` does, for the items of any number of writes."""
         self.work = work
         self.size = size
-        self.task = task
+        self.together = together
+        self.item = item
+        self.task = trio.lowlevel.current_task()
         self.outcome: outcome.Outcome[Any] = outcome.Error(StoreUnavailable("the writer failed"))
 
     def fail(self, exc: BaseException) -> None:
         self.outcome = outcome.Error(unavailable(exc) or exc)
+
+
+def _run_alone(together: Together, item: Any, conn: sa.Connection) -> Any:
+    return _answers(together, [item], conn)[0]
+
+
+def _answers(together: Together, items: Sequence[Any], conn: sa.Connection) -> Sequence[Any]:
+    answers = together(conn, items)
+    if len(answers) != len(items):
+        raise ValueError(f"{together} answered {len(answers)} times to {len(items)} items")
+    return [finished(answer) for answer in answers]
 
 
 class GiveWay(trio.abc.Instrument):
@@ -132,7 +156,7 @@ class GiveWay(trio.abc.Instrument):
             time.sleep(1e-6)  # seconds; the system makes it some 60 microseconds
 
 
-class _Together(trio.abc.Instrument):
+class _StartTogether(trio.abc.Instrument):
     """Starts the writer when the loop has nothing else to do, or after a few turns.
 
     So writes that belong together share a transaction, such as that of a message and the claim that takes it;
@@ -187,7 +211,7 @@ class Writer:
         self._bytes = 0  # of the batch under way
         self._trio = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
-        self._together = _Together(self._start)
+        self._together = _StartTogether(self._start)
         trio.lowlevel.add_instrument(self._together)
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
@@ -204,11 +228,19 @@ class Writer:
         """Whether the thread has something to do. What waits for its start needs no turn of it yet."""
         return self._unanswered > 0 and not self._together.waiting
 
-    @trio.lowlevel.enable_ki_protection
     async def write(self, work: Callable[[sa.Connection], T], size: int = 0) -> T:
         """See Store.write."""
+        return cast(T, await self._hand_in(_Write(work, size)))
+
+    async def write_together(
+        self, work: Callable[[sa.Connection, Sequence[A]], Sequence[T]], item: A, size: int = 0
+    ) -> T:
+        """See Store.write_together."""
+        return cast(T, await self._hand_in(_Write(partial(_run_alone, work, item), size, work, item)))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _hand_in(self, write: _Write) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
-        write = _Write(work, size, trio.lowlevel.current_task())
         with self._changed:
             if self._closing:
                 raise StoreUnavailable("the store is closed")
@@ -227,7 +259,7 @@ class Writer:
             self._unanswered -= 1
             return trio.lowlevel.Abort.SUCCEEDED
 
-        return cast(T, await trio.lowlevel.wait_task_rescheduled(withdraw))
+        return await trio.lowlevel.wait_task_rescheduled(withdraw)
 
     async def close(self) -> None:
         """Takes no more writes, and returns when those that wait are done and the connection is closed."""
@@ -288,18 +320,19 @@ class Writer:
     def _run_batch(self, batch: list[_Write]) -> None:
         """Runs what waits in one transaction. Fills `batch`; sets outcomes once they are certain."""
         end = time.monotonic() + BATCH_TIME
-        results = []
+        results: list[outcome.Outcome[Any]] = []
         try:
             self._begin()
         except Exception as exc:
             # Nothing has run. The writes that would have been in this batch share its fate.
             self._disconnect()
-            while write := self._take(batch):
-                write.fail(exc)
+            while writes := self._take(batch):
+                for write in writes:
+                    write.fail(exc)
             return
         try:
-            while write := self._take(batch):
-                results.append(self._in_savepoint(write.work))
+            while writes := self._take(batch):
+                results += self._run_writes(writes)
                 if time.monotonic() >= end:
                     break
             self._sql("COMMIT")
@@ -331,17 +364,34 @@ class Writer:
             else:
                 write.outcome = result
 
-    def _take(self, batch: list[_Write]) -> _Write | None:
-        """The next write, now begun, unless the batch is full or nothing waits."""
-        if len(batch) >= BATCH_WRITES or self._bytes >= BATCH_BYTES:
-            return None
+    def _take(self, batch: list[_Write]) -> list[_Write]:
+        """The next write, now begun, with those that are run together with it; none if the batch is full, or
+        nothing waits."""
+        taken: list[_Write] = []
         with self._changed:
-            if not self._queue:
-                return None
-            write = self._queue.popleft()
-        self._bytes += write.size
-        batch.append(write)
-        return write
+            together = self._queue[0].together if self._queue else None
+            left: deque[_Write] = deque()
+            while self._queue and len(batch) < BATCH_WRITES and self._bytes < BATCH_BYTES:
+                write = self._queue.popleft()
+                if taken and write.together != together:
+                    left.append(write)
+                    continue
+                self._bytes += write.size
+                batch.append(write)
+                taken.append(write)
+                if together is None:
+                    break
+            self._queue.extendleft(reversed(left))
+        return taken
+
+    def _run_writes(self, writes: Sequence[_Write]) -> list[outcome.Outcome[Any]]:
+        """What became of a write, or of those that are run together."""
+        together = writes[0].together
+        if together is not None and len(writes) > 1:
+            all_of_them = self._in_savepoint(partial(_answers, together, [write.item for write in writes]))
+            if isinstance(all_of_them, outcome.Value):
+                return [outcome.Value(answer) for answer in all_of_them.value]
+        return [self._in_savepoint(write.work) for write in writes]
 
     def _in_savepoint(self, work: Callable[[sa.Connection], object]) -> outcome.Outcome[Any]:
         """Runs one write in the open transaction, which holds all of it or nothing afterwards.

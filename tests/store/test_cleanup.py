@@ -23,7 +23,7 @@ def test_retired_messages_go_in_steps(conn: sa.Connection) -> None:
     (waiting,) = add(conn, now=at(1))
     keep = Retire(retired_as="delivered", success=True, keep_until=KEEP, keep_content=True)
     settled = [delivered(c, then=keep, event=None) for c in claim(conn, room=600, per_destination=600)]
-    settle.settle_many(conn, settled, NOW)
+    settle.settle_all(conn, [(settled, NOW)])
     assert cleanup.messages(conn, KEEP - timedelta(microseconds=1)).count == 0
     first = cleanup.messages(conn, KEEP)
     assert (first.count, first.files, first.more) == (500, (), True)
@@ -48,9 +48,8 @@ def test_events_stay_as_long_as_a_call_needs_them(conn: sa.Connection) -> None:
 
 
 def test_calls_go_with_their_attempts(conn: sa.Connection) -> None:
-    event_id = events.insert(conn, time=NOW, account="shop", name="delivered", keep_until=KEEP)
     drafts = [CallDraft(url=f"{HOOK}/{i}") for i in range(501)]
-    webhook_calls.add(conn, drafts, "shop", event_id, "delivered", 0, NOW)
+    webhook_calls.tell(conn, [(events.NewEvent(NOW, "shop", "delivered", KEEP), drafts)])
     conn.execute(
         sa.insert(tables.webhook_attempt),
         [{"call_id": i, "start": NOW, "duration": 0, "url": "", "success": True, "code": 200, "error": "",

@@ -9,6 +9,7 @@ from gateway.errors import Stale
 from gateway.model import Event
 from gateway.store import credentials, events, idempotency, settle
 from gateway.store.credentials import Credential
+from gateway.store.events import NewEvent
 from tests.store.sample import KEEP, NOW, add, at, claim, database, delayed, delivered, statements
 
 
@@ -47,9 +48,7 @@ def test_ids_are_in_commit_order_on_postgresql(conn: sa.Connection, monkeypatch:
     """There, whoever writes events takes turns: the lock comes before the ID."""
     monkeypatch.setattr(conn.dialect, "name", "postgresql")
     monkeypatch.setattr(events, "_ORDER_LOCK", sa.text("SELECT 'lock'"))
-    seen = statements(
-        conn, lambda: events.insert(conn, time=NOW, account="a", name="delivered", keep_until=KEEP)
-    )
+    seen = statements(conn, lambda: events.insert(conn, [NewEvent(NOW, "a", "delivered", KEEP)]))
     assert [sql[:13] for sql in seen] == ["SELECT 'lock'", "INSERT INTO e"]
 
 
@@ -105,7 +104,7 @@ DATA = {
 
 def test_windows_of_one_account(conn: sa.Connection) -> None:
     def happened(name: str, account: str = "shop") -> int:
-        return events.insert(conn, time=NOW, account=account, name=name, keep_until=KEEP, data=DATA)
+        return events.insert(conn, [NewEvent(NOW, account, name, KEEP, data=DATA)])[0]
 
     ids = [happened(name) for name in ("delivered", "failed", "delivered", "delayed")]
     happened("delivered", "news")
@@ -128,7 +127,7 @@ def test_a_window_of_rare_events_is_found_in_steps(
 ) -> None:
     monkeypatch.setattr(events, "EXAMINED", 3)
     for name in ("delivered",) * 5 + ("failed",):
-        events.insert(conn, time=NOW, account="shop", name=name, keep_until=KEEP, data=DATA)
+        events.insert(conn, [NewEvent(NOW, "shop", name, KEEP, data=DATA)])
     found, last, more = events.window(conn, "shop", 0, 10, ["failed"])
     assert (found, more) == ((), True)
     found, last, more = events.window(conn, "shop", last, 10, ["failed"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from gateway.store import tables
 from gateway.store.statements import Statement
 from gateway.store.store import make_engine
+from gateway.store.writer import driver_connection
 
 NOW = datetime(2026, 2, 1, 12, 30, 0, 123456, tzinfo=UTC)
 
@@ -94,6 +96,84 @@ def test_updates_count_and_constants(conn: sa.Connection) -> None:
         ("each 2", "fixed", None),
         ("each 3", "fixed", None),
     ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 65, 200])
+def test_many_rows_as_one_by_one(conn: sa.Connection, count: int) -> None:
+    insert = Statement(sa.insert(tables.message))
+    rows = [_message(subject=f"? {n} ('", last_attempt=NOW if n % 2 else None) for n in range(count)]
+    with _counted(conn) as seen:
+        keys = insert.insert_each(conn, rows)
+    assert len(seen) <= 8 + count // 64
+    found = conn.execute(sa.select(tables.message).order_by(tables.message.c.id)).all()
+    assert [row.id for row in found] == keys
+    assert [(row.subject, row.last_attempt, row.state) for row in found] == [
+        (row["subject"], row["last_attempt"], "queued") for row in rows
+    ]
+
+    update = Statement(
+        sa.update(tables.message)
+        .where(tables.message.c.id == sa.bindparam("row"), tables.message.c.state != "done")
+        .values(
+            attempts=tables.message.c.attempts + sa.bindparam("more"),
+            last_attempt=sa.bindparam("at"),
+            transport="a 'quoted' ? WHERE",
+            extra=sa.bindparam("further"),
+        )
+    )
+    changes = [
+        {"row": key, "more": n, "at": None if n % 2 else NOW, "further": {"n": str(n)}}
+        for n, key in enumerate(keys)
+    ]
+    with _counted(conn) as seen:
+        update.run_each(conn, changes[1:])
+    assert len(seen) <= 8 + count // 64
+    found = conn.execute(sa.select(tables.message).order_by(tables.message.c.id)).all()
+    assert found[0].attempts == 0
+    assert found[0].transport == ""
+    assert [(row.attempts, row.last_attempt, row.transport, row.extra) for row in found[1:]] == [
+        (change["more"], change["at"], "a 'quoted' ? WHERE", change["further"]) for change in changes[1:]
+    ]
+    assert insert.insert_each(conn, []) == []
+
+
+def test_ids_of_many_rows_after_others_were_deleted(conn: sa.Connection) -> None:
+    insert = Statement(sa.insert(tables.message))
+    before = insert.insert_each(conn, [_message() for _ in range(5)])
+    conn.execute(sa.delete(tables.message))
+    after = insert.insert_each(conn, [_message(subject=str(n)) for n in range(3)])
+    assert min(after) > max(before)
+    rows = conn.execute(sa.select(tables.message.c.id, tables.message.c.subject)).all()
+    assert [(row.id, row.subject) for row in rows] == list(zip(after, "012", strict=True))
+
+
+def test_many_rows_of_a_text(conn: sa.Connection) -> None:
+    put = Statement(
+        sa.text(
+            "INSERT INTO fact (name, value) VALUES (:name, 'fixed') ON CONFLICT (name) DO UPDATE"
+            " SET value = fact.value || ' (again)'"
+        )
+    )
+    put.run_each(conn, [{"name": name} for name in ("a", "b", "a")])
+    rows = conn.execute(sa.select(tables.fact.c.name, tables.fact.c.value).order_by(tables.fact.c.name)).all()
+    assert [tuple(row) for row in rows] == [("a", "fixed (again)"), ("b", "fixed")]
+
+
+def test_one_bad_row_of_many_undoes_all(conn: sa.Connection) -> None:
+    insert = Statement(sa.insert(tables.message))
+    with pytest.raises(sa.exc.IntegrityError):
+        insert.insert_each(conn, [_message(from_id=from_id) for from_id in ("a", "b", "a", "c")])
+    assert conn.scalar(sa.select(sa.func.count()).select_from(tables.message)) == 0
+
+
+@contextmanager
+def _counted(conn: sa.Connection) -> Iterator[list[str]]:
+    """The statements that are run."""
+    seen: list[str] = []
+    driver = driver_connection(conn)
+    driver.set_trace_callback(seen.append)
+    yield seen
+    driver.set_trace_callback(None)
 
 
 def test_text_with_typed_columns(conn: sa.Connection) -> None:

@@ -120,7 +120,7 @@ def test_each_recipient_has_its_own_result(conn: sa.Connection) -> None:
     a, b = add(conn, "u1@a.example", "u2@a.example")
     ((one, two),) = claim_transactions(conn, at(1), max_recipients=10)
     assert (one.message.id, two.message.id) == (a, b)
-    settled = settle.settle_many(conn, [delivered(one), delayed(two, at(60))], at(2))
+    settled = settle.settle_all(conn, [([delivered(one), delayed(two, at(60))], at(2))])[0]
     assert [s.applied for s in settled] == [True, True]
     assert ids(conn, now=at(60)) == [[b]]
 

@@ -31,11 +31,9 @@ def add(
     keep: datetime | None = KEEP,
     now: datetime = NOW,
 ) -> int:
-    event_id = events.insert(
-        conn, time=now, account="shop", name=name, keep_until=KEEP, queue_msg_id=message_id
-    )
     draft = CallDraft(url=url, authorization="Bearer x", supersede=supersede, superseded_keep_until=keep)
-    (call_id,) = webhook_calls.add(conn, (draft,), "shop", event_id, name, message_id, now)
+    event = events.NewEvent(now, "shop", name, KEEP, queue_msg_id=message_id)
+    [(_, (call_id,))] = webhook_calls.tell(conn, [(event, (draft,))])
     return call_id
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +239,100 @@ async def test_an_error_of_a_statement_is_its_callers(store: Store, slow_batches
     assert sorted(callers.done) == ["a", "b"] == on_disk(store)
     assert isinstance(callers.failed["again"], sa.exc.IntegrityError)
     assert isinstance(callers.failed["wrong"], sa.exc.OperationalError)
+
+
+# --- Together ---------------------------------------------------------------------------------------
+
+
+def put_all(conn: sa.Connection, items: Sequence[str]) -> list[str]:
+    """Rows of these names; what a row's name says may come instead."""
+    conn.execute(sa.insert(tables.fact), [{"name": name, "value": str(len(items))} for name in items])
+    if "bad" in items:
+        raise ValueError("a bad one")
+    return [f"{name} is there" for name in items]
+
+
+async def hand_in(store: Store, name: str, answers: dict[str, object], size: int = 0) -> None:
+    try:
+        answers[name] = await store.write_together(put_all, name, size=size)
+    except Exception as exc:
+        answers[name] = exc
+
+
+def run_with(conn: sa.Connection) -> list[int]:
+    """How many were written together with each row, in the order of their names."""
+    return [int(value) for value in conn.scalars(sa.select(tables.fact.c.value).order_by(tables.fact.c.name))]
+
+
+async def test_writes_that_go_together_are_one_call(store: Store, slow_batches: None) -> None:
+    answers: dict[str, object] = {}
+    async with gathered(store) as nursery:
+        for name in "abc":
+            nursery.start_soon(hand_in, store, name, answers)
+        nursery.start_soon(store.write, put("between", "9"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(hand_in, store, "d", answers)
+    assert answers == {name: f"{name} is there" for name in "abcd"}
+    assert await store.read(names) == ["a", "b", "between", "c", "d"]
+    assert await store.read(run_with) == [4, 4, 9, 4, 4]
+
+
+async def test_one_that_raises_leaves_the_others_to_be_written_alone(
+    store: Store, slow_batches: None
+) -> None:
+    answers: dict[str, object] = {}
+    async with gathered(store) as nursery:
+        for name in ("a", "bad", "c"):
+            nursery.start_soon(hand_in, store, name, answers)
+    error = answers.pop("bad")
+    assert isinstance(error, ValueError)
+    assert answers == {"a": "a is there", "c": "c is there"}
+    assert on_disk(store) == ["a", "c"]
+    assert await store.read(run_with) == [1, 1]
+
+
+async def test_another_number_of_answers_is_an_error(store: Store, slow_batches: None) -> None:
+    def first_only(conn: sa.Connection, items: Sequence[str]) -> list[str]:
+        return put_all(conn, items)[:0]
+
+    failed: list[str] = []
+    async with gathered(store) as nursery:
+        for name in "ab":
+
+            @nursery.start_soon
+            async def caller(name: str = name) -> None:
+                with pytest.raises(ValueError, match="answered 0 times to 1 items"):
+                    await store.write_together(first_only, name)
+                failed.append(name)
+
+    assert sorted(failed) == ["a", "b"]
+    assert on_disk(store) == []
+
+
+@pytest.mark.parametrize(("callers", "size", "together"), [(70, 0, {64, 6}), (9, 1024 * 1024, {4, 1})])
+async def test_no_more_go_together_than_a_batch_has(
+    store: Store, slow_batches: None, callers: int, size: int, together: set[int]
+) -> None:
+    answers: dict[str, object] = {}
+    async with traced(store) as statements:
+        async with gathered(store) as nursery:
+            for number in range(callers):
+                nursery.start_soon(hand_in, store, f"{number:02}", answers, size)
+        assert statements.count("COMMIT") == 2 + (callers + max(together) - 1) // max(together)
+    assert len(answers) == callers == len(on_disk(store))
+    assert set(await store.read(run_with)) == together
+
+
+async def test_who_is_cancelled_does_not_go_with_the_others(store: Store, slow_batches: None) -> None:
+    answers: dict[str, object] = {}
+    async with gathered(store) as nursery:
+        nursery.start_soon(hand_in, store, "a", answers)
+        with trio.move_on_after(0.01) as scope:
+            await hand_in(store, "gone", answers)
+        assert scope.cancelled_caught
+        nursery.start_soon(hand_in, store, "b", answers)
+    assert answers == {"a": "a is there", "b": "b is there"}
+    assert on_disk(store) == ["a", "b"]
 
 
 def ends_transaction(conn: sa.Connection) -> None:

@@ -19,9 +19,10 @@ from gateway.config.settings import AccountSettings, Settings
 from gateway.offload import Offload
 from gateway.outbound.settle import outgoing_calls
 from gateway.plugins import load_plugins
-from gateway.store import call_listing, events, webhook_calls
+from gateway.store import call_listing, webhook_calls
 from gateway.store.call_listing import CallAttempt
 from gateway.store.changes import Call, CallDraft
+from gateway.store.events import NewEvent
 from gateway.store.store import Store
 from gateway.wakeup import Wakeup
 from gateway.webhooks.calling import Caller
@@ -116,16 +117,9 @@ class Bench:
 
         def write(conn: Any) -> tuple[int, ...]:
             now = self.clock.now()
-            event_id = events.insert(
-                conn,
-                time=now,
-                account="a",
-                name=name,
-                keep_until=now + timedelta(days=7),
-                queue_msg_id=message,
-                data=data,
-            )
-            return webhook_calls.add(conn, drafts, "a", event_id, name, message, now)
+            event = NewEvent(now, "a", name, now + timedelta(days=7), queue_msg_id=message, data=data)
+            [(_, call_ids)] = webhook_calls.tell(conn, [(event, drafts)])
+            return call_ids
 
         call_ids = await self.store.write(write)
         self.queued.set()
