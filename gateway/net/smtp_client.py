@@ -123,14 +123,20 @@ class SmtpConnection:
         self.transactions = 0  # begun on it
         self.timed_out = False  # it was given up, and not ended by the server
         self.tls_fault: TlsFault | None = None  # why a handshake failed
-        self.cut_off: tuple[
-            Result, ...
-        ] = ()  # of a transaction whose caller was cancelled, or whose chunks raised
+        # Of the last transaction, also when `deliver` raised: its caller was cancelled, or its chunks raised.
+        self.results: tuple[Result, ...] = ()
 
     @property
     def failure(self) -> Result | None:
         """Why the connection is of no more use; None while it can be used."""
         return self._machine.failure
+
+    @property
+    def disturbed(self) -> bool:
+        """The server has said something that nobody asked for, or closed the connection, since the last
+        transaction: what is there would be taken for the answers to the next one."""
+        stream = self.tls.transport_stream if self.tls is not None else self._stream
+        return isinstance(stream, streams.Stream) and stream.has_input
 
     @property
     def capabilities(self) -> Capabilities:
@@ -161,30 +167,33 @@ class SmtpConnection:
         they are a generator. After it, look at `failure` before the next one.
         """
         self.transactions += 1
+        self.results = ()
         machine = self._machine
         try:
-            machine.begin(transaction)
-            with trio.CancelScope() as self._limit:
-                event = await self._next_event()
-                if isinstance(event, SendData):
-                    await self._send_message(chunks)
+            try:
+                machine.begin(transaction)
+                with trio.CancelScope() as self._limit:
                     event = await self._next_event()
-            if self._limit.cancelled_caught:
-                event = await self._late()
+                    if isinstance(event, SendData):
+                        await self._send_message(chunks)
+                        event = await self._next_event()
+                if self._limit.cancelled_caught:
+                    event = await self._late()
+                assert isinstance(event, Finished)
+                self.results = event.results
+            finally:
+                close_chunks = getattr(chunks, "aclose", None)
+                if close_chunks is not None:
+                    await close_chunks()
+            if machine.failure is not None:
+                await self._close_stream()
         except BaseException:
             machine.connection_lost("connection closed before there was an answer")
             if isinstance(event := machine.next_event(), Finished):
-                self.cut_off = event.results
+                self.results = event.results
             await self.aclose()
             raise
-        finally:
-            close_chunks = getattr(chunks, "aclose", None)
-            if close_chunks is not None:
-                await close_chunks()
-        assert isinstance(event, Finished)
-        if machine.failure is not None:
-            await self._close_stream()
-        return event.results
+        return self.results
 
     async def quit(self) -> None:
         """Say QUIT, wait a little for the answer, and close the connection."""
@@ -339,15 +348,15 @@ class SmtpConnection:
         unsent = 0
         async for chunk in chunks:
             for start in range(0, len(chunk), _BLOCK):
-                if self._machine.closed:
-                    return
                 block = chunk[start : start + _BLOCK]
-                self._machine.send_message(block)
-                unsent += len(block)
-                if unsent >= _BLOCK:
+                if unsent + len(block) > _BLOCK:  # the last one waits for `end_message`: all is out only then
                     await self._send(self._machine.data_to_send())
                     self._limit.deadline = math.inf
                     unsent = 0
+                if self._machine.closed:
+                    return
+                self._machine.send_message(block)
+                unsent += len(block)
         if not self._machine.closed:
             self._machine.end_message()
 

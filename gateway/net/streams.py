@@ -56,6 +56,17 @@ class Stream(trio.abc.HalfCloseableStream):
             except OSError as exc:
                 raise _translated(exc) from exc
 
+    @property
+    def has_input(self) -> bool:
+        """Whether `receive_some` would have something at once, be it the end."""
+        try:
+            self._raw.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         sent, self._asked = 0, True
         if 0 < len(data) <= _SHORT and not self.socket.did_shutdown_SHUT_WR:

@@ -17,7 +17,8 @@ A message goes by BDAT where the server offers CHUNKING and the size is known, a
 reply less to wait for, and no dot-stuffing. Else by DATA; the caller does the same for both. A server that
 has taken one by BDAT, and offers PIPELINING, gets the next small one right behind its envelope (RFC 3030
 section 4.2): the whole transaction is one round trip. The first on a connection waits, so that a server that
-closes it at MAIL, as some do, has certainly not taken the message.
+closes it at MAIL, as some do, has certainly not taken the message; and so does one behind RSET, which a server
+may refuse and go on.
 
 The order of calls: wait for Ready; `begin(transaction)`; when SendData comes, `send_message` for each
 chunk and `end_message`; wait for Finished; again from `begin`, or `quit`. Upon NEED_DATA send what there
@@ -73,6 +74,7 @@ class SmtpClient(ClientSession):
         self._chunk: int | None = None  # octets that are to be sent by BDAT
         self._ahead = False  # they are sent without waiting for the envelope's replies
         self._takes_chunks = False  # the server has taken a message by BDAT
+        self._leaving: Result | None = None  # 421 to a recipient of a message that was sent already
 
     @property
     def _sending(self) -> bool:
@@ -114,6 +116,7 @@ class SmtpClient(ClientSession):
             self._chunk is not None
             and self._chunk <= MAX_AHEAD
             and self._takes_chunks
+            and not self._mail_open
             and "PIPELINING" in self.capabilities
             and not self._unsent
         )
@@ -201,6 +204,8 @@ class SmtpClient(ClientSession):
         self._takes_chunks = self._takes_chunks or (chunk and reply.positive)
         fate = Fate.ACCEPTED if reply.positive else Fate.REFUSED
         self._settle(Result.from_reply(fate, "dot", reply))
+        if self._leaving is not None:
+            self._end(self._leaving, self._leaving)
         self._finish()
 
     def _on_lone_dot(self, _command: Command, _reply: Reply) -> None:
@@ -229,6 +234,19 @@ class SmtpClient(ClientSession):
         assert len(done) == len(results)
         self._encoder = None
         self._events.append(Finished(done))
+
+    def _refused(self, command: Command, reply: Reply) -> None:
+        if command.kind == "rcpt" and self.message_sent:
+            # A server that goes on all the same may take for others what it has already.
+            assert self._results is not None
+            self._leaving = Result.from_reply(Fate.REFUSED, "rcpt", reply)
+            self._on_rcpt(command, reply)
+            if not all(self._results):
+                return
+        super()._refused(command, reply)
+
+    def _broken(self, text: str, enhanced: str | None = None) -> Result:
+        return self._leaving or super()._broken(text, enhanced)  # it has said so, and has not gone on
 
     def _unsendable_data(self, error: ValueError) -> None:
         self._fail(Result(Fate.UNSENDABLE, "data", str(error), enhanced="5.6.0"))

@@ -220,7 +220,7 @@ class ClientSession:
             return
         command = self._awaiting.popleft()
         if reply.code == 421:
-            self._fail(Result.from_reply(Fate.REFUSED, STAGES[command.kind], reply))
+            self._refused(command, reply)
             return
         # Any 2xx says yes, to DATA any 3xx (RFC 5321 section 4.3.2: clients go by the first digit).
         yes = 3 if command.kind == "data" or (command.kind == "auth" and reply.code == 334) else 2

@@ -112,7 +112,11 @@ class Connections:
         """
         now = trio.current_time()
         for kept in reversed(self._by_key.get(key, ())):
-            if kept.place.share is share and self._fresh(kept, now) and fits(kept):
+            if kept.place.share is not share or not self._fresh(kept, now):
+                continue
+            if kept.connection.disturbed:
+                self._end(kept)
+            elif fits(kept):
                 self._remove(kept)
                 return kept
         return None

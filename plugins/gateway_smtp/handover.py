@@ -12,6 +12,7 @@ import trio
 from gateway import Delivery, Outcome, Result
 from gateway.net.shaping import Crowded, Share
 from gateway.smtp import results
+from gateway.smtp.client_session import NONSENSE
 from gateway.smtp.results import Fate, Stage
 from gateway_smtp.connections import Kept
 from gateway_smtp.envelope import next_batch, transaction
@@ -162,7 +163,7 @@ async def _transact(
     except BaseException:
         # Time is up. Some may have been refused; of a message that was sent whole nothing is known.
         transcript = kept.connection.transcript
-        for number, answer in zip(batch, kept.connection.cut_off, strict=False):
+        for number, answer in zip(batch, kept.connection.results, strict=False):
             if answer.fate is not Fate.BROKEN:
                 found[number] = _outcome(server, kept, answer, transcript)
         kept.abandoned = True
@@ -238,10 +239,15 @@ def _ended_meanwhile(kept: Kept, answers: Sequence[results.Result]) -> bool:
     """The server had ended the connection while it was idle, without a word to this transaction.
 
     Where the message was sent behind its envelope, a server that ends without a word has hardly taken it; one
-    that is only slow to answer may well have.
+    that is only slow to answer, or answers nonsense, may well have.
     """
-    ends = (Fate.BROKEN,) if kept.connection.timed_out else (Fate.BROKEN, Fate.UNKNOWN)
-    return all(answer.stage == "mail" and (answer.fate in ends or answer.code == 421) for answer in answers)
+
+    def ended(answer: results.Result) -> bool:
+        if answer.fate is Fate.UNKNOWN:
+            return not kept.connection.timed_out and answer.enhanced != NONSENSE
+        return answer.fate is Fate.BROKEN or answer.code == 421
+
+    return all(answer.stage == "mail" and ended(answer) for answer in answers)
 
 
 def _crowded_out(answers: Sequence[results.Result]) -> list[int]:

@@ -371,6 +371,46 @@ async def test_cancelled_in_the_message() -> None:
     assert not script.heard.endswith(b".\r\n")
 
 
+async def test_cancelled_when_there_is_an_answer() -> None:
+    """What the server said counts, though the caller does not get it."""
+
+    class SlowToClose:
+        def __init__(self) -> None:
+            self.parts = [b"one\r\n"]
+
+        def __aiter__(self) -> "SlowToClose":
+            return self
+
+        async def __anext__(self) -> bytes:
+            if not self.parts:
+                raise StopAsyncIteration
+            return self.parts.pop()
+
+        async def aclose(self) -> None:
+            await trio.sleep_forever()
+
+    async def server(script: Script) -> None:
+        await script.until_data()
+        await script.hear(b"\r\n.\r\n")
+        await script.say(b"250 2.0.0 ok\r\n")
+
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, script)
+        connection = await open_smtp(script.client, SETTINGS)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_all_wait, scope)
+            await connection.deliver(TWO, SlowToClose())
+    assert scope.cancelled_caught
+    assert fates(connection.results) == [("accepted", "dot", 250)] * 2
+    assert connection.failure is not None
+
+
+async def cancel_when_all_wait(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
+
+
 async def test_cancelled_while_opening() -> None:
     script = Script()
     with trio.CancelScope() as scope:
@@ -438,6 +478,35 @@ async def test_against_the_real_server() -> None:
             await connection.quit()
         stopping.set()
     assert mailboxes.messages == [message for message in messages for _ in range(2)]
+
+
+async def test_a_message_that_is_a_whole_number_of_blocks_is_not_all_out_before_its_end() -> None:
+    """Who is cancelled at its end may have had it taken, and says so; before that, nobody has it."""
+    sent = 0
+
+    async def two_blocks() -> AsyncIterator[bytes]:
+        yield b"x" * 65536
+        yield b"x" * 65534 + b"\r\n"
+        await trio.sleep_forever()
+
+    async def server(script: Script) -> None:
+        nonlocal sent
+        await script.open(b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+        await script.hear(b"RCPT TO:<b@x>\r\n")
+        await script.say(b"250 ok\r\n250 ok\r\n")
+        script.heard = b""
+        while data := await script.stream.receive_some():
+            sent += len(data)
+
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, script)
+        connection = await open_smtp(script.client, SETTINGS)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_all_wait, scope)
+            await connection.deliver(replace(ONE, size=2 * 65536), two_blocks())
+    assert fates(connection.results) == [("broken", "data", None)]
+    assert sent < 2 * 65536
 
 
 async def test_nobody_listens() -> None:

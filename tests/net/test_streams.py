@@ -47,6 +47,19 @@ async def test_what_is_sent_arrives_whether_it_is_waited_for_or_there_already() 
         assert await other.receive_some() == b"waited for"
 
 
+async def test_whether_there_is_something_is_seen_without_taking_it() -> None:
+    async with connected() as (one, other):
+        assert not other.has_input
+        await one.send_all(b"there")
+        assert other.has_input
+        assert await other.receive_some() == b"there"
+        assert not other.has_input
+        await one.send_eof()
+        assert other.has_input  # the end
+        await other.aclose()
+        assert other.has_input  # an error
+
+
 async def test_more_than_the_system_takes_at_once_is_sent_to_the_end() -> None:
     async with connected() as (one, other), trio.open_nursery() as nursery:
 

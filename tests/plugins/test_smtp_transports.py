@@ -694,6 +694,44 @@ async def test_a_server_that_is_slow_with_what_came_with_its_envelope_may_have_t
     )
 
 
+async def test_nonsense_for_an_answer_to_what_came_with_its_envelope_leaves_a_doubt(tmp_path: Path) -> None:
+    """The server is there, and may go on: the message is not sent again at once."""
+    nonsense = partial(acquainted, says=b"hello\r\n")
+    async with scripted(nonsense, plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        assert results(await relay.deliver(delivery())) == DELIVERED
+        [outcome] = await relay.deliver(delivery())
+    assert outcome.error == (
+        "outcome unknown, the message may have been delivered: not an SMTP reply: 'hello'"
+    )
+
+
+@pytest.mark.parametrize("more", [b"250 once more\r\n", b"421 4.4.2 idle for too long\r\n", b""])
+async def test_a_kept_connection_on_which_something_came_is_not_used(tmp_path: Path, more: bytes) -> None:
+    """An answer too many would be the next message's: that would be called delivered before it is."""
+    heard = b""
+    over = trio.Event()
+
+    async def says_more(stream: trio.SocketStream) -> None:
+        nonlocal heard
+        await plain(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        if more:
+            await stream.send_all(more)
+        else:
+            await stream.send_eof()
+        over.set()
+        while data := await stream.receive_some():
+            heard += data
+
+    async with scripted(says_more, plain) as port, transport(tmp_path, **PLAINTEXT, port=port) as relay:
+        assert results(await relay.deliver(delivery())) == DELIVERED
+        with trio.fail_after(PATIENCE):
+            await over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert results(await relay.deliver(delivery())) == DELIVERED
+    assert heard in (b"", b"QUIT\r\n")
+
+
 async def test_connections_are_ended_without_anybody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -515,6 +515,49 @@ def test_some_of_several() -> None:
     ]
 
 
+def test_the_one_behind_rset_waits() -> None:
+    """A server that refuses RSET may go on, and take what comes behind it."""
+    machine = acquainted()
+    ahead(machine)
+    say(machine, b"250 ok\r\n250 ok\r\n554 no\r\n")
+    machine.begin(transaction(size=3))
+    assert machine.data_to_send() == b"RSET\r\n" + ENVELOPE
+    (finished,) = say(machine, b"502 5.5.1 no RSET here\r\n")
+    assert isinstance(finished, Finished)
+    assert finished.results[0].fate is Fate.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("then", "fates"),
+    [
+        (b"250 ok\r\n250 taken\r\n", [("refused", 421), ("accepted", 250)]),  # it was about one recipient
+        (b"250 ok\r\n554 no\r\n", [("refused", 421), ("refused", 554)]),
+        (b"250 ok\r\n", [("refused", 421), ("refused", 421)]),  # it leaves, as it said
+        (b"", [("refused", 421), ("refused", 421)]),
+        (b"550 no\r\n", [("refused", 421), ("refused", 550)]),
+    ],
+)
+def test_421_to_one_recipient_of_a_message_that_is_there(then: bytes, fates: list[tuple[str, int]]) -> None:
+    machine = acquainted()
+    ahead(machine, transaction("b@x", "c@x", size=3))
+    assert say(machine, b"250 ok\r\n421 4.7.0 not you\r\n") == []
+    events = say(machine, then) if then else []
+    machine.connection_lost("gone")
+    finished = events[0] if events else machine.next_event()
+    assert isinstance(finished, Finished)
+    assert [(result.fate.value, result.code) for result in finished.results] == fates
+    assert machine.closed  # even if it goes on
+
+
+def test_421_to_the_only_recipient_is_the_end() -> None:
+    machine = acquainted()
+    ahead(machine)
+    (finished,) = say(machine, b"250 ok\r\n421 4.7.0 not you\r\n")
+    assert isinstance(finished, Finished)
+    assert [(result.stage, result.code) for result in finished.results] == [("rcpt", 421)]
+    assert machine.closed
+
+
 @pytest.mark.parametrize("answered", [b"", b"250 ok\r\n", b"250 ok\r\n250 ok\r\n"])
 def test_an_end_leaves_a_doubt_once_the_message_is_sent(answered: bytes) -> None:
     """The server may have taken it, and what it said of that be lost."""
