@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal
 
 import trio
@@ -315,10 +315,10 @@ class _Incoming:
             ]
             new = self._copies(stored, header, auth, mailboxes, owners, found, now)
             try:
-                write = partial(reports.add, new=new, found=found, now=now)
                 # Before the write: what claims the calls joins its transaction.
                 receiver.announced(any(found) or any(copy.event and copy.event.calls for copy in new.copies))
-                ids, _ = await receiver.store.write(write, size=stored.size)
+                arrival = reports.Arrival(new, found, now)
+                ids, _ = await receiver.store.write_together(reports.add, arrival, size=stored.size)
                 break
             except Stale:
                 # What was reported on is gone, or a suppression rested on what has changed.

@@ -7,7 +7,7 @@ its content; contents that no row names are swept (gateway.store.contents).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -56,8 +56,18 @@ _DELETE_UNUSED = Statement(
 
 def insert_content(conn: sa.Connection, stored: StoredBytes, now: datetime) -> int:
     """Writes the row of stored bytes; answers its ID. Store.write is told `size=stored.size` for it."""
-    values = {"size": stored.size, "data": stored.data, "file": stored.file, "created": now}
-    return _INSERT.insert(conn, values)
+    return insert_contents(conn, [(stored, now)])[0]
+
+
+def insert_contents(conn: sa.Connection, new: Sequence[tuple[StoredBytes, datetime]]) -> list[int]:
+    """`insert_content` for each."""
+    return _INSERT.insert_each(
+        conn,
+        [
+            {"size": stored.size, "data": stored.data, "file": stored.file, "created": now}
+            for stored, now in new
+        ],
+    )
 
 
 def release_content(conn: sa.Connection, content_ids: Iterable[int]) -> list[str]:

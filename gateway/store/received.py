@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import cast
+from itertools import islice
+from typing import Any, cast
 
 import sqlalchemy as sa
 
 from gateway.errors import OverQuota
 from gateway.mail import flags
 from gateway.model import ReceivedMessage
-from gateway.store import events, usage, webhook_calls
+from gateway.store import usage, webhook_calls
 from gateway.store.changes import ContentRef, NewCopy, NewReceived, Received
-from gateway.store.content import insert_content, release_content
+from gateway.store.content import insert_contents, release_content
+from gateway.store.events import NewEvent
 from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, content, mailbox, received
 
@@ -52,43 +55,80 @@ def add(conn: sa.Connection, new: NewReceived, now: datetime) -> tuple[int, ...]
     Raises OverQuota if no copy's account has room. Where one has, all are stored: a refusal would be of all,
     and a full account would keep the others from their mail.
     """
-    if not new.copies:
-        raise ValueError("a received message needs a mailbox to go to")
-    size = new.content.size
-    if not any(usage.has_room(conn, copy.account, size, copy.quota) for copy in new.copies):
-        raise OverQuota(f"no room for {size} bytes in {', '.join(sorted({c.account for c in new.copies}))}")
-    content_id = insert_content(conn, new.content, now)
-    return tuple(_add_copy(conn, copy, content_id, new.content.size, now) for copy in new.copies)
+    return add_all(conn, [(new, now)])[0]
 
 
-def _add_copy(conn: sa.Connection, copy: NewCopy, content_id: int, size: int, now: datetime) -> int:
-    row_id = _INSERT.insert(
+def add_all(conn: sa.Connection, messages: Sequence[tuple[NewReceived, datetime]]) -> list[tuple[int, ...]]:
+    """`add` for each, with its time. Raises OverQuota for all of them."""
+    _check_room(conn, [new for new, _ in messages])
+    content_ids = insert_contents(conn, [(new.content, now) for new, now in messages])
+    copies = [
+        (copy, content_id, new.content.size, now)
+        for (new, now), content_id in zip(messages, content_ids, strict=True)
+        for copy in new.copies
+    ]
+    mailboxes = {
+        key: _mailbox(conn, *key)
+        for key in dict.fromkeys((copy.account, copy.mailbox) for copy, *_ in copies)
+    }
+    row_ids = _INSERT.insert_each(
         conn,
-        {
-            "account": copy.account,
-            "mailbox_id": _mailbox(conn, copy.account, copy.mailbox),
-            "content_id": content_id,
-            "received": now,
-            "size": size,
-            "flags": list(copy.flags),
-            "mail_from": copy.mail_from,
-            "mail_from_validated": copy.mail_from_validated,
-            "rcpt_to": copy.rcpt_to,
-            "msg_from": copy.msg_from,
-            "msg_from_validated": copy.msg_from_validated,
-            "dkim_verified_domains": list(copy.dkim_verified_domains),
-            "remote_ip": copy.remote_ip,
-            "dsn": copy.dsn,
-            "automated": copy.automated,
-            "message_id": copy.message_id,
-            "subject": copy.subject,
-        },
+        [
+            _new_row(copy, mailboxes[copy.account, copy.mailbox], content_id, size, now)
+            for copy, content_id, size, now in copies
+        ],
     )
-    usage.added(conn, copy.account, size)
-    if copy.event is not None:
-        event = events.NewEvent(now, copy.account, "incoming", copy.event.keep_until, received_id=row_id)
-        webhook_calls.tell(conn, [(event, copy.event.calls)])
-    return row_id
+    usage.added(conn, [(copy.account, size) for copy, _, size, _ in copies])
+    webhook_calls.tell(
+        conn,
+        [
+            (
+                NewEvent(now, copy.account, "incoming", copy.event.keep_until, received_id=row_id),
+                copy.event.calls,
+            )
+            for (copy, _, _, now), row_id in zip(copies, row_ids, strict=True)
+            if copy.event is not None
+        ],
+    )
+    ids = iter(row_ids)
+    return [tuple(islice(ids, len(new.copies))) for new, _ in messages]
+
+
+def _check_room(conn: sa.Connection, messages: Sequence[NewReceived]) -> None:
+    coming: Counter[str] = Counter()  # bytes, of those before
+    for new in messages:
+        if not new.copies:
+            raise ValueError("a received message needs a mailbox to go to")
+        size = new.content.size
+        if not any(
+            usage.has_room(conn, copy.account, coming[copy.account] + size, copy.quota) for copy in new.copies
+        ):
+            accounts = ", ".join(sorted({copy.account for copy in new.copies}))
+            raise OverQuota(f"no room for {size} bytes in {accounts}")
+        for copy in new.copies:
+            coming[copy.account] += size
+
+
+def _new_row(copy: NewCopy, mailbox_id: int, content_id: int, size: int, now: datetime) -> dict[str, Any]:
+    return {
+        "account": copy.account,
+        "mailbox_id": mailbox_id,
+        "content_id": content_id,
+        "received": now,
+        "size": size,
+        "flags": list(copy.flags),
+        "mail_from": copy.mail_from,
+        "mail_from_validated": copy.mail_from_validated,
+        "rcpt_to": copy.rcpt_to,
+        "msg_from": copy.msg_from,
+        "msg_from_validated": copy.msg_from_validated,
+        "dkim_verified_domains": list(copy.dkim_verified_domains),
+        "remote_ip": copy.remote_ip,
+        "dsn": copy.dsn,
+        "automated": copy.automated,
+        "message_id": copy.message_id,
+        "subject": copy.subject,
+    }
 
 
 def _mailbox(conn: sa.Connection, account: str, name: str) -> int:

@@ -19,16 +19,14 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import add, itemgetter
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import sqlalchemy as sa
-
-T = TypeVar("T")
 
 Parameters = Mapping[str, Any]
 Processor = Callable[[Any], Any]
 
-MOST_ROWS = 64  # in one step
+MOST_ROWS = 16  # in one step: each number of them is a statement that SQLite keeps
 
 _NONE: Parameters = {}
 
@@ -148,8 +146,8 @@ class Statement:
     ) -> Iterator[tuple[_Form, Sequence[Parameters]]]:
         if given:
             form = self._form(conn, given[0])
-            for some in in_powers_of_two(given, MOST_ROWS):
-                yield form, some
+            for start in range(0, len(given), MOST_ROWS):
+                yield form, given[start : start + MOST_ROWS]
 
     def _run(self, conn: sa.Connection, form: _Form, given: Parameters) -> Any:
         return self._execute(conn, form, form.sql, form.arguments(given))
@@ -248,15 +246,6 @@ def _for_many(sql: str, rows: int) -> str:
 
 def _joined(form: _Form, given: Iterable[Parameters]) -> list[Any]:
     return [value for one in given for value in form.arguments(one)]
-
-
-def in_powers_of_two(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """Parts of as many items as a power of two, up to `most`: few different lengths."""
-    start = 0
-    while left := len(items) - start:
-        some = min(1 << (left.bit_length() - 1), most)
-        yield items[start : start + some]
-        start += some
 
 
 def _power_of_two(number: int) -> int:

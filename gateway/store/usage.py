@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 
 from gateway.store.statements import Statement
@@ -17,9 +20,15 @@ _COUNT = Statement(
 _BYTES = Statement(sa.select(mailbox_usage.c.bytes).where(mailbox_usage.c.account == sa.bindparam("account")))
 
 
-def added(conn: sa.Connection, account: str, size: int) -> None:
-    """A message of so many bytes came into a mailbox."""
-    _COUNT.run(conn, {"account": account, "messages": 1, "bytes": size})
+def added(conn: sa.Connection, messages: Iterable[tuple[str, int]]) -> None:
+    """Messages came into mailboxes: each one's account, and its bytes."""
+    sizes: defaultdict[str, list[int]] = defaultdict(list)
+    for account, size in messages:
+        sizes[account].append(size)
+    _COUNT.run_each(
+        conn,
+        [{"account": account, "messages": len(some), "bytes": sum(some)} for account, some in sizes.items()],
+    )
 
 
 def removed(conn: sa.Connection, account: str, size: int) -> None:

@@ -3,8 +3,8 @@
 Three rules hold:
 
 1. A caller goes on after the commit that holds its write, or with an error when nothing of it is written.
-2. A write that raises is rolled back to its own savepoint; the others of its batch do not notice. Writes that
-   are run together share a savepoint; if that raises, each of them runs alone.
+2. A write that raises is undone alone, by a savepoint; the others of its batch do not notice. Writes that are
+   run together share one; if that raises, each of them runs alone.
 3. A failing disk rolls back the whole transaction, savepoints included (and a COMMIT that fails likewise).
    Nobody is answered then: each write of the batch runs once more, alone, and its own commit answers.
 
@@ -332,7 +332,7 @@ class Writer:
             return
         try:
             while writes := self._take(batch):
-                results += self._run_writes(writes)
+                results += self._run_writes(writes, first=not results)
                 if time.monotonic() >= end:
                     break
             self._sql("COMMIT")
@@ -356,7 +356,7 @@ class Writer:
                     waiting.fail(exc)
                 return
             try:
-                result = self._in_savepoint(write.work)
+                result = self._run_one(write.work, first=True)
                 self._sql("COMMIT")
             except Exception as exc:
                 write.fail(exc.__cause__ or exc if isinstance(exc, _TransactionLost) else exc)
@@ -384,23 +384,26 @@ class Writer:
             self._queue.extendleft(reversed(left))
         return taken
 
-    def _run_writes(self, writes: Sequence[_Write]) -> list[outcome.Outcome[Any]]:
+    def _run_writes(self, writes: Sequence[_Write], *, first: bool) -> list[outcome.Outcome[Any]]:
         """What became of a write, or of those that are run together."""
         together = writes[0].together
         if together is not None and len(writes) > 1:
-            all_of_them = self._in_savepoint(partial(_answers, together, [write.item for write in writes]))
+            all_of_them = self._run_one(partial(_answers, together, [write.item for write in writes]), first)
             if isinstance(all_of_them, outcome.Value):
                 return [outcome.Value(answer) for answer in all_of_them.value]
-        return [self._in_savepoint(write.work) for write in writes]
+        return [self._run_one(write.work, first and write is writes[0]) for write in writes]
 
-    def _in_savepoint(self, work: Callable[[sa.Connection], object]) -> outcome.Outcome[Any]:
+    def _run_one(self, work: Callable[[sa.Connection], object], first: bool) -> outcome.Outcome[Any]:
         """Runs one write in the open transaction, which holds all of it or nothing afterwards.
+
+        The first of a transaction needs no savepoint, and many are the only one.
 
         Raises _TransactionLost, or sqlite3.Error, when the transaction cannot go on.
         """
         conn = self._conn
         assert conn is not None
-        self._sql("SAVEPOINT one")
+        if not first:
+            self._sql("SAVEPOINT one")
         result: outcome.Outcome[Any]
         try:
             result = outcome.Value(finished(work(conn)))
@@ -412,9 +415,14 @@ class Writer:
             cause = result.error if isinstance(result, outcome.Error) else bug
             raise _TransactionLost(str(cause)) from cause
         if isinstance(result, outcome.Error):
-            self._sql("ROLLBACK TO one")
             result = outcome.Error(unavailable(result.error) or result.error)
-        self._sql("RELEASE one")
+            if first:
+                self._sql("ROLLBACK")
+                self._sql("BEGIN IMMEDIATE")
+            else:
+                self._sql("ROLLBACK TO one")
+        if not first:
+            self._sql("RELEASE one")
         return result
 
     def _begin(self) -> None:

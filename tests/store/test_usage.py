@@ -21,10 +21,14 @@ def conn() -> Iterator[sa.Connection]:
         yield conn
 
 
-def add(conn: sa.Connection, size: int, **quotas: int) -> tuple[int, ...]:
+def new(size: int, **quotas: int) -> NewReceived:
     """A message to these accounts."""
     copies = tuple(NewCopy(account=name, mailbox="Inbox", quota=quota) for name, quota in quotas.items())
-    return received.add(conn, NewReceived(content=StoredBytes(size, data=b"x" * size), copies=copies), NOW)
+    return NewReceived(content=StoredBytes(size, data=b"x" * size), copies=copies)
+
+
+def add(conn: sa.Connection, size: int, **quotas: int) -> tuple[int, ...]:
+    return received.add(conn, new(size, **quotas), NOW)
 
 
 def test_counted(conn: sa.Connection) -> None:
@@ -63,6 +67,15 @@ def test_one_with_room_is_enough(conn: sa.Connection) -> None:
         add(conn, 1, shop=100, full=100)
     add(conn, 1, shop=100, news=100)
     assert (usage.used(conn, "shop"), usage.used(conn, "news")) == (101, 1)
+
+
+def test_what_comes_together_counts_together(conn: sa.Connection) -> None:
+    fits = [(new(50, shop=100, news=0), NOW), (new(50, shop=100), NOW)]
+    with pytest.raises(OverQuota, match="no room for 1 bytes in shop"):
+        received.add_all(conn, [*fits, (new(1, shop=100), NOW)])
+    assert count(conn, tables.received) == 0
+    assert [len(ids) for ids in received.add_all(conn, fits)] == [2, 1]
+    assert (usage.used(conn, "shop"), usage.used(conn, "news")) == (100, 50)
 
 
 def test_it_costs_one_row(conn: sa.Connection) -> None:

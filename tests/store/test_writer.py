@@ -228,6 +228,26 @@ async def test_a_raising_write_is_undone_and_the_others_are_not(
     await store.write(put("d"))
 
 
+@pytest.mark.parametrize("order", [["bad"], ["bad", "a"], ["a", "bad"], ["bad", "a", "bad too", "b"]])
+async def test_what_raises_is_undone_wherever_it_stands(
+    store: Store, slow_batches: None, order: list[str]
+) -> None:
+    def write(name: str, conn: sa.Connection) -> str:
+        put(name)(conn)
+        if "bad" in name:
+            raise ValueError(name)
+        return name
+
+    callers = Callers(store)
+    async with gathered(store) as nursery:
+        for name in order:
+            nursery.start_soon(callers.write, name, functools.partial(write, name))
+            await trio.testing.wait_all_tasks_blocked()
+    good = [name for name in order if "bad" not in name]
+    assert sorted(callers.done) == good == on_disk(store)
+    assert set(callers.failed) == set(order) - set(good)
+
+
 async def test_an_error_of_a_statement_is_its_callers(store: Store, slow_batches: None) -> None:
     callers = Callers(store)
     async with gathered(store) as nursery:
