@@ -70,7 +70,9 @@ async def in_time(
             log.exception("transport %s failed after some recipients", name)
     count = len(delivery.messages)
     if len(found) < count:
-        cut_off = Outcome.temporary(f"transport {name!r}: the attempt ended before this recipient's turn")
+        cut_off = Outcome.temporary(
+            f"transport {name!r}: the time for the attempt was over before there was an answer"
+        )
         found = dict.fromkeys(range(count), cut_off) | found
     return [found[number] for number in range(count)]
 
@@ -160,11 +162,13 @@ async def _transact(
         return [kept.failure] * len(batch)
     try:
         return await kept.connection.deliver(transaction(delivery, batch), delivery.content.chunks())
-    except BaseException:
-        # Time is up. Some may have been refused; of a message that was sent whole nothing is known.
+    except BaseException as exc:
+        # Time is up. Some may have been refused; of a message that was sent whole nothing is known; of another
+        # at least how far it came, unless an earlier server had an answer.
+        cancelled = isinstance(exc, trio.Cancelled)
         transcript = kept.connection.transcript
         for number, answer in zip(batch, kept.connection.results, strict=False):
-            if answer.fate is not Fate.BROKEN:
+            if answer.fate is not Fate.BROKEN or (cancelled and number not in found):
                 found[number] = _outcome(server, kept, answer, transcript)
         kept.abandoned = True
         raise

@@ -365,6 +365,18 @@ async def test_time_is_up(hosts: MxHosts) -> None:
     assert (outcome.result.value, outcome.code) == ("temporary", 451)
 
 
+async def test_time_is_up_while_a_server_says_nothing(hosts: MxHosts) -> None:
+    """The history tells how far it came."""
+    await hosts.script("127.0.0.2", that(replies={"RCPT": b" "}))
+    message = to("a@example.org", "b@example.org")
+    outcomes = await deliver(hosts, replace(message, deadline=message.started.replace(microsecond=500_000)))
+    assert results(outcomes) == [("temporary", 0)] * 2
+    for outcome in outcomes:
+        assert outcome.error == "mx1.example.org: connection closed before there was an answer"
+        assert outcome.remote_mta == "mx1.example.org"
+        assert "> RCPT TO:<a@example.org>" in outcome.transcript
+
+
 async def test_time_is_up_after_the_final_dot(hosts: MxHosts) -> None:
     gone = {"RCPT TO:<gone@example.org>": b"550 5.1.1 No\r\n"}
     await hosts.script("127.0.0.2", that(replies={".": b" "} | gone))
