@@ -17,8 +17,8 @@ A message goes by BDAT where the server offers CHUNKING and the size is known, a
 reply less to wait for, and no dot-stuffing. Else by DATA; the caller does the same for both. A server that
 has taken one by BDAT, and offers PIPELINING, gets the next small one right behind its envelope (RFC 3030
 section 4.2): the whole transaction is one round trip. The first on a connection waits, so that a server that
-closes it at MAIL, as some do, has certainly not taken the message; and so does one behind RSET, which a server
-may refuse and go on.
+closes it at MAIL, as some do, has certainly not taken the message; and so does one behind RSET, which a
+server may refuse and go on.
 
 The order of calls: wait for Ready; `begin(transaction)`; when SendData comes, `send_message` for each
 chunk and `end_message`; wait for Finished; again from `begin`, or `quit`. Upon NEED_DATA send what there

@@ -163,8 +163,8 @@ async def _transact(
     try:
         return await kept.connection.deliver(transaction(delivery, batch), delivery.content.chunks())
     except BaseException as exc:
-        # Time is up. Some may have been refused; of a message that was sent whole nothing is known; of another
-        # at least how far it came, unless an earlier server had an answer.
+        # Time is up. Some may have been refused; of a message that was sent whole nothing is known; of
+        # another at least how far it came, unless an earlier server had an answer.
         cancelled = isinstance(exc, trio.Cancelled)
         transcript = kept.connection.transcript
         for number, answer in zip(batch, kept.connection.results, strict=False):

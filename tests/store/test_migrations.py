@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.script import ScriptDirectory
 
 from gateway.store import migrations
+from gateway.store.store import FILE, make_engine
 from gateway.store.tables import metadata
 
 
@@ -27,21 +29,31 @@ def conn() -> Iterator[sa.Connection]:
 def schema(conn: sa.Connection) -> dict[str, str]:
     """Every table and index as SQL: columns, constraints, partial conditions, AUTOINCREMENT and all."""
     rows = conn.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-    found = {name: re.sub(r" ?([,()]) ?", r"\1", " ".join(sql.split())) for name, sql in rows}
-    found.pop("alembic_version", None)
-    return found
+    return {name: re.sub(r" ?([,()]) ?", r"\1", " ".join(sql.split())) for name, sql in rows}
 
 
-def test_migrated_schema_is_the_tables(conn: sa.Connection) -> None:
+def test_a_new_database_is_as_a_migrated_one(conn: sa.Connection) -> None:
+    command.upgrade(migrations.alembic_config(conn), "head")
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as new:
+        migrations.upgrade(new)
+        assert migrations.stored_version(new) == migrations.stored_version(conn) == migrations.head()
+        made = schema(new)
+    engine.dispose()
+    assert schema(conn) == made
+    assert any("WHERE " in sql for sql in made.values())  # partial indexes are compared
+
+
+@pytest.mark.parametrize("version", migrations.versions())
+def test_an_older_database_is_migrated(conn: sa.Connection, version: str) -> None:
+    command.upgrade(migrations.alembic_config(conn), version)
+    assert migrations.stored_version(conn) == version
     migrations.upgrade(conn)
     migrated = schema(conn)
-    engine = sa.create_engine("sqlite://")  # another, for what exists is not made again
-    with engine.connect() as other:
-        metadata.create_all(other)
-        made = schema(other)
-    engine.dispose()
-    assert migrated == made
-    assert any("WHERE " in sql for sql in migrated.values())  # partial indexes are compared
+    metadata.drop_all(conn)
+    conn.exec_driver_sql("DROP TABLE alembic_version")
+    migrations.upgrade(conn)
+    assert migrated == schema(conn)
 
 
 def test_upgrade_is_one_transaction_of_the_caller(conn: sa.Connection) -> None:
@@ -83,7 +95,7 @@ def test_refuses_what_is_not_ours(conn: sa.Connection, statements: list[str], sa
         migrations.upgrade(conn)
 
 
-def test_alembic_is_not_imported_when_up_to_date(tmp_path: Path) -> None:
+def test_alembic_is_imported_only_for_an_older_database(tmp_path: Path) -> None:
     program = """
 import sys, trio
 from pathlib import Path
@@ -96,8 +108,16 @@ async def main():
 
 trio.run(main)
 """
-    runs = [
-        subprocess.run([sys.executable, "-c", program, tmp_path], check=True, capture_output=True, text=True)
-        for _ in range(2)
-    ]
-    assert [run.stdout for run in runs] == ["True\n", "False\n"]
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    assert [run(), run()] == ["False", "False"]
+    (tmp_path / FILE).unlink()
+    engine = make_engine(tmp_path / FILE)
+    with engine.connect() as conn:
+        command.upgrade(migrations.alembic_config(conn), migrations.versions()[0])
+    assert [run(), run()] == ["True", "False"]

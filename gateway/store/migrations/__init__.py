@@ -1,7 +1,8 @@
 """Schema versions: the scripts in `versions/`, run by Alembic when a database is older than the newest.
 
 Migrations only expand (new tables, new columns with defaults, new indexes), so that an older process goes on
-working while a newer one starts. Alembic is imported only when there is something to do.
+working while a newer one starts. A new database is made from `tables` at once, which is the same. So Alembic
+is imported only where there is an older one: that costs a quarter of a second, and 10 MB for good.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from gateway.store import tables
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _HERE = Path(__file__).parent
+_VERSION = sa.Table(  # as Alembic has it
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 class NotOurs(Exception):
@@ -55,6 +64,11 @@ def upgrade(conn: sa.Connection) -> None:
     Raises NotOurs.
     """
     if stored_version(conn) == head():
+        return
+    if not sa.inspect(conn).get_table_names():
+        tables.metadata.create_all(conn)
+        _VERSION.create(conn)
+        conn.execute(sa.insert(_VERSION).values(version_num=head()))
         return
     from alembic import command
 
