@@ -34,7 +34,7 @@ from gateway.smtp.addresses import Mailbox
 from gateway.smtp.events import Envelope
 from gateway.smtp.replies import Reply
 from gateway.store import reports, usage
-from gateway.store.changes import IncomingDraft, NewCopy, NewReceived, Report
+from gateway.store.changes import MESSAGE_BYTES, IncomingDraft, NewCopy, NewReceived, Report
 from gateway.store.content import StoredBytes
 from gateway.store.received import INBOX
 from gateway.store.spool import Spool
@@ -318,7 +318,8 @@ class _Incoming:
                 # Before the write: what claims the calls joins its transaction.
                 receiver.announced(any(found) or any(copy.event and copy.event.calls for copy in new.copies))
                 arrival = reports.Arrival(new, found, now)
-                ids, _ = await receiver.store.write_together(reports.add, arrival, size=stored.size)
+                size = stored.size + MESSAGE_BYTES * len(new.copies)
+                ids, _ = await receiver.store.write_together(reports.add, arrival, size=size)
                 break
             except Stale:
                 # What was reported on is gone, or a suppression rested on what has changed.

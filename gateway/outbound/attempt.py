@@ -27,7 +27,7 @@ from gateway.outbound.notices import News, Notices
 from gateway.outbound.settle import decide
 from gateway.outbound.transports import CalledTransport
 from gateway.store import settle
-from gateway.store.changes import Claimed, Reschedule, Settled, Settlement
+from gateway.store.changes import MESSAGE_BYTES, Claimed, Reschedule, Settled, Settlement
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -295,5 +295,5 @@ def server_for_log(outcome: Outcome) -> str:
 
 
 def _size(change: Settlement) -> int:
-    """Bytes that a settlement brings to the store."""
-    return change.notice.content.size if change.notice is not None else 0
+    """Bytes that a settlement brings to the store, about."""
+    return MESSAGE_BYTES + (change.notice.content.size if change.notice is not None else 0)

@@ -1,13 +1,21 @@
-"""What the log says of an attempt."""
+"""What the log says of an attempt, and how much its result counts for in a transaction."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway import Outcome
 from gateway.outbound.attempt import server_for_log
+from gateway.store import reports, settle
+from gateway.store.changes import MESSAGE_BYTES, STEP
+from gateway.store.store import Store
+from gateway.store.writer import BATCH_BYTES
+from tests.running import receiving, running
 
 
 @pytest.mark.parametrize(
@@ -23,3 +31,24 @@ def test_the_server(name: str, address: str, said: str) -> None:
     """A plugin's transport may say anything, and that stays on its line."""
     outcome = replace(Outcome.temporary("later"), remote_mta=name, remote_ip=address)
     assert server_for_log(outcome) == said
+
+
+async def test_what_has_many_recipients_counts_for_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no batch holds the writer for thousands of them."""
+    sizes: defaultdict[Any, list[int]] = defaultdict(list)
+    write_together = Store.write_together
+
+    async def noted(store: Store, work: Any, item: Any, *, size: int = 0) -> Any:
+        sizes[work].append(size)
+        return await write_together(store, work, item, size=size)
+
+    monkeypatch.setattr(Store, "write_together", noted)
+    async with receiving() as webhooks, running(tmp_path, webhooks) as gw:
+        await gw.send(To=[{"Address": f"u{n}@example.org"} for n in range(3)])
+        await webhooks.wait_for(lambda payload: payload.get("Event") == "delivered", 3)
+        await webhooks.incoming(3)
+    for work in (settle.settle_all, reports.add):
+        assert sum(sizes[work]) >= 3 * MESSAGE_BYTES
+    assert BATCH_BYTES // MESSAGE_BYTES <= 2 * STEP
