@@ -118,8 +118,8 @@ class Store:
     async def write(self, work: Callable[[sa.Connection], T], *, size: int = 0) -> T:
         """Runs `work` in a transaction, and returns its answer once that is durable.
 
-        `work` runs in the writer's thread, together with other callers' writes, in a savepoint of its own:
-        what it raises undoes all that it did, and is raised here. It may run twice, so it must have
+        `work` runs in the writer's thread, in one transaction with other callers' writes: what it raises
+        undoes all that it did, and nothing else, and is raised here. It may run twice, so it must have
         no effects but those on the database; it must not commit, nor catch OperationalError. `size` is about
         how many bytes it writes, where that is more than a few thousand.
 
@@ -133,9 +133,10 @@ class Store:
         self, work: Callable[[sa.Connection, Sequence[A]], Sequence[T]], item: A, *, size: int = 0
     ) -> T:
         """As `write`, for what is quicker done for many at once: `work` gets this item and those of other
-        callers that wait for the same `work`, and returns an answer to each, in their order.
+        callers that wait for the same `work`, and returns an answer to each, in their order. So it may come
+        before writes that were handed in earlier.
 
-        What it raises for several of them is undone, and it runs again for each of them alone.
+        What it raises for several of them is undone, and it runs again for each of them by itself.
         """
         return await self._writer.write_together(work, item, size)
 

@@ -3,8 +3,9 @@
 Three rules hold:
 
 1. A caller goes on after the commit that holds its write, or with an error when nothing of it is written.
-2. A write that raises is undone alone, by a savepoint; the others of its batch do not notice. Writes that are
-   run together share one; if that raises, each of them runs alone.
+2. A write that raises is undone alone, by a savepoint (the first of a transaction, by beginning it anew); the
+   others of its batch do not notice. Writes that are run together share one; if that raises, each of them
+   runs by itself.
 3. A failing disk rolls back the whole transaction, savepoints included (and a COMMIT that fails likewise).
    Nobody is answered then: each write of the batch runs once more, alone, and its own commit answers.
 
@@ -31,7 +32,7 @@ import outcome
 import sqlalchemy as sa
 import trio
 
-from gateway.errors import StoreBusy, StoreUnavailable
+from gateway.errors import GatewayError, StoreBusy, StoreUnavailable
 from gateway.store.writelock import WriteLock
 
 log = logging.getLogger(__name__)
@@ -127,15 +128,15 @@ class _Write:
         self.outcome = outcome.Error(unavailable(exc) or exc)
 
 
-def _run_alone(together: Together, item: Any, conn: sa.Connection) -> Any:
-    return _answers(together, [item], conn)[0]
-
-
 def _answers(together: Together, items: Sequence[Any], conn: sa.Connection) -> Sequence[Any]:
     answers = together(conn, items)
     if len(answers) != len(items):
         raise ValueError(f"{together} answered {len(answers)} times to {len(items)} items")
     return [finished(answer) for answer in answers]
+
+
+def _answer_to_one(together: Together, item: Any, conn: sa.Connection) -> Any:
+    return _answers(together, [item], conn)[0]
 
 
 class GiveWay(trio.abc.Instrument):
@@ -211,8 +212,8 @@ class Writer:
         self._bytes = 0  # of the batch under way
         self._trio = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
-        self._together = _StartTogether(self._start)
-        trio.lowlevel.add_instrument(self._together)
+        self._starter = _StartTogether(self._start)
+        trio.lowlevel.add_instrument(self._starter)
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()
 
@@ -226,7 +227,7 @@ class Writer:
     @property
     def busy(self) -> bool:
         """Whether the thread has something to do. What waits for its start needs no turn of it yet."""
-        return self._unanswered > 0 and not self._together.waiting
+        return self._unanswered > 0 and not self._starter.waiting
 
     async def write(self, work: Callable[[sa.Connection], T], size: int = 0) -> T:
         """See Store.write."""
@@ -236,7 +237,7 @@ class Writer:
         self, work: Callable[[sa.Connection, Sequence[A]], Sequence[T]], item: A, size: int = 0
     ) -> T:
         """See Store.write_together."""
-        return cast(T, await self._hand_in(_Write(partial(_run_alone, work, item), size, work, item)))
+        return cast(T, await self._hand_in(_Write(partial(_answer_to_one, work, item), size, work, item)))
 
     @trio.lowlevel.enable_ki_protection
     async def _hand_in(self, write: _Write) -> Any:
@@ -247,7 +248,7 @@ class Writer:
             if len(self._queue) >= self._max_waiting:
                 raise StoreBusy(f"{len(self._queue)} writes wait already")
             self._queue.append(write)
-        self._together.expect()
+        self._starter.expect()
         self._unanswered += 1
 
         def withdraw(_: object) -> trio.lowlevel.Abort:
@@ -268,7 +269,7 @@ class Writer:
             self._changed.notify()
         await self._ended.wait()
         self._thread.join()
-        trio.lowlevel.remove_instrument(self._together)
+        trio.lowlevel.remove_instrument(self._starter)
 
     def _start(self) -> None:
         with self._changed:
@@ -391,6 +392,10 @@ class Writer:
             all_of_them = self._run_one(partial(_answers, together, [write.item for write in writes]), first)
             if isinstance(all_of_them, outcome.Value):
                 return [outcome.Value(answer) for answer in all_of_them.value]
+            if isinstance(all_of_them, outcome.Error) and not isinstance(all_of_them.error, GatewayError):
+                # It may be raised for several only: then no caller hears of it.
+                error = all_of_them.error
+                log.error("%d writes failed together, each is tried by itself", len(writes), exc_info=error)
         return [self._run_one(write.work, first and write is writes[0]) for write in writes]
 
     def _run_one(self, work: Callable[[sa.Connection], object], first: bool) -> outcome.Outcome[Any]:

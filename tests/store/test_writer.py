@@ -269,6 +269,8 @@ def put_all(conn: sa.Connection, items: Sequence[str]) -> list[str]:
     conn.execute(sa.insert(tables.fact), [{"name": name, "value": str(len(items))} for name in items])
     if "bad" in items:
         raise ValueError("a bad one")
+    if "stale" in items:
+        raise Stale("a stale one")
     return [f"{name} is there" for name in items]
 
 
@@ -297,18 +299,25 @@ async def test_writes_that_go_together_are_one_call(store: Store, slow_batches: 
     assert await store.read(run_with) == [4, 4, 9, 4, 4]
 
 
+@pytest.mark.parametrize(("bad", "error", "logged"), [("bad", ValueError, 1), ("stale", Stale, 0)])
 async def test_one_that_raises_leaves_the_others_to_be_written_alone(
-    store: Store, slow_batches: None
+    store: Store,
+    slow_batches: None,
+    caplog: pytest.LogCaptureFixture,
+    bad: str,
+    error: type[Exception],
+    logged: int,
 ) -> None:
     answers: dict[str, object] = {}
     async with gathered(store) as nursery:
-        for name in ("a", "bad", "c"):
+        for name in ("a", bad, "c"):
             nursery.start_soon(hand_in, store, name, answers)
-    error = answers.pop("bad")
-    assert isinstance(error, ValueError)
+    assert isinstance(answers.pop(bad), error)
     assert answers == {"a": "a is there", "c": "c is there"}
     assert on_disk(store) == ["a", "c"]
     assert await store.read(run_with) == [1, 1]
+    # What nobody meant to raise might be raised only for several: then no caller hears of it.
+    assert caplog.text.count("3 writes failed together") == logged
 
 
 async def test_another_number_of_answers_is_an_error(store: Store, slow_batches: None) -> None:

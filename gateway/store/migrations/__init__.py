@@ -44,10 +44,10 @@ def stored_version(conn: sa.Connection) -> str | None:
 
     Raises NotOurs.
     """
-    tables = sa.inspect(conn).get_table_names()
-    if not tables:
+    there = sa.inspect(conn).get_table_names()
+    if not there:
         return None
-    if "alembic_version" not in tables:
+    if "alembic_version" not in there:
         raise NotOurs("another program's database; choose another data directory")
     stored = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if stored is not None and stored not in versions():
