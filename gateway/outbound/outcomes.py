@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
 from gateway.model import Outcome, Result
@@ -23,6 +24,7 @@ MAX_DIALED = 20  # addresses of a host: the latest
 MAX_TLS_RESULTS = 100  # of an attempt
 MAX_TLS_TEXT = 500  # characters
 MAX_TLS_STRINGS = 50  # of a policy
+_tls_texts = attrgetter(*(field.name for field in fields(TlsResult) if field.name not in ("policy", "mx")))
 
 
 def checked(answer: object, count: int) -> list[Outcome] | None:
@@ -75,9 +77,9 @@ def fit(outcome: Outcome) -> Outcome:
         for name, maximum in MAX_TEXT.items()
         if not _fits(text := getattr(outcome, name), maximum)
     }
-    if outcome.dialed:
+    if not _fits_dialed(outcome.dialed):
         texts["dialed"] = add_dialed({}, outcome.dialed)
-    if outcome.tls_results:
+    if len(outcome.tls_results) > MAX_TLS_RESULTS or not all(map(_fits_tls_result, outcome.tls_results)):
         texts["tls_results"] = tuple(map(_fit_tls_result, outcome.tls_results[:MAX_TLS_RESULTS]))
     return replace(outcome, **texts) if texts else outcome
 
@@ -85,6 +87,22 @@ def fit(outcome: Outcome) -> Outcome:
 def _fits(text: str, maximum: int) -> bool:
     """Whether it is clear that it can be kept as it is: nearly always."""
     return len(text) <= maximum and text.isascii() and "\0" not in text
+
+
+def _fits_dialed(dialed: Mapping[str, Sequence[str]]) -> bool:
+    return len(dialed) <= MAX_DIALED_HOSTS and all(
+        _fits(host, MAX_TEXT["remote_mta"])
+        and len(addresses) <= MAX_DIALED
+        and all(_fits(address, MAX_TEXT["remote_ip"]) for address in addresses)
+        for host, addresses in dialed.items()
+    )
+
+
+def _fits_tls_result(result: TlsResult) -> bool:
+    """As `_fits`; one with a policy is looked at in whole, as there are few."""
+    return (
+        not result.policy and not result.mx and all(_fits(text, MAX_TLS_TEXT) for text in _tls_texts(result))
+    )
 
 
 def add_dialed(
