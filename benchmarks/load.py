@@ -36,7 +36,9 @@ class Load:
         return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * 0.99))]
 
 
-class _Connection:
+class Connection:
+    """One that is kept, of a client that waits for each answer."""
+
     def __init__(self, address: tuple[str, int] | str) -> None:
         if isinstance(address, str):  # a path
             self.socket = socket.socket(socket.AF_UNIX)
@@ -51,6 +53,16 @@ class _Connection:
         self.received = b""
         self.sent_at = time.perf_counter()
         self.socket.sendall(request)
+
+    def ask(self, request: bytes) -> float:
+        """The time until it is answered, in seconds."""
+        self.send(request)
+        while not self.answered():
+            pass
+        return time.perf_counter() - self.sent_at
+
+    def close(self) -> None:
+        self.socket.close()
 
     def answered(self) -> bool:
         """Read what there is; whether the answer is complete. A status other than 200 is an error."""
@@ -76,7 +88,7 @@ class _Connection:
 def drive(address: tuple[str, int] | str, requests: Iterator[bytes], connections: int, count: int) -> Load:
     """Send `count` requests over that many connections, each as soon as its connection is free."""
     latencies: list[float] = []
-    opened = [_Connection(address) for _ in range(connections)]
+    opened = [Connection(address) for _ in range(connections)]
     with selectors.DefaultSelector() as selector:
         started = time.perf_counter()
         unsent = count
@@ -95,7 +107,7 @@ def drive(address: tuple[str, int] | str, requests: Iterator[bytes], connections
                         unsent -= 1
         seconds = time.perf_counter() - started
     for connection in opened:
-        connection.socket.close()
+        connection.close()
     return Load(count, seconds, tuple(sorted(latencies)))
 
 
