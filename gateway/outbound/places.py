@@ -7,7 +7,7 @@ rules keep such servers from holding up everybody else; the third is kept by the
 1. An attempt that takes long gives up its place to another, as long as there are not too many such.
 2. A destination that kept an attempt waiting in vain has one place, until an attempt to it fares better.
 3. No destination has more than its share, however long they take.
-4. A fifth of the places is only for destinations that took something lately: any others may be silent.
+4. Some places are only for destinations that took something lately: any others may be silent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from gateway.store.changes import Standing
 SLOW_AFTER = 2.0  # seconds: nearly every delivery takes less
 REMEMBERED = 10_000  # destinations that kept us waiting, and as many that did not
 ASKED = 1000  # of the latter, in one claim: about a millisecond
-PROVEN_PART = 5  # of so many places one is kept for those that did not
 
 
 @dataclass(eq=False, slots=True)
@@ -37,12 +36,14 @@ class Place:
 class Places:
     """The places, and who has them. Times are seconds of one clock."""
 
-    def __init__(self, *, most: int, most_slow: int) -> None:
-        self._most, self._most_slow = most, most_slow
+    def __init__(self, *, most: int, most_slow: int, for_proven: int) -> None:
+        """`for_proven`: how many of `most` are only for destinations that took something lately."""
+        self._most, self._most_slow, self._for_proven = most, most_slow, for_proven
         self._taken: dict[Place, None] = {}  # the oldest first
         self._by_destination: Counter[str] = Counter()
         self._slow: OrderedDict[str, None] = OrderedDict()  # destinations that kept us waiting in vain
         self._proven: OrderedDict[str, None] = OrderedDict()  # that took something since
+        self._names: tuple[str, ...] | None = None  # of the latter, as they were when somebody asked
 
     def __len__(self) -> int:
         """How many attempts are under way."""
@@ -61,7 +62,7 @@ class Places:
         """What destinations may have by what they did. It goes on to change with what they do."""
         unproven = sum(place.destination not in self._proven for place in self._quick(now))
         too_slow = max(0, self._count_slow(now) - self._most_slow)
-        room = self._most - self._most // PROVEN_PART - unproven - too_slow
+        room = self._most - self._for_proven - unproven - too_slow
         return Standing(
             slow=self._slow,
             proven=self._proven,
@@ -71,9 +72,11 @@ class Places:
 
     def _some_proven(self) -> tuple[str, ...]:
         """Others each time, so that all have their turn."""
-        names = list(self._proven)
+        if self._names is None:
+            self._names = tuple(self._proven)
+        names = self._names
         start = randrange(len(names)) if names else 0  # noqa: S311 - no secret
-        return (*names[start:], *names[:start])[:ASKED]
+        return (names[start:] + names[:start])[:ASKED]
 
     def until_room(self, now: float) -> float:
         """Seconds until an attempt under way may give up its place; infinite if none will."""
@@ -98,8 +101,11 @@ class Places:
             del self._by_destination[place.destination]
         self._slow.pop(place.destination, None)
         if delivered:
+            if place.destination not in self._proven:
+                self._names = None
             _remember(self._proven, place.destination)
         elif now - place.since >= SLOW_AFTER:
+            self._names = None
             self._proven.pop(place.destination, None)
             _remember(self._slow, place.destination)
 

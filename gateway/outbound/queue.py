@@ -48,6 +48,7 @@ class QueueScheduler:
         self._places = Places(
             most=settings.max_deliveries,
             most_slow=settings.max_slow_deliveries,
+            for_proven=settings.max_deliveries // 2,
         )
         self._position = ""  # where the search for destinations with room goes on
         self._crowded = False  # something that is due waits for a place

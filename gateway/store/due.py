@@ -124,13 +124,22 @@ class Due:
 
         if standing.unproven_room == 0:
             # Those that have room are known: a walk over the others, of which there may be many, is spared.
+            # One of each, and only then further ones.
+            found: list[str] = []
             for start in range(0, len(standing.asked), _KEYS):
                 names = [key for key in standing.asked[start : start + _KEYS] if room_of(key) > 0]
-                for (key,) in statements.due_of.all(conn, {"names": json.dumps(names), "now": now}):
-                    take(key)
+                for key, row_id in statements.first_of.all(conn, {"names": json.dumps(names), "now": now}):
+                    found.append(key)
+                    if row_id in got:
+                        continue
+                    ids.append(row_id)
+                    got.add(row_id)
+                    taken[key] = taken.get(key, 0) + 1
                     if len(ids) == room:
                         return Picked(tuple(ids), position, more=True)
-            return Picked(tuple(ids), position, more=False)
+            for key in found:
+                take(key)
+            return Picked(tuple(ids), position, more=len(ids) == room)
 
         for _ in range(_SCANS):
             heads = statements.keys.all(conn, {"position": position, "steps": _KEYS})
@@ -179,10 +188,13 @@ class _Statements:
             )
         )
 
-        self.due_of = Statement(
+        self.first_of = Statement(
             sa.text(
-                f"SELECT value FROM {names} WHERE EXISTS (SELECT 1 FROM {by_key}"  # noqa: S608
-                f" WHERE {ready} AND {key} = value AND next_attempt <= :now)"
+                # Materialized, or the inner one would be run again for the condition.
+                "WITH first (name, id) AS MATERIALIZED (SELECT value,"  # noqa: S608
+                f" (SELECT id FROM {by_key} WHERE {ready} AND {key} = value AND next_attempt <= :now"
+                f" ORDER BY next_attempt, id LIMIT 1) FROM {names})"
+                " SELECT name, id FROM first WHERE id IS NOT NULL"
             ).bindparams(now)
         )
 

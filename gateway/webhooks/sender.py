@@ -75,6 +75,7 @@ class WebhookSender:
         self._places = Places(
             most=settings.webhooks.max_calls,
             most_slow=settings.webhooks.max_slow_calls,
+            for_proven=settings.webhooks.max_calls // 5,  # these are fewer, and have a URL each
         )
         self._paused: dict[str, datetime] = {}  # URL -> until when its receiver wants no calls
         self._policy = Policy(self._keep_until, partial(disabled_notice, settings))

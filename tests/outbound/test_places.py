@@ -6,7 +6,7 @@ from gateway.outbound.places import REMEMBERED, SLOW_AFTER, Places
 
 
 def places(**limits: int) -> Places:
-    return Places(**({"most": 3, "most_slow": 1000} | limits))
+    return Places(**({"most": 3, "most_slow": 1000, "for_proven": 0} | limits))
 
 
 def test_each_attempt_takes_a_place_and_leaves_it() -> None:
@@ -48,7 +48,7 @@ def test_a_slow_server_that_takes_mail_keeps_its_share() -> None:
 
 
 def test_a_part_is_for_those_that_took_something_lately() -> None:
-    now = places(most=10, most_slow=5)
+    now = places(most=10, most_slow=5, for_proven=2)
     assert now.standing(0).unproven_room == 8
     now.leave(now.take("good", 0), 1, delivered=True)
     assert "good" in now.standing(1).proven
@@ -61,6 +61,18 @@ def test_a_part_is_for_those_that_took_something_lately() -> None:
     now.leave(new[0], later, delivered=False)
     now.leave(now.take("good", later), later + SLOW_AFTER, delivered=False)  # it was silent this time
     assert "good" not in now.standing(9).proven
+
+
+def test_the_proven_ones_are_asked_for_as_they_are_now() -> None:
+    now = places(most=1, for_proven=1)
+    assert now.standing(0).asked == ()
+    for name in ("a", "b"):
+        now.leave(now.take(name, 0), 0, delivered=True)
+    assert sorted(now.standing(0).asked) == ["a", "b"]
+    now.leave(now.take("a", 0), SLOW_AFTER, delivered=False)
+    assert now.standing(9).asked == ("b",)
+    now.leave(now.take("c", 9), 9, delivered=True)
+    assert {names for _ in range(50) if (names := now.standing(9).asked)} == {("b", "c"), ("c", "b")}
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -254,6 +254,21 @@ def test_where_only_proven_destinations_have_room_these_are_found_behind_any_num
     assert claim(conn, at(5), **wanted, busy={"good.example": 2}) == ()
 
 
+def test_where_only_proven_destinations_have_room_each_gets_one_before_any_gets_more(
+    conn: sa.Connection,
+) -> None:
+    add(conn, *(f"u@silent{i:03}.example" for i in range(300)))
+    names = tuple(f"good{i:03}.example" for i in range(120))
+    add(conn, *(f"u{n}@{name}" for name in names[::30] for n in range(3)), now=at(1))
+    standing = Standing(proven=names, unproven_room=0, asked=names)
+    wanted: dict[str, Any] = {"per_destination": 2, "standing": standing}
+    few = Counter(c.destination for c in claim(conn, at(5), room=3, **wanted))
+    assert set(few.values()) == {1}
+    assert len(few) == 3
+    rest = Counter(c.destination for c in claim(conn, at(5), room=99, **wanted, busy=few))
+    assert rest + few == dict.fromkeys(names[::30], 2)
+
+
 def test_destinations_that_are_not_proven_share_their_room_and_slow_ones_have_one_place(
     conn: sa.Connection,
 ) -> None:
