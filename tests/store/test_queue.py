@@ -739,6 +739,10 @@ def test_the_hot_path_scans_no_table(conn: sa.Connection) -> None:
         ),
         "claim of many": (lambda: claim(conn, room=30), ["message_due"]),
         "settle": (lambda: settle.settle(conn, delivered(claim(conn, room=1)[0]), NOW), ["message_content"]),
+        "settle several": (
+            lambda: settle.settle_all(conn, [([delivered(claimed)], NOW) for claimed in claim(conn, room=3)]),
+            ["message_content", "webhook_call_waiting", "CONSTANT ROWS"],
+        ),
         "recover": (lambda: queue.recover(conn, ["me"], NOW), ["message_leased"]),
         "history": (
             lambda: settle.latest_retired(conn, "shop", jo, excluding=1),
