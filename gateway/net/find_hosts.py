@@ -83,4 +83,4 @@ async def _about_host(
         asked.append((base, reply))
         if is_conclusive(reply):
             break
-    return replace(host, tlsa=tuple(asked))
+    return replace(host, tlsa=tuple(asked)) if asked else host

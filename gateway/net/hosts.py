@@ -348,7 +348,7 @@ def _dial_order(
     random.shuffle(shuffled)
     by_times: dict[int, list[IpAddress]] = {}
     for address in shuffled:
-        by_times.setdefault(dialed.count(str(address)), []).append(address)
+        by_times.setdefault(dialed.count(str(address)) if dialed else 0, []).append(address)
     found: list[IpAddress] = []
     for times in sorted(by_times):
         turns = ([a for a in by_times[times] if a.version == family] for family in order)

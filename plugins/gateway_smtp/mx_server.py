@@ -92,6 +92,10 @@ class MxServer:
     record: Record
     unusable: bool = False  # no connection could be had, and the server did not say why
     lacks_require_tls: bool = False
+    ip: str = field(init=False)  # the address as text
+
+    def __post_init__(self) -> None:
+        self.ip = str(self.address)
 
     @property
     def host(self) -> str:
@@ -102,7 +106,7 @@ class MxServer:
         return connection_key(self.settings.hello_name, self.target, self.address)
 
     async def share(self) -> Share:
-        hop = NextHop(self.domain, self.host, str(self.address), self.port, self.transport)
+        hop = NextHop(self.domain, self.host, self.ip, self.port, self.transport)
         return await self.shaper.share(hop)
 
     async def connection(self, share: Share, *, new: bool = False) -> Kept:
@@ -126,8 +130,8 @@ class MxServer:
 
     def _note_address(self) -> None:
         addresses = self.record.dialed.setdefault(self.host, [])
-        if str(self.address) not in addresses:
-            addresses.append(str(self.address))
+        if self.ip not in addresses:
+            addresses.append(self.ip)
 
     async def _open(self, place: Place) -> Kept:
         self._note_address()
@@ -156,7 +160,7 @@ class MxServer:
 
     async def _connect(self, policy: TlsPolicy) -> SmtpConnection:
         return await connect_smtp(
-            str(self.address),
+            self.ip,
             self.port,
             replace(self.settings, tls=policy),
             server_name=self.target.tls.server_name,
