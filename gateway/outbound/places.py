@@ -43,7 +43,7 @@ class Places:
         self._by_destination: Counter[str] = Counter()
         self._slow: OrderedDict[str, None] = OrderedDict()  # destinations that kept us waiting in vain
         self._proven: OrderedDict[str, None] = OrderedDict()  # that took something since
-        self._names: tuple[str, ...] | None = None  # of the latter, as they were when somebody asked
+        self._proven_names: tuple[str, ...] | None = None  # the same, until they change
 
     def __len__(self) -> int:
         """How many attempts are under way."""
@@ -72,9 +72,9 @@ class Places:
 
     def _some_proven(self) -> tuple[str, ...]:
         """Others each time, so that all have their turn."""
-        if self._names is None:
-            self._names = tuple(self._proven)
-        names = self._names
+        if self._proven_names is None:
+            self._proven_names = tuple(self._proven)
+        names = self._proven_names
         start = randrange(len(names)) if names else 0  # noqa: S311 - no secret
         return (names[start:] + names[:start])[:ASKED]
 
@@ -102,10 +102,10 @@ class Places:
         self._slow.pop(place.destination, None)
         if delivered:
             if place.destination not in self._proven:
-                self._names = None
+                self._proven_names = None
             _remember(self._proven, place.destination)
         elif now - place.since >= SLOW_AFTER:
-            self._names = None
+            self._proven_names = None
             self._proven.pop(place.destination, None)
             _remember(self._slow, place.destination)
 

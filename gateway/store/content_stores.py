@@ -23,7 +23,7 @@ from gateway.config.settings import ContentSettings
 from gateway.errors import ConfigError, ContentUnavailable, PluginError, StoreUnavailable
 from gateway.hookcalls import Call, Calls, Nonsense, ask, described
 from gateway.registered import registered_call
-from gateway.store.writer import unavailable
+from gateway.store.faults import unavailable
 
 T = TypeVar("T")
 

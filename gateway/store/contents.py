@@ -23,8 +23,8 @@ from gateway.store.content import BATCH, SMALL, Located, StoredBytes, files_with
 from gateway.store.content_files import TEMPORARY, FileStore
 from gateway.store.content_reading import BytesContent, StoredContent
 from gateway.store.content_stores import FILES, TIMEOUT, CalledStore, Registered
+from gateway.store.faults import unavailable
 from gateway.store.spool import Spool, new_name
-from gateway.store.writer import unavailable
 
 if TYPE_CHECKING:
     from gateway.store.store import Store

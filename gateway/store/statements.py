@@ -38,7 +38,7 @@ class _Form:
     sql: str
     pick: Callable[[Parameters], Sequence[Any]]  # the placeholders' values, by their names
     constants: Parameters  # of placeholders that are none of the caller's, as the driver takes them
-    members: tuple[tuple[str, str, int], ...]  # of lists: placeholder, name of the list, index
+    members: tuple[tuple[str, tuple[str, ...]], ...]  # lists, and the placeholders of their members
     to_driver: tuple[tuple[int, Processor], ...]  # for the placeholders that the driver has otherwise
     row: Callable[[Iterable[Any]], Any] | None  # None: a text without `columns`, whose rows stay tuples
     processors: tuple[tuple[int, Processor], ...]  # for the columns that the driver has otherwise
@@ -54,7 +54,9 @@ class _Form:
 
     def arguments(self, given: Parameters) -> Sequence[Any]:
         if self.members:
-            given = {**given, **{place: _at(given[name], index) for place, name, index in self.members}}
+            given = dict(given)
+            for name, places in self.members:
+                given.update(zip(places, _filled_up(given[name]), strict=True))
         if self.constants:
             given = {**self.constants, **given}
         picked = self.pick(given)
@@ -167,16 +169,12 @@ class Statement:
             key += tuple(given)  # the columns
         form = self._forms.get(key)
         if form is None:
-            form = self._forms[key] = _compile(self._clause, conn.dialect, self._filled_up(given))
+            form = self._forms[key] = _compile(self._clause, conn.dialect, self._with_lists(given))
         return form
 
-    def _filled_up(self, given: Parameters) -> Parameters:
+    def _with_lists(self, given: Parameters) -> Parameters:
         """With lists of the length that the statement has."""
-        lists = {
-            name: [_at(given[name], index) for index in range(_power_of_two(len(given[name])))]
-            for name in self._expanding
-        }
-        return {**given, **lists}
+        return {**given, **{name: _filled_up(given[name]) for name in self._expanding}}
 
 
 def _expanding(clause: Any) -> tuple[str, ...]:
@@ -195,16 +193,12 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
         {column.key: _default(column) for column in compiled.insert_prefetch} if clause.is_insert else {}
     )
     state = compiled.construct_expanded_state({**defaults, **given})
-    members = {
-        member: (name, index)
-        for name, expanded in state.parameter_expansion.items()
-        for index, member in enumerate(expanded)
-    }
+    lists = {member: name for name, places in state.parameter_expansion.items() for member in places}
     places = list(state.positiontup or ())
     constants: dict[str, Any] = {}
     to_driver: list[tuple[int, Processor]] = []
     for at, place in enumerate(places):
-        name, _ = members.get(place, (place, -1))
+        name = lists.get(place, place)
         processor = compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
         if name not in given:
             value = state.parameters[place]
@@ -222,7 +216,7 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
         sql=state.statement,
         pick=_picking(places),
         constants=constants,
-        members=tuple((place, *of) for place, of in members.items() if of[0] in given),
+        members=tuple((name, tuple(of)) for name, of in state.parameter_expansion.items() if name in given),
         to_driver=tuple(to_driver),
         row=row and row._make,
         processors=tuple(processors),
@@ -253,9 +247,10 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length() if number else 0
 
 
-def _at(members: Sequence[Any], index: int) -> Any:
-    """A list's member; beyond its end the last one, which makes no difference to IN."""
-    return members[min(index, len(members) - 1)]
+def _filled_up(members: Sequence[Any]) -> Sequence[Any]:
+    """Up to a power of two with the last one, which makes no difference to IN."""
+    missing = _power_of_two(len(members)) - len(members)
+    return [*members, *[members[-1]] * missing] if missing else members
 
 
 def _picking(names: Sequence[str]) -> Callable[[Parameters], Sequence[Any]]:

@@ -24,14 +24,14 @@ from gateway.errors import StartError, StoreBusy, StoreUnavailable
 from gateway.store import migrations
 from gateway.store.content_stores import Registered
 from gateway.store.contents import Contents
+from gateway.store.faults import unavailable
+from gateway.store.pacing import GiveWay
 from gateway.store.writelock import WriteLock
 from gateway.store.writer import (
     MAX_WAITING,
-    GiveWay,
     Writer,
     driver_connection,
     finished,
-    unavailable,
     usable,
 )
 

@@ -17,9 +17,7 @@ left in the write-ahead log stays invisible and is overwritten, instead of being
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -33,6 +31,8 @@ import sqlalchemy as sa
 import trio
 
 from gateway.errors import GatewayError, StoreBusy, StoreUnavailable
+from gateway.store.faults import unavailable
+from gateway.store.pacing import StartTogether
 from gateway.store.writelock import WriteLock
 
 log = logging.getLogger(__name__)
@@ -46,44 +46,6 @@ BATCH_WRITES = 64
 # As the callers announce them; keeps a commit, and so the next caller's wait, short.
 BATCH_BYTES = 4 * 1024 * 1024
 BATCH_TIME = 0.005  # seconds
-TURNS_TOGETHER = 2  # of a busy loop until the writer starts: who was woken for a write has handed in his own
-BUSY_TURNS = 4  # of the loop without a rest, before it gives way: answering a caller takes two or three
-
-_REASONS = {
-    sqlite3.SQLITE_FULL: "disk full",
-    sqlite3.SQLITE_IOERR: "I/O error",
-    sqlite3.SQLITE_BUSY: "database in use by another program",
-    sqlite3.SQLITE_LOCKED: "database in use by another program",
-    sqlite3.SQLITE_READONLY: "database not writable",
-    sqlite3.SQLITE_PERM: "database not accessible",
-    sqlite3.SQLITE_AUTH: "database not accessible",
-    sqlite3.SQLITE_CANTOPEN: "database not accessible",
-    sqlite3.SQLITE_CORRUPT: "database damaged",
-    sqlite3.SQLITE_NOTADB: "not a database",
-    sqlite3.SQLITE_PROTOCOL: "database locking failed",
-    sqlite3.SQLITE_NOLFS: "file too large",
-}
-
-
-def unavailable(exc: BaseException) -> StoreUnavailable | None:
-    """What callers are told about an error of the disk or the database; None for any other error."""
-    error = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-    if isinstance(error, sqlite3.Error):
-        # The low byte is the kind, the rest says where (SQLITE_IOERR_WRITE, ...).
-        reason = _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-        detail = str(error)
-    elif isinstance(error, OSError):
-        reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "I/O error"
-        detail = error.strerror or str(error)
-        if isinstance(error.filename, str):  # its name only: accounts see this in events
-            detail += f" ({os.path.basename(error.filename)})"  # noqa: PTH119
-    else:
-        return None
-    if reason is None:
-        return None
-    told = StoreUnavailable(f"{reason}: {detail}")
-    told.__cause__ = exc
-    return told
 
 
 def finished(result: T) -> T:
@@ -139,50 +101,6 @@ def _answer_to_one(together: Together, item: Any, conn: sa.Connection) -> Any:
     return _answers(together, [item], conn)[0]
 
 
-class GiveWay(trio.abc.Instrument):
-    """Lets threads have their turn while the loop is busy.
-
-    A busy loop lets go of the interpreter's lock for a microsecond each turn, to look for I/O. That is too
-    short for a waiting thread to take it, and keeps its time limit (sys.setswitchinterval) from running
-    out: a write took up to two seconds. A sleep of any length is long enough.
-    """
-
-    def __init__(self, wanted: Callable[[], bool]) -> None:
-        self._wanted = wanted
-        self._busy_turns = 0  # one after the other
-
-    def before_io_wait(self, timeout: float) -> None:
-        self._busy_turns = self._busy_turns + 1 if timeout <= 0 else 0
-        if self._busy_turns > BUSY_TURNS and self._wanted():
-            time.sleep(1e-6)  # seconds; the system makes it some 60 microseconds
-
-
-class _StartTogether(trio.abc.Instrument):
-    """Starts the writer when the loop has nothing else to do, or after a few turns.
-
-    So writes that belong together share a transaction, such as that of a message and the claim that takes it;
-    and the writer's thread does not begin to compete for the interpreter with those who hand them in.
-    """
-
-    def __init__(self, start: Callable[[], None]) -> None:
-        self._start = start
-        self._turns = 0  # that may still pass; 0 when no write waits for its start
-
-    @property
-    def waiting(self) -> bool:
-        return self._turns > 0
-
-    def expect(self) -> None:
-        """A write was handed in."""
-        self._turns = self._turns or TURNS_TOGETHER
-
-    def before_io_wait(self, timeout: float) -> None:
-        if self._turns:
-            self._turns = self._turns - 1 if timeout <= 0 else 0
-            if not self._turns:
-                self._start()
-
-
 class _TransactionLost(Exception):
     """The transaction is no longer open; the cause is what ended it."""
 
@@ -212,7 +130,7 @@ class Writer:
         self._bytes = 0  # of the batch under way
         self._trio = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
-        self._starter = _StartTogether(self._start)
+        self._starter = StartTogether(self._start)
         trio.lowlevel.add_instrument(self._starter)
         self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
         self._thread.start()

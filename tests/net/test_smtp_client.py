@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -394,14 +394,7 @@ async def test_cancelled_when_there_is_an_answer() -> None:
         await script.hear(b"\r\n.\r\n")
         await script.say(b"250 2.0.0 ok\r\n")
 
-    script = Script()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server, script)
-        connection = await open_smtp(script.client, SETTINGS)
-        with trio.CancelScope() as scope:
-            nursery.start_soon(cancel_when_all_wait, scope)
-            await connection.deliver(TWO, SlowToClose())
-    assert scope.cancelled_caught
+    connection = await cancelled(server, TWO, SlowToClose())
     assert fates(connection.results) == [("accepted", "dot", 250)] * 2
     assert connection.failure is not None
 
@@ -409,6 +402,21 @@ async def test_cancelled_when_there_is_an_answer() -> None:
 async def cancel_when_all_wait(scope: trio.CancelScope) -> None:
     await trio.testing.wait_all_tasks_blocked()
     scope.cancel()
+
+
+async def cancelled(
+    server: Callable[[Script], Awaitable[None]], transaction: Transaction, chunks: AsyncIterable[bytes]
+) -> SmtpConnection:
+    """A connection whose transaction was cancelled when all waited."""
+    script = Script()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, script)
+        connection = await open_smtp(script.client, SETTINGS)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_all_wait, scope)
+            await connection.deliver(transaction, chunks)
+    assert scope.cancelled_caught
+    return connection
 
 
 async def test_cancelled_while_opening() -> None:
@@ -498,13 +506,7 @@ async def test_a_message_that_is_a_whole_number_of_blocks_is_not_all_out_before_
         while data := await script.stream.receive_some():
             sent += len(data)
 
-    script = Script()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server, script)
-        connection = await open_smtp(script.client, SETTINGS)
-        with trio.CancelScope() as scope:
-            nursery.start_soon(cancel_when_all_wait, scope)
-            await connection.deliver(replace(ONE, size=2 * 65536), two_blocks())
+    connection = await cancelled(server, replace(ONE, size=2 * 65536), two_blocks())
     assert fates(connection.results) == [("broken", "data", None)]
     assert sent < 2 * 65536
 

@@ -21,8 +21,8 @@ import trio.testing
 
 from gateway.clock import ManualClock
 from gateway.errors import Stale, StoreBusy, StoreUnavailable
+from gateway.store import pacing, tables
 from gateway.store import store as store_module
-from gateway.store import tables
 from gateway.store import writer as writer_module
 from gateway.store.store import Store
 from tests.commands import PATIENCE
@@ -537,7 +537,7 @@ import sys, trio
 from pathlib import Path
 import sqlalchemy as sa
 from gateway.clock import Clock
-from gateway.store import tables
+from gateway.store import pacing, tables
 from gateway.store.store import Store
 
 async def caller(store, who):
@@ -686,8 +686,8 @@ def test_a_busy_loop_gives_way_only_when_wanted(monkeypatch: pytest.MonkeyPatch)
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     wanted = True
-    give_way = writer_module.GiveWay(lambda: wanted)
-    for _ in range(writer_module.BUSY_TURNS):
+    give_way = pacing.GiveWay(lambda: wanted)
+    for _ in range(pacing.BUSY_TURNS):
         give_way.before_io_wait(0)
     assert slept == []
     give_way.before_io_wait(0)
