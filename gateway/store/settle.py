@@ -131,21 +131,14 @@ _PROVEN = (
 )
 
 
-def settle(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
-    """Applies an attempt's result: the message is rescheduled or retired, and everybody concerned is told.
-
-    If the lease is lost (expired and recovered, the message canceled, claimed again) only the attempt's row
-    is finished, as "late". Raises Stale if the suppression relied on a history that has grown.
-    """
-    return settle_all(conn, [((change,), now)])[0][0]
-
-
 def settle_all(
     conn: sa.Connection, transactions: Sequence[tuple[Sequence[Settlement], datetime]]
 ) -> list[tuple[Settled, ...]]:
-    """`settle` for the recipients of SMTP transactions, each with its time. Events are in the order given.
+    """Applies the results of attempts: of the recipients of SMTP transactions, each with its time.
 
-    Raises Stale as `settle`, for all together.
+    Messages are rescheduled or retired, and everybody concerned is told, in the order given. Where a lease is
+    lost (expired and recovered, the message canceled, claimed again) only the attempt's row is finished, as
+    "late". Raises Stale, for all of them, if a suppression relied on a history that has grown.
     """
     given = [(change, now) for changes, now in transactions for change in changes]
     rows = _load(conn, [change.message_id for change, _ in given])
@@ -172,7 +165,7 @@ def settle_all(
 def report(conn: sa.Connection, change: Report, now: datetime) -> Settled:
     """Adds to a message's history what came to be known of it; not applied if it is gone.
 
-    Raises Stale if it was to be retired but is no longer queued, or as `settle` does.
+    Raises Stale if it was to be retired but is no longer queued, or as `settle_all` does.
     """
     row = load(conn, change.message_id)
     if row is None:

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from gateway.model import GiveUp, Outcome, Result, RetryAt
 from gateway.outbound.settle import decide
-from gateway.store import deferred, queue, settle, tables
+from gateway.store import deferred, queue, tables
 from gateway.store.changes import Claimed, Reschedule, Retire, Settlement
-from tests.store.sample import add, at, claim, database, plans
+from tests.store.sample import add, at, claim, database, plans, settle_one
 
 MINUTE, DAY = 60.0, 86400.0
 FAILED = Outcome(result=Result.TEMPORARY, error="plugin 'p', hook 'route': raised", counts=False)
@@ -48,7 +48,7 @@ def test_pauses_grow_with_the_wait_to_four_hours_and_end_after_five_days() -> No
             claimed = one(conn, now)
             assert claimed.message.attempts == 1  # none of those before was counted
             change = decided(claimed, now)
-            settle.settle(conn, change, at(now))
+            settle_one(conn, change, at(now))
             if isinstance(change.then, Retire):
                 break
             tries += 1
@@ -79,7 +79,7 @@ def test_the_stage_retry_can_wait_longer_and_give_up_earlier() -> None:
 def test_an_attempt_that_came_to_something_ends_the_wait() -> None:
     with database() as conn:
         add(conn)
-        settle.settle(conn, decided(one(conn), 0), at(0))
+        settle_one(conn, decided(one(conn), 0), at(0))
         again = one(conn, 10)
         assert again.waits_since == at(0)
         # Another plugin's failure does not begin it anew.
@@ -87,7 +87,7 @@ def test_an_attempt_that_came_to_something_ends_the_wait() -> None:
         assert isinstance(change.then, Reschedule)
         assert (change.then.waits_for, change.then.waits_since) == ("q", at(0))
         answered = Outcome.temporary("try later", code=451)
-        settle.settle(conn, decided(again, 10, answered, plugin=""), at(10))
+        settle_one(conn, decided(again, 10, answered, plugin=""), at(10))
         assert deferred.plugins(conn) == []
         assert one(conn, 20).waits_since is None
 
@@ -98,7 +98,7 @@ def test_it_is_found_by_its_plugin_and_made_due() -> None:
         for claimed in claim(conn, at(0)):
             plugin = {other: "q", first: "p", second: "p", held: "p"}.get(claimed.message.id, "")
             change = decided(claimed, 0, replace(FAILED, counts=plugin == ""), plugin=plugin)
-            settle.settle(conn, change, at(0))
+            settle_one(conn, change, at(0))
         conn.execute(sa.update(tables.message).where(tables.message.c.id == held).values(hold=True))
         assert deferred.waiting(conn, "p", at(1)) == [first, second]
         assert deferred.waiting(conn, "p", at(1), after=first, most=1) == [second]

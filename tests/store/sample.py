@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from gateway.mail.address import Address
 from gateway.model import Outcome, ReceivedMessage, Result
-from gateway.store import mailbox_listing, queue, tables
+from gateway.store import mailbox_listing, queue, settle, tables
 from gateway.store.changes import (
     CallDraft,
     Claim,
@@ -23,6 +23,7 @@ from gateway.store.changes import (
     NewRecipient,
     Reschedule,
     Retire,
+    Settled,
     Settlement,
 )
 from gateway.store.content import StoredBytes
@@ -97,6 +98,11 @@ def claim_transactions(
         "max_recipients": 1,
     }
     return queue.claim(conn, Claim(now=now, **(defaults | fields)), later).transactions
+
+
+def settle_one(conn: sa.Connection, change: Settlement, now: datetime) -> Settled:
+    """One recipient's attempt, by itself."""
+    return settle.settle_all(conn, [((change,), now)])[0][0]
 
 
 def delivered(claimed: Claimed, **fields: Any) -> Settlement:

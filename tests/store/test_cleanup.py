@@ -9,7 +9,19 @@ import sqlalchemy as sa
 from gateway.store import cleanup, events, idempotency, limits, settle, tables, webhook_calls
 from gateway.store.changes import CallDraft, Retire
 from gateway.store.content import StoredBytes
-from tests.store.sample import HOOK, KEEP, NOW, add, at, claim, count, database, delayed, delivered
+from tests.store.sample import (
+    HOOK,
+    KEEP,
+    NOW,
+    add,
+    at,
+    claim,
+    count,
+    database,
+    delayed,
+    delivered,
+    settle_one,
+)
 
 
 @pytest.fixture
@@ -36,9 +48,9 @@ def test_retired_messages_go_in_steps(conn: sa.Connection) -> None:
 
 def test_events_stay_as_long_as_a_call_needs_them(conn: sa.Connection) -> None:
     add(conn)
-    settle.settle(conn, delayed(claim(conn)[0], at(1)), NOW)
+    settle_one(conn, delayed(claim(conn)[0], at(1)), NOW)
     for claimed in claim(conn, at(1)):
-        settle.settle(conn, delivered(claimed), NOW)
+        settle_one(conn, delivered(claimed), NOW)
     assert cleanup.events(conn, KEEP).count == 1  # the delayed one's call is superseded
     assert cleanup.webhook_calls(conn, KEEP).count == 1
     conn.execute(sa.update(tables.webhook_call).values(state="retired", keep_until=KEEP))

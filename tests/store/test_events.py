@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from gateway.errors import Stale
 from gateway.model import Event
-from gateway.store import credentials, events, idempotency, settle
+from gateway.store import credentials, events, idempotency
 from gateway.store.credentials import Credential
 from gateway.store.events import NewEvent
-from tests.store.sample import KEEP, NOW, add, at, claim, database, delayed, delivered, statements
+from tests.store.sample import KEEP, NOW, add, at, claim, database, delayed, delivered, settle_one, statements
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def conn() -> Iterator[sa.Connection]:
 def test_readers_keep_a_cursor(conn: sa.Connection) -> None:
     assert events.newest(conn) == 0
     add(conn)
-    settle.settle(conn, delayed(claim(conn)[0], at(9)), at(1))
+    settle_one(conn, delayed(claim(conn)[0], at(9)), at(1))
     add(conn, account="news")
     for claimed in claim(conn, at(9)):
-        settle.settle(conn, delivered(claimed), at(10))
+        settle_one(conn, delivered(claimed), at(10))
     first, *rest = events.after(conn, 0, 10)
     assert isinstance(first, Event)
     assert (first.name, first.code, first.enhanced, first.error) == ("delayed", 451, "4.7.1", "try later")

@@ -56,6 +56,7 @@ from tests.store.sample import (
     messages_in,
     plans,
     recipient,
+    settle_one,
     submission,
 )
 
@@ -117,7 +118,7 @@ def test_one_recipient_has_no_base_id_and_the_null_sender_is_none(conn: sa.Conne
 
 def test_ids_never_come_back(conn: sa.Connection) -> None:
     (first,) = add(conn)
-    settle.settle(
+    settle_one(
         conn,
         delivered(claim(conn)[0], then=GONE),
         NOW,
@@ -131,7 +132,7 @@ def test_from_ids_are_unique_over_queued_and_retired(conn: sa.Connection) -> Non
     with pytest.raises(SubmissionRefused, match="'f1' is in use") as refused:
         add(conn, recipient(from_id="f2"), recipient("x@example.net", from_id="f1"))
     assert refused.value.code == "user"
-    settle.settle(conn, delivered(claim(conn)[0]), NOW)
+    settle_one(conn, delivered(claim(conn)[0]), NOW)
     with pytest.raises(SubmissionRefused, match="in use"):
         add(conn, recipient(from_id="f1"))
     with pytest.raises(SubmissionRefused, match="two recipients"):
@@ -299,7 +300,7 @@ def test_next_due(conn: sa.Connection) -> None:
 
 def test_delivered_is_one_transaction(conn: sa.Connection) -> None:
     (only,) = add(conn, extra={"order": "1"})
-    settled = settle.settle(conn, delivered(claim(conn)[0]), at(2))
+    settled = settle_one(conn, delivered(claim(conn)[0]), at(2))
     assert settled.applied
     assert settled.files == ()
     found = item(conn, only)
@@ -322,7 +323,7 @@ def test_delivered_is_one_transaction(conn: sa.Connection) -> None:
 
 def test_temporary_is_rescheduled_and_keeps_its_content(conn: sa.Connection) -> None:
     (only,) = add(conn)
-    assert settle.settle(conn, delayed(claim(conn)[0], at(900)), at(1)).applied
+    assert settle_one(conn, delayed(claim(conn)[0], at(900)), at(1)).applied
     found = item(conn, only)
     assert (found.state, found.leased, found.message.next_attempt) == ("queued", False, at(900))
     assert claim(conn, at(899)) == ()
@@ -333,15 +334,15 @@ def test_temporary_is_rescheduled_and_keeps_its_content(conn: sa.Connection) -> 
 def test_content_goes_with_its_last_reference(conn: sa.Connection) -> None:
     add(conn, "a@example.net", "b@example.net", content=StoredBytes(9, file="f1"))
     first, second = claim(conn)
-    assert settle.settle(conn, delivered(first), NOW).files == ()
-    assert settle.settle(conn, failed(second), NOW).files == ("f1",)
+    assert settle_one(conn, delivered(first), NOW).files == ()
+    assert settle_one(conn, failed(second), NOW).files == ("f1",)
     assert count(conn, tables.content) == 0
 
 
 def test_content_may_be_kept_with_the_history(conn: sa.Connection) -> None:
     (only,) = add(conn)
     keep = Retire(retired_as="delivered", success=True, keep_until=KEEP, keep_content=True)
-    settle.settle(conn, delivered(claim(conn)[0], then=keep), NOW)
+    settle_one(conn, delivered(claim(conn)[0], then=keep), NOW)
     assert listing.content_of(conn, only) is not None
     assert release_content(conn, [1]) == []
     assert cleanup.messages(conn, KEEP).count == 1
@@ -350,7 +351,7 @@ def test_content_may_be_kept_with_the_history(conn: sa.Connection) -> None:
 
 def test_a_message_that_nobody_keeps_leaves_only_its_event(conn: sa.Connection) -> None:
     add(conn)
-    settled = settle.settle(conn, delivered(claim(conn)[0], then=GONE), NOW)
+    settled = settle_one(conn, delivered(claim(conn)[0], then=GONE), NOW)
     assert settled.applied
     assert count(conn, tables.message) == count(conn, tables.attempt) == 0
     assert count(conn, tables.event) == 1
@@ -360,14 +361,14 @@ def test_a_late_result_changes_nothing(conn: sa.Connection) -> None:
     (only,) = add(conn)
     (old,) = claim(conn)
     assert queue.recover(conn, [], at(60)) == 1
-    late = settle.settle(conn, delivered(old), at(61))
+    late = settle_one(conn, delivered(old), at(61))
     assert late == replace(late, applied=False, event_id=0, call_ids=(), files=())
     assert attempts(conn, only) == [(1, "late", "")]
     (new,) = claim(conn, at(100))
-    assert not settle.settle(conn, failed(old), at(101)).applied
+    assert not settle_one(conn, failed(old), at(101)).applied
     assert item(conn, only).leased
-    assert settle.settle(conn, delivered(new), at(102)).applied
-    assert not settle.settle(conn, failed(new), at(103)).applied  # twice
+    assert settle_one(conn, delivered(new), at(102)).applied
+    assert not settle_one(conn, failed(new), at(103)).applied  # twice
     assert attempts(conn, only) == [(1, "late", "no such user"), (2, "done", "")]
     assert [e.name for e in events.of_message(conn, only)] == ["delivered"]
 
@@ -389,7 +390,7 @@ def test_transactions_are_settled_together_as_one_by_one(conn: sa.Connection) ->
     add(conn, *(f"u{n}@example.net" for n in range(6)))
     (kept,) = add(conn, "other@example.net", content=StoredBytes(9, file="f9"))
     for claimed in claim(conn):  # their first attempts: so there are webhook calls to supersede
-        settle.settle(conn, delayed(claimed, at(1)), at(1))
+        settle_one(conn, delayed(claimed, at(1)), at(1))
     a, b, c, d, e, f, g = claim(conn, at(2))
     actions.cancel(
         conn, Filter(ids=(d.message.id,)), lambda _: Ending(keep_until=KEEP, event_keep_until=KEEP), "", at(3)
@@ -469,7 +470,7 @@ def test_our_dsn_is_stored_in_the_same_transaction(conn: sa.Connection) -> None:
     notice = NewReceived(
         content=StoredBytes(3, data=b"dsn"), copies=(NewCopy(account="shop", mailbox="Inbox", dsn=True),)
     )
-    settle.settle(conn, failed(claim(conn)[0], notice=notice), NOW)
+    settle_one(conn, failed(claim(conn)[0], notice=notice), NOW)
     (dsn,) = messages_in(conn, "shop", "Inbox")
     assert dsn.dsn
     assert [e.name for e in events.after(conn, 0, 9) if isinstance(e, Event)] == ["failed"]
@@ -479,11 +480,11 @@ def test_suppressing_is_what_the_transaction_did(conn: sa.Connection) -> None:
     entry = Suppress(base_address="jo@example.net", original_address="jo@example.net", reason="550 5.1.1")
     for expected in (True, False):
         add(conn)
-        assert settle.settle(conn, failed(claim(conn)[0], suppress=entry), NOW).suppressing is expected
+        assert settle_one(conn, failed(claim(conn)[0], suppress=entry), NOW).suppressing is expected
     assert [e.suppressing for e in events.after(conn, 0, 9) if isinstance(e, Event)] == [True, False]
     conn.execute(sa.update(tables.suppression).values(expires=at(10)))
     add(conn)
-    assert settle.settle(conn, failed(claim(conn)[0], suppress=entry), at(10)).suppressing
+    assert settle_one(conn, failed(claim(conn)[0], suppress=entry), at(10)).suppressing
     assert count(conn, tables.suppression) == 1
 
 
@@ -492,7 +493,7 @@ def test_the_rule_of_three_relies_on_its_history(conn: sa.Connection) -> None:
     ids: list[int] = []
     for _ in range(3):
         ids += add(conn)
-        settle.settle(conn, failed(claim(conn)[0]), NOW)
+        settle_one(conn, failed(claim(conn)[0]), NOW)
     (canceled,) = add(conn)
     actions.cancel(
         conn, Filter(ids=(canceled,)), lambda _: Ending(keep_until=KEEP, event_keep_until=KEEP), "", NOW
@@ -506,13 +507,13 @@ def test_the_rule_of_three_relies_on_its_history(conn: sa.Connection) -> None:
         base_address=str(jo), original_address=str(jo), reason="three in a row", history=(ids[1], ids[0])
     )
     with pytest.raises(Stale, match="retired meanwhile"):
-        settle.settle(conn, failed(claimed, suppress=stale), NOW)
+        settle_one(conn, failed(claimed, suppress=stale), NOW)
 
 
 def test_a_report_is_added_to_the_history(conn: sa.Connection) -> None:
     (only,) = add(conn)
     (claimed,) = claim(conn)
-    settle.settle(conn, delivered(claimed), NOW)
+    settle_one(conn, delivered(claimed), NOW)
     event = failed(claimed).event
     assert event is not None
     change = Report(
@@ -539,7 +540,7 @@ def test_a_report_may_end_a_queued_message(conn: sa.Connection) -> None:
     retire = Retire(retired_as="failed", success=False, keep_until=KEEP)
     assert settle.report(conn, Report(message_id=only, error="failed by admin", retire=retire), NOW).applied
     assert item(conn, only).state == "retired"
-    assert not settle.settle(conn, delivered(claimed), NOW).applied
+    assert not settle_one(conn, delivered(claimed), NOW).applied
 
 
 # --- recover --------------------------------------------------------------------------------------
@@ -590,7 +591,7 @@ def test_pages_are_stable_in_both_directions(conn: sa.Connection) -> None:
 def test_what_goes_meanwhile_moves_no_page(conn: sa.Connection) -> None:
     ids = [add(conn)[0] for _ in range(6)]
     first = listing.page(conn, Filter(), maximum=3)
-    settle.settle(conn, delivered(claim(conn, room=1)[0], then=GONE), NOW)
+    settle_one(conn, delivered(claim(conn, room=1)[0], then=GONE), NOW)
     (new,) = add(conn)
     second = listing.page(conn, Filter(), maximum=3, cursor=first.cursor)
     assert [i.message.id for i in second.items] == ids[3:]
@@ -601,7 +602,7 @@ def test_what_goes_meanwhile_moves_no_page(conn: sa.Connection) -> None:
 def test_pages_hold_both_states(conn: sa.Connection) -> None:
     ids = [add(conn, now=at(i))[0] for i in range(6)]
     for claimed in claim(conn, at(9), room=3):
-        settle.settle(conn, delivered(claimed), NOW)
+        settle_one(conn, delivered(claimed), NOW)
     page = listing.page(conn, Filter(), maximum=4)
     assert [i.message.id for i in page.items] == ids[:4]
     assert [i.message.id for i in listing.page(conn, Filter(), cursor=page.cursor).items] == ids[4:]
@@ -639,7 +640,7 @@ def test_filters(conn: sa.Connection) -> None:
     assert found(from_id="f") == [a]
     assert found(state="retired") == []
     assert found(ids=()) == []
-    settle.settle(conn, failed(claim(conn)[0]), at(30))
+    settle_one(conn, failed(claim(conn)[0]), at(30))
     assert found(success=False) == [a]
     assert found(last_activity_after=at(29)) == [a]
     assert listing.get(conn, b, "shop") is None
@@ -705,7 +706,7 @@ def test_cancel(conn: sa.Connection) -> None:
         "canceled by shop; an attempt was under way and may still deliver it",
         "canceled by shop",
     ]
-    assert not settle.settle(conn, delivered(claimed), at(4)).applied
+    assert not settle_one(conn, delivered(claimed), at(4)).applied
     assert attempts(conn, a)[0][1] == "late"
     assert actions.cancel(conn, Filter(), endings.__getitem__, "", NOW).affected == 0
 
@@ -738,7 +739,7 @@ def test_the_hot_path_scans_no_table(conn: sa.Connection) -> None:
             ["message_due", "message_ready", "sqlite_autoindex_suppression"],
         ),
         "claim of many": (lambda: claim(conn, room=30), ["message_due"]),
-        "settle": (lambda: settle.settle(conn, delivered(claim(conn, room=1)[0]), NOW), ["message_content"]),
+        "settle": (lambda: settle_one(conn, delivered(claim(conn, room=1)[0]), NOW), ["message_content"]),
         "settle several": (
             lambda: settle.settle_all(conn, [([delivered(claimed)], NOW) for claimed in claim(conn, room=3)]),
             ["message_content", "webhook_call_waiting", "CONSTANT ROWS"],
@@ -803,10 +804,10 @@ def test_a_page_of_few_walks_no_queue(
 
 def test_what_ends_outside_of_an_attempt(conn: sa.Connection) -> None:
     first, second, gone = add(conn, "a@a.example", "b@b.example", "c@c.example")
-    settle.settle(conn, delivered(claim(conn, room=1)[0]), NOW)  # the first
+    settle_one(conn, delivered(claim(conn, room=1)[0]), NOW)  # the first
     items, following = actions.matching(conn, Filter(state="queued"))
     assert ([item.message.id for item in items], following) == ([second, gone], None)
-    settle.settle(conn, failed(claim(conn, room=2)[1]), NOW)  # before the decision is written
+    settle_one(conn, failed(claim(conn, room=2)[1]), NOW)  # before the decision is written
     retire = Retire(retired_as="failed", success=False, keep_until=KEEP)
     draft = EventDraft(name="failed", error="enough", keep_until=KEEP)
     reports = [

@@ -12,10 +12,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.errors import Stale, SubmissionRefused
 from gateway.model import Event, HoldRule
-from gateway.store import actions, deferred, events, holds, queue, settle, tables
+from gateway.store import actions, deferred, events, holds, queue, tables
 from gateway.store.changes import Claimed, Ending, Reschedule, Settlement
 from gateway.store.listing import Filter
-from tests.store.sample import KEEP, NOW, add, claim, count, database, delayed, delivered, failed, recipient
+from tests.store.sample import (
+    KEEP,
+    NOW,
+    add,
+    claim,
+    count,
+    database,
+    delayed,
+    delivered,
+    failed,
+    recipient,
+    settle_one,
+)
 
 LEASE = 60  # seconds
 DOMAINS = ("a.example", "b.example", "c.example")
@@ -172,7 +184,7 @@ class QueueLife(RuleBasedStateMachine):
 
     def apply(self, lease: Claimed, result: str, message: Expected) -> bool:
         due = self.now + timedelta(seconds=200)
-        applied = settle.settle(self.conn, self.change(lease, result, due), self.now).applied
+        applied = settle_one(self.conn, self.change(lease, result, due), self.now).applied
         if applied:
             assert message.lease == lease.token
             message.lease = 0

@@ -24,6 +24,7 @@ from tests.store.sample import (
     delayed,
     delivered,
     recipient,
+    settle_one,
 )
 
 
@@ -116,7 +117,7 @@ def test_a_report_may_be_faster_than_the_answer_to_the_attempt(conn: sa.Connecti
     (message_id,) = add(conn, recipient())
     (claimed,) = claim(conn)
     _, (reported,) = store(conn, copies(), [[report(message_id)]], NOW)
-    settled = settle.settle(conn, delivered(claimed), at(1))
+    settled = settle_one(conn, delivered(claimed), at(1))
     assert settled.applied
     assert success(conn, message_id) is False
     assert [event.name for event in events.of_message(conn, message_id)] == ["failed", "delivered"]
@@ -132,10 +133,10 @@ def test_a_report_says_nothing_of_a_later_attempt(conn: sa.Connection) -> None:
     (message_id,) = add(conn, recipient())
     (claimed,) = claim(conn)
     store(conn, copies(), [[report(message_id)]], NOW)
-    settle.settle(conn, delayed(claimed, at(60)), at(1))
+    settle_one(conn, delayed(claimed, at(60)), at(1))
     assert success(conn, message_id) is None
     (claimed,) = claim(conn, at(60))
-    assert len(settle.settle(conn, delivered(claimed), at(61)).call_ids) == 1
+    assert len(settle_one(conn, delivered(claimed), at(61)).call_ids) == 1
     assert success(conn, message_id) is True
 
 
@@ -146,7 +147,7 @@ def test_who_is_told_of_everything_hears_of_the_delivery_too(conn: sa.Connection
     change = delivered(claimed)
     assert change.event is not None
     calls = tuple(replace(call, supersede=False) for call in CALLS)
-    settled = settle.settle(conn, replace(change, event=replace(change.event, calls=calls)), at(1))
+    settled = settle_one(conn, replace(change, event=replace(change.event, calls=calls)), at(1))
     assert len(settled.call_ids) == 1
     assert success(conn, message_id) is False
 
@@ -155,7 +156,7 @@ def test_who_is_told_of_everything_hears_of_the_delivery_too(conn: sa.Connection
 def test_only_what_cannot_be_forged_counts_as_an_earlier_failure(conn: sa.Connection, trusted: bool) -> None:
     (message_id,) = add(conn, recipient("jo@example.net"))
     (claimed,) = claim(conn)
-    settle.settle(conn, delivered(claimed), at(1))
+    settle_one(conn, delivered(claimed), at(1))
     store(conn, copies(), [[replace(report(message_id), trusted=trusted)]], at(2))
     assert success(conn, message_id) is False
     [earlier] = settle.latest_retired(conn, "shop", claimed.message.recipient, excluding=0)

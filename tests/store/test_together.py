@@ -32,7 +32,7 @@ from gateway.store.content import StoredBytes
 from gateway.store.events import NewEvent
 from gateway.store.reports import Arrival
 from gateway.store.writer import driver_connection
-from tests.store.sample import HOOK, KEEP, add, at, claim, database, delayed, settlement
+from tests.store.sample import HOOK, KEEP, add, at, claim, database, delayed, settle_one, settlement
 
 Together = Callable[[sa.Connection, Sequence[Any]], Sequence[Any]]
 
@@ -132,7 +132,7 @@ def claimed_twice(conn: sa.Connection, data: st.DataObject) -> list[Claimed]:
     first = claim(conn, max_recipients=100)
     for claimed in first:
         if data.draw(st.booleans()):
-            settle.settle(conn, delayed(claimed, at(1)), at(1))
+            settle_one(conn, delayed(claimed, at(1)), at(1))
     return [*first, *claim(conn, at(2), max_recipients=100)]
 
 

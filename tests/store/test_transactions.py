@@ -24,6 +24,7 @@ from tests.store.sample import (
     later,
     plans,
     recipient,
+    settle_one,
     submission,
 )
 
@@ -95,7 +96,7 @@ def test_attempt_transport_and_tls_must_be_the_same(conn: sa.Connection) -> None
     a, b, c, d = add(conn, *(f"u{i}@a.example" for i in range(4)))
     (tried,) = claim(conn, at(1), room=1)
     assert tried.message.id == a
-    settle.settle(conn, delayed(tried, at(2)), at(2))
+    settle_one(conn, delayed(tried, at(2)), at(2))
     actions.set_transport(conn, Filter(ids=(b,)), "other")
     actions.set_require_tls(conn, Filter(ids=(c,)), True)
     assert sorted(ids(conn, now=at(9))) == [[a], [b], [c], [d]]

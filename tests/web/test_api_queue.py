@@ -10,7 +10,7 @@ import pytest
 
 from gateway.durations import parse_bound, parse_duration
 from gateway.outbound.account_queue import History
-from gateway.store import events, listing, settle
+from gateway.store import events, listing
 from gateway.store.listing import Filter, Page
 from gateway.webhooks.calling import NoPayload
 from tests.store import sample
@@ -21,7 +21,7 @@ def stored() -> History:
     """A message with a failed attempt and its event, as the store has them."""
     with sample.database() as conn:
         [claimed] = (sample.add(conn, extra={"k": "v"}), sample.claim(conn))[1]
-        settle.settle(conn, sample.delayed(claimed, sample.at(450)), sample.at(1))
+        sample.settle_one(conn, sample.delayed(claimed, sample.at(450)), sample.at(1))
         found = listing.get(conn, claimed.message.id)
         assert found is not None
         return History(*found, events.of_message(conn, claimed.message.id))
