@@ -8,24 +8,23 @@ both leave the connection closed.
 import math
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import trio
 from cryptography.hazmat.primitives import hashes
 
 from gateway.net import streams
+from gateway.net.smtp_client_settings import ClientSettings, Dial, TlsPolicy
 from gateway.net.tls import TlsError, TlsStream
 from gateway.net.tls_contexts import ClientContext, client_context
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.client import AskForTls, Event, SmtpClient
-from gateway.smtp.client_auth import ChannelBinding, Credentials
+from gateway.smtp.client_auth import ChannelBinding
 from gateway.smtp.events import Failed, Finished, LoginStep, NeedData, Ready, SendData, TlsStarting
-from gateway.smtp.results import Result, Stage
+from gateway.smtp.results import Result
 from gateway.smtp.transaction import Capabilities, Transaction
 
 _BLOCK = 65536  # octets sent, or read, at once
@@ -35,72 +34,12 @@ TLS_AT_ONCE = "no greeting: the server expects TLS from the first byte"
 _NETWORK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
-# Makes a connection to a host and port. Raises OSError, whose text is one line for people.
-Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
-
-
-class TlsPolicy(Enum):
-    """What to want of a connection."""
-
-    NONE = auto()  # never ask
-    OPPORTUNISTIC = auto()  # where it is offered; whoever answers will do
-    REQUIRED = auto()  # always; whoever answers will do
-    VERIFIED = auto()  # always, and with a certificate that a known authority made for this host
-
-
 _STARTTLS: Mapping[TlsPolicy, AskForTls] = {
     TlsPolicy.NONE: AskForTls.NEVER,
     TlsPolicy.OPPORTUNISTIC: AskForTls.IF_OFFERED,
     TlsPolicy.REQUIRED: AskForTls.REQUIRED,
     TlsPolicy.VERIFIED: AskForTls.REQUIRED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
-    """How to talk to servers. Times are in seconds, those of RFC 5321 section 4.5.3.2 as upper bounds.
-
-    `tls_at_once`: TLS before the greeting (RFC 8314), instead of STARTTLS; the policy then says only whether
-    certificates are verified. `ca_file` replaces the authorities that this system knows (a path, PEM).
-    `tls_context` replaces what would be made of these. With `credentials` we log in (RFC 4954).
-    """
-
-    hello_name: str
-    tls: TlsPolicy = TlsPolicy.NONE
-    tls_at_once: bool = False
-    ca_file: str | None = None
-    tls_context: ClientContext | None = None
-    credentials: Credentials | None = None
-    chunking: bool = True  # where it is offered
-    tls_timeout: float = 60.0  # for a handshake
-    connect_timeout: float = 30.0
-    # Without a greeting for so long, a second connection looks whether the server waits for TLS: nothing else
-    # would tell. None: never.
-    look_for_tls_after: float | None = None
-    greeting_timeout: float = 300.0
-    hello_timeout: float = 300.0
-    mail_timeout: float = 300.0
-    rcpt_timeout: float = 300.0
-    data_timeout: float = 120.0  # from DATA to 354
-    block_timeout: float = 180.0  # to send one block of commands or of the message, at most 64 KiB
-    dot_timeout: float = 600.0  # from the final dot to its reply
-    quit_timeout: float = 5.0
-
-    def reply_timeout(self, stage: Stage) -> float:
-        """The time limit for one reply."""
-        match stage:
-            case "connect":
-                return self.greeting_timeout
-            case "ehlo" | "starttls" | "auth":
-                return self.hello_timeout
-            case "mail":
-                return self.mail_timeout
-            case "rcpt":
-                return self.rcpt_timeout
-            case "data":
-                return self.data_timeout
-            case "dot":
-                return self.dot_timeout
 
 
 class SmtpConnection:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from gateway import Delivery, GatewayError, Network, Outcome, Result
 from gateway.net.plan import Failure, Host, IpAddress
-from gateway.net.smtp_client import ClientSettings, Dial, TlsPolicy
+from gateway.net.smtp_client_settings import ClientSettings, Dial, TlsPolicy
 from gateway.net.tls_contexts import ClientContext, observing_context
 from gateway_smtp.connections import Connections
 from gateway_smtp.handover import hand_over, in_time

@@ -12,7 +12,8 @@ from gateway import NextHop, Outcome, TlsResult
 from gateway.clock import Clock
 from gateway.net.plan import Check, Host, IpAddress, Plan
 from gateway.net.shaping import Place, Shaper, Share
-from gateway.net.smtp_client import ClientSettings, Dial, SmtpConnection, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import SmtpConnection, connect_smtp
+from gateway.net.smtp_client_settings import ClientSettings, Dial, TlsPolicy
 from gateway.net.tls import TlsStream
 from gateway.net.tls_checks import Verdict, with_tls, without_tls
 from gateway.net.tls_results import TlsFault

@@ -24,7 +24,7 @@ from pydantic import (
 
 from gateway import AddressError, ConfigPath
 from gateway.mail.address import parse_domain
-from gateway.net.smtp_client import ClientSettings, TlsPolicy
+from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.net.tls_contexts import client_context
 from gateway.smtp.client_auth import Credentials
 from gateway_smtp.connections import KeepSettings

@@ -9,7 +9,8 @@ import trio
 
 from gateway import Delivery, Network, NextHop, Outcome
 from gateway.net.shaping import Place, Shaper, Share
-from gateway.net.smtp_client import TLS_AT_ONCE, SmtpConnection, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import TLS_AT_ONCE, SmtpConnection, connect_smtp
+from gateway.net.smtp_client_settings import TlsPolicy
 from gateway.smtp import results
 from gateway.smtp.transaction import NO_REQUIRETLS
 from gateway_smtp.connections import Connections, Kept

@@ -14,7 +14,8 @@ import trio.testing
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from gateway.net.smtp_client import ClientSettings, SmtpConnection, TlsPolicy, connect_smtp, open_smtp
+from gateway.net.smtp_client import SmtpConnection, connect_smtp, open_smtp
+from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.net.smtp_handler import Session, Sink
 from gateway.net.smtp_server import ServerSettings, serve_smtp
 from gateway.net.tls import TlsStream

@@ -14,7 +14,8 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.net.smtp_client import ClientSettings, SmtpConnection, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import SmtpConnection, connect_smtp
+from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.smtp.client_auth import Credentials
 from tests.commands import PATIENCE
 from tests.net.authority import root

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from gateway import Outcome
-from gateway.net import smtp_client
+from gateway.net.smtp_client_settings import ClientSettings
 from tests.commands import PATIENCE
 from tests.peers.smtp_sink import smtp_sink
 from tests.plugins.smtp_servers import delivery, transport
@@ -80,7 +80,7 @@ async def test_slow(tmp_path: Path, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["connect", "rcpt", "."])
 async def test_too_slow(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 1.0)
+    monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: 1.0)
     async with smtp_sink("-p", "-W", f"{command}:5") as port:
         [outcome] = await deliver(tmp_path, port)
     assert (outcome.result.value, outcome.code) == ("temporary", 0)

@@ -11,7 +11,8 @@ from trio.testing import MockClock
 
 from gateway import NextHop
 from gateway.net.shaping import Place, Shaper
-from gateway.net.smtp_client import ClientSettings, connect_smtp
+from gateway.net.smtp_client import connect_smtp
+from gateway.net.smtp_client_settings import ClientSettings
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.transaction import Transaction
 from gateway_smtp.connections import Connections, KeepSettings, Kept

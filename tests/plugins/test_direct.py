@@ -14,7 +14,7 @@ import trio
 
 from gateway import Delivery, Outcome
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.net import smtp_client
+from gateway.net.smtp_client_settings import ClientSettings
 from gateway.outbound.transports import read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.direct import Direct
@@ -293,7 +293,7 @@ async def test_a_refusal_when_the_other_ip_version_is_down(hosts: MxHosts) -> No
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 0.2)
+    monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: 0.2)
 
 
 @pytest.mark.parametrize(

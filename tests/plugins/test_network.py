@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from gateway import Delivery, Outcome, Result, TransportType
 from gateway.net.network import Network
-from gateway.net.smtp_client import ClientSettings, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import connect_smtp
+from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.net.tls_checks import with_tls
 from gateway.net.tls_contexts import ClientContext, observing_context
 from gateway.outbound.transports import make_transports, read_transports

@@ -14,8 +14,7 @@ import trio
 
 from gateway import DsnRequest
 from gateway.errors import ConfigError
-from gateway.net import smtp_client
-from gateway.net.smtp_client import ClientSettings
+from gateway.net.smtp_client_settings import ClientSettings
 from gateway.net.tls import TlsStream
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.replies import Reply
@@ -329,7 +328,7 @@ async def test_logins_that_fail(
 async def test_a_server_that_stalls_in_the_login(
     tmp_path: Path, tls: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: 0.2)
+    monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: 0.2)
     logins = OneLogin("SCRAM-SHA-256", stall=True)
     settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": AUTH}
     async with (
@@ -686,7 +685,7 @@ async def test_a_server_that_is_slow_with_what_came_with_its_envelope_may_have_t
     ):
         assert results(await relay.deliver(delivery())) == DELIVERED
         times = {"mail": 3600.0, "dot": 0.3}
-        monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: times[stage])
+        monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: times[stage])
         [outcome] = await relay.deliver(delivery())
     assert (outcome.result.value, outcome.error) == (
         "temporary",

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import pytest
 import trio
 
-from gateway.net import smtp_client
+from gateway.net.smtp_client_settings import ClientSettings
 from tests.net.authority import root
 from tests.plugins.mx_hosts import MxHosts, hangs_in_handshake, issued, mx_hosts, sends, silent, that
 from tests.running import PATIENCE, Receiver, Running, running
@@ -136,7 +136,7 @@ async def test_each_fault(
     def limit(of: Limit) -> float:
         return SHORT if of == short else PATIENCE
 
-    monkeypatch.setattr(smtp_client.ClientSettings, "reply_timeout", lambda self, stage: limit("reply"))
+    monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: limit("reply"))
     async with mx_hosts(tmp_path) as hosts:
 
         def change(raw: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway import Address
-from gateway.net.smtp_client import ClientSettings, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import connect_smtp
+from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.smtp.client_auth import Credentials
 from tests.plugins.smtp_servers import delivery, results, transport
 from tests.running import AUTH, Running

@@ -24,7 +24,8 @@ from gateway import Reject, hookimpl, sasl
 from gateway.accounts import FAILURES_ALLOWED
 from gateway.net import renewal
 from gateway.net.certificates import self_signed
-from gateway.net.smtp_client import ClientSettings, TlsPolicy, connect_smtp
+from gateway.net.smtp_client import connect_smtp
+from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.net.tls import TlsStream
 from gateway.net.tls_contexts import client_context
 from gateway.smtp.scram import ScramClient
