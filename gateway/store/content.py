@@ -43,15 +43,15 @@ class Located(Protocol):
 
 
 _INSERT = Statement(sa.insert(tables.content))
-_DELETE_UNUSED = Statement(
-    sa.delete(tables.content)
-    .where(
-        tables.content.c.id.in_(sa.bindparam("ids", expanding=True)),
-        ~sa.exists().where(tables.message.c.content_id == tables.content.c.id),
-        ~sa.exists().where(tables.received.c.content_id == tables.content.c.id),
-    )
-    .returning(tables.content.c.file)
+_UNUSED = (
+    tables.content.c.id.in_(sa.bindparam("ids", expanding=True)),
+    ~sa.exists().where(tables.message.c.content_id == tables.content.c.id),
+    ~sa.exists().where(tables.received.c.content_id == tables.content.c.id),
 )
+_UNUSED_FILES = Statement(
+    sa.select(tables.content.c.file).where(*_UNUSED, tables.content.c.file.is_not(None))
+)
+_DELETE_UNUSED = Statement(sa.delete(tables.content).where(*_UNUSED))
 
 
 def insert_content(conn: sa.Connection, stored: StoredBytes, now: datetime) -> int:
@@ -78,7 +78,8 @@ def release_content(conn: sa.Connection, content_ids: Iterable[int]) -> list[str
     files: list[str] = []
     ids = iter(sorted(set(content_ids)))
     while some := list(islice(ids, BATCH)):
-        files += [row.file for row in _DELETE_UNUSED.all(conn, {"ids": some}) if row.file is not None]
+        files += [row.file for row in _UNUSED_FILES.all(conn, {"ids": some})]
+        _DELETE_UNUSED.run(conn, {"ids": some})
     return files
 
 

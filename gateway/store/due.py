@@ -171,21 +171,25 @@ class _Statements:
             sa.text(
                 f"SELECT id, {key} FROM {by_time} WHERE {ready} AND next_attempt <= :now"  # noqa: S608
                 " ORDER BY next_attempt, id LIMIT :limit"
-            ).bindparams(now)
+            )
+            .bindparams(now)
+            .columns(id=sa.BigInteger(), key=sa.String())
         )
 
         self.of_key = Statement(
             sa.text(
                 f"SELECT id FROM {by_key} WHERE {ready} AND {key} = :key AND next_attempt <= :now"  # noqa: S608
                 " ORDER BY next_attempt, id LIMIT :limit"
-            ).bindparams(now)
+            )
+            .bindparams(now)
+            .columns(id=sa.BigInteger())
         )
 
         self.of_others = Statement(
             sa.text(
                 f"SELECT {key}, count(DISTINCT {one}) FROM {leased}"  # noqa: S608
                 f" WHERE lease_owner IS NOT NULL AND lease_owner <> :owner GROUP BY {key}"
-            )
+            ).columns(key=sa.String(), number=sa.Integer())
         )
 
         self.first_of = Statement(
@@ -195,7 +199,9 @@ class _Statements:
                 f" (SELECT id FROM {by_key} WHERE {ready} AND {key} = value AND next_attempt <= :now"
                 f" ORDER BY next_attempt, id LIMIT 1) FROM {names})"
                 " SELECT name, id FROM first WHERE id IS NOT NULL"
-            ).bindparams(now)
+            )
+            .bindparams(now)
+            .columns(name=sa.String(), id=sa.BigInteger())
         )
 
         self.keys = Statement(

@@ -15,10 +15,11 @@ from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, content
 
 _CONTENT = Statement(
-    sa.select(content.c.id, content.c.size, content.c.data, content.c.file).where(
+    sa.select(content.c.id, content.c.size, content.c.file).where(
         content.c.id.in_(sa.bindparam("ids", expanding=True))
     )
 )
+_DATA = Statement(sa.select(content.c.data).where(content.c.id == sa.bindparam("row")))
 
 
 def new_attempt(
@@ -45,9 +46,11 @@ def new_attempt(
 
 
 def read_contents(conn: sa.Connection, ids: Collection[int]) -> dict[int, ContentRef]:
+    rows = _CONTENT.all(conn, {"ids": list(ids)})
+    in_row = [row.id for row in rows if row.file is None]
+    data = dict(zip(in_row, _DATA.scalar_each(conn, [{"row": row_id} for row_id in in_row]), strict=True))
     return {
-        row.id: ContentRef(id=row.id, size=row.size, data=row.data, file=row.file)
-        for row in _CONTENT.all(conn, {"ids": list(ids)})
+        row.id: ContentRef(id=row.id, size=row.size, data=data.get(row.id), file=row.file) for row in rows
     }
 
 

@@ -7,13 +7,14 @@ for it, and it takes them from the event loop, which shares the interpreter with
 A parameter that is `expanding` (IN) takes a list. It is filled up to a power of two with its last member, so
 that there are few statements of different length.
 
-What is run for many rows is few steps of SQLite, not one for each row (`run_each`, `insert_each`). Around a
-step the driver lets go of the interpreter, and waits until it has it again: beside a busy loop that takes
-longer than the step itself. Beside a long step the loop goes on.
+What is run for many rows, or reads many, is few steps of SQLite, not one for each row (`all`, `run_each`,
+`insert_each`, `scalar_each`). Around a step the driver lets go of the interpreter, and waits until it has it
+again: beside a busy loop that takes longer than the step itself. Beside a long step the loop goes on.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ Parameters = Mapping[str, Any]
 Processor = Callable[[Any], Any]
 
 MOST_ROWS = 16  # in one step: each number of them is a statement that SQLite keeps
+
+# Columns of these types go through JSON as they are; floating point numbers would be rounded.
+_EXACT = (sa.Integer, sa.String, sa.Boolean, sa.JSON)
 
 _NONE: Parameters = {}
 
@@ -43,6 +47,7 @@ class _Form:
     row: Callable[[Iterable[Any]], Any] | None  # None: a text without `columns`, whose rows stay tuples
     processors: tuple[tuple[int, Processor], ...]  # for the columns that the driver has otherwise
     error: type[Exception]  # the driver's
+    in_one_row: str  # a SELECT that answers all rows as one JSON text; "" where there is none
     for_many: dict[int, str] = field(default_factory=dict)  # the statement for so many rows
 
     def sql_for(self, rows: int) -> str:
@@ -103,7 +108,10 @@ class Statement:
     def all(self, conn: sa.Connection, given: Parameters = _NONE) -> list[Any]:
         """Every row."""
         form = self._form(conn, given)
-        return form.rows(self._run(conn, form, given).fetchall())
+        if not form.in_one_row:
+            return form.rows(self._run(conn, form, given).fetchall())
+        ((found,),) = self._execute(conn, form, form.in_one_row, form.arguments(given)).fetchall()
+        return form.rows(json.loads(found))
 
     def first(self, conn: sa.Connection, given: Parameters = _NONE) -> Any | None:
         """The first row, or None."""
@@ -115,6 +123,14 @@ class Statement:
         form = self._form(conn, given)
         found = self._run(conn, form, given).fetchall()
         return form.scalar(found[0]) if found else None
+
+    def scalar_each(self, conn: sa.Connection, given: Sequence[Parameters]) -> list[Any]:
+        """Of a SELECT that finds one row at most: `scalar` for each of `given`, in their order."""
+        values: list[Any] = []
+        for form, some in self._in_parts(conn, given):
+            found = self._execute(conn, form, form.sql_for(len(some)), _joined(form, some)).fetchall()
+            values += [form.scalar([value]) for value in (found[0] if found else [None])]
+        return values
 
     def insert(self, conn: sa.Connection, given: Parameters) -> int:
         """Of an INSERT into a table that gives its rows IDs: the new row's.
@@ -221,11 +237,26 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
         row=row and row._make,
         processors=tuple(processors),
         error=dialect.loaded_dbapi.Error,
+        in_one_row="" if clause.is_dml else _in_one_row(state.statement, columns, dialect),
     )
 
 
+def _in_one_row(sql: str, columns: Sequence[sa.ColumnElement[Any]], dialect: sa.Dialect) -> str:
+    types = [column.type.dialect_impl(dialect) for column in columns]
+    stored = [one.impl_instance if isinstance(one, sa.TypeDecorator) else one for one in types]
+    if dialect.name != "sqlite" or not columns or not all(isinstance(one, _EXACT) for one in stored):
+        return ""
+    names = ", ".join(f"c{number}" for number in range(len(columns)))
+    return f"WITH found ({names}) AS ({sql}) SELECT json_group_array(json_array({names})) FROM found"  # noqa: S608
+
+
 def _for_many(sql: str, rows: int) -> str:
-    """An INSERT or UPDATE for so many rows, whose arguments it takes one row after the other."""
+    """A statement for so many rows, whose arguments it takes one row after the other.
+
+    An INSERT or UPDATE; of a SELECT, one whose columns are what it finds for each.
+    """
+    if sql.startswith("SELECT"):
+        return f"SELECT {', '.join([f'({sql})'] * rows)}"
     if sql.startswith("INSERT"):
         # The values are placeholders and constants: none has a parenthesis.
         return re.sub(r"(?<= VALUES )\([^)]*\)", lambda row: ", ".join([row[0]] * rows), sql, count=1)

@@ -77,6 +77,64 @@ def test_lists_of_every_length(conn: sa.Connection) -> None:
     assert by_id.scalar(conn, {"ids": [99]}) is None
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 15, 16, 17, 40])
+def test_values_of_many_as_one_by_one(conn: sa.Connection, count: int) -> None:
+    insert = Statement(sa.insert(tables.content))
+    contents = [None if n % 3 == 0 else bytes([0, n, 255]) * n for n in range(count)]
+    keys = [insert.insert(conn, {"size": 1, "data": data, "file": None, "created": NOW}) for data in contents]
+    of_key = Statement(sa.select(tables.content.c.data).where(tables.content.c.id == sa.bindparam("key")))
+    asked = [{"key": key} for key in reversed([*keys, 99])]  # which is nobody's
+    with _counted(conn) as seen:
+        assert of_key.scalar_each(conn, asked) == [None, *reversed(contents)]
+    assert len(seen) == math.ceil((count + 1) / MOST_ROWS)
+    times = Statement(sa.select(tables.content.c.created).where(tables.content.c.id == sa.bindparam("key")))
+    assert times.scalar_each(conn, asked) == [None] + [NOW] * count
+
+
+AWKWARD = (
+    "",
+    "\0",
+    "a\0b",
+    '"\\',
+    "\x1f\x7f",
+    "é漢\U0001f600",
+    "\u2028",
+    "[1, null]",
+    "null",
+    "0x10",
+    "1e400",
+)
+
+
+def test_rows_that_come_in_one_step_are_as_they_were_stored(conn: sa.Connection) -> None:
+    insert, by_id = Statement(sa.insert(tables.message)), Statement(_BY_ID)
+    rows = [
+        _message(subject=text, extra={text: [text, None, 1.5, True]}, size=2**62 - n, hold=n % 2 == 1)
+        for n, text in enumerate(AWKWARD)
+    ]
+    keys = insert.insert_each(conn, rows)
+    with _counted(conn) as seen:
+        found = by_id.all(conn, {"ids": keys})
+    assert len(seen) == 1
+    assert "json_group_array" in seen[0]
+    by_sqlalchemy = conn.execute(_BY_ID, {"ids": keys}).all()
+    assert [row._asdict() for row in found] == [dict(row._mapping) for row in by_sqlalchemy]
+    assert [row.subject for row in found] == list(AWKWARD)
+
+
+def test_what_would_be_rounded_or_is_no_text_comes_row_by_row(conn: sa.Connection) -> None:
+    number = 0.1 + 0.2
+    duration = Statement(sa.select(sa.literal(number, sa.Float()).label("duration"), sa.literal(2)))
+    assert duration.all(conn) == [(number, 2)]
+    key = Statement(sa.insert(tables.content)).insert(
+        conn, {"size": 1, "data": b"\xff\0", "file": None, "created": NOW}
+    )
+    whole = Statement(sa.select(tables.content).where(tables.content.c.id == sa.bindparam("key")))
+    assert [row.data for row in whole.all(conn, {"key": key})] == [b"\xff\0"]
+    untyped = Statement(sa.text("SELECT 0.1 + 0.2, x'ff'"))
+    assert untyped.all(conn) == [(number, b"\xff")]
+
+
 def test_updates_count_and_constants(conn: sa.Connection) -> None:
     insert = Statement(_INSERT)
     keys = [insert.scalar(conn, _message()) for _ in range(3)]
