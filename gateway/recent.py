@@ -13,10 +13,10 @@ KEEP = 60.0  # seconds: less than what DNS lets others keep, and enough for a co
 
 
 class Recent(Generic[T]):
-    """The last `most` results by key, for a minute. `now`: seconds of a clock that does not go back."""
+    """The last `most` results by key, for `seconds`. `now`: seconds of a clock that does not go back."""
 
-    def __init__(self, now: Callable[[], float], most: int = 1000) -> None:
-        self._now, self._most = now, most
+    def __init__(self, now: Callable[[], float], most: int = 1000, *, seconds: float = KEEP) -> None:
+        self._now, self._most, self._seconds = now, most, seconds
         self._found: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()  # the oldest first
 
     def get(self, key: Hashable) -> T | None:
@@ -30,6 +30,6 @@ class Recent(Generic[T]):
 
     def keep(self, key: Hashable, result: T) -> None:
         self.forget(key)
-        self._found[key] = (self._now() + KEEP, result)
+        self._found[key] = (self._now() + self._seconds, result)
         while len(self._found) > self._most:
             self._found.popitem(last=False)

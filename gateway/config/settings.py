@@ -133,7 +133,7 @@ class QueueSettings(Section):
     """[queue]: how much is delivered at a time."""
 
     max_message_size: Positive = MAX_MESSAGE_SIZE  # bytes, of what accounts send
-    max_deliveries: Positive = 100  # at a time
+    max_deliveries: Positive = 200  # at a time
     max_deliveries_per_destination: Positive = 20
     # Beyond these, those that have taken over 2 s already: most of them wait for a server in vain.
     max_slow_deliveries: Positive = 1000

@@ -164,6 +164,7 @@ class Resolver:
         self._cache = _Cache(MAX_CACHE)
         self._together = Together[Reply[Any]]()
         self._limiter = trio.CapacityLimiter(_MAX_QUERIES)
+        self.asked = 0  # look-ups that the cache had no answer to
 
     async def mx(self, domain: str) -> Reply[Mx]:
         return await self._ask(domain, _MX)
@@ -195,6 +196,7 @@ class Resolver:
         known = self._cache.get(key)
         if known is not None:  # without a checkpoint: a delivery asks for five things and more
             return known
+        self.asked += 1
         try:
             asked = dns.name.from_text(prefix + ascii_name(name), dns.name.root)
         except (dns.exception.DNSException, UnicodeError):

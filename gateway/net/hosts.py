@@ -78,6 +78,7 @@ def decide(
         failure=None if hosts else _failure_of_all(skipped),
         require_tls=question.require_tls is True,
         policy_fault=question.sts.fault if isinstance(question.sts, StsAnswer) else None,
+        only=not skipped and _without_chance(question, hosts),
     )
 
 
@@ -189,6 +190,14 @@ def _plan_for_literal(question: Question, usable: _Usable) -> Plan:
     none = Check(type="no-policy-found", domain=literal)
     need = TlsNeed(required=False, server_name="", checks=(none,))
     return Plan(hosts=(Host(name=literal, addresses=(address,), dual_stack=False, tls=need),))
+
+
+def _without_chance(question: Question, hosts: Sequence[Host]) -> bool:
+    """Whether no host has the preference of another, and none has two addresses of a family."""
+    preferences = [mx.preference for mx in question.mx.records] if isinstance(question.mx, Answer) else []
+    versions = [[address.version for address in host.addresses] for host in hosts]
+    lists: list[Sequence[int]] = [preferences, *versions]
+    return all(len(set(one)) == len(one) for one in lists)
 
 
 def _failure_of_all(skipped: Iterable[Skipped]) -> Failure:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 POLL = 5.0  # seconds: the longest that a missed hint, or another process's message, waits
 STORE_AGAIN_AFTER = 1.0  # seconds
+CLAIMED = 50  # transactions at a time: what is under way goes on while the next are claimed
 
 
 class QueueScheduler:
@@ -93,7 +94,7 @@ class QueueScheduler:
             owner=self._owner,
             now=self._clock.now(),
             lease_seconds=self._settings.lease,
-            room=room,
+            room=min(room, CLAIMED),
             per_destination=self._settings.max_deliveries_per_destination,
             max_recipients=self._settings.max_recipients_per_transaction,
             busy=self._places.busy(),
