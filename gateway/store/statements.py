@@ -28,6 +28,7 @@ Parameters = Mapping[str, Any]
 Processor = Callable[[Any], Any]
 
 MOST_ROWS = 16  # in one step: each number of them is a statement that SQLite keeps
+MANY_ROWS = 4  # which come as one the next time: for fewer, the way through JSON costs more than it spares
 
 # Columns of these types go through JSON as they are; floating point numbers would be rounded.
 _EXACT = (sa.Integer, sa.String, sa.Boolean, sa.JSON)
@@ -104,14 +105,18 @@ class Statement:
         self._expanding = _expanding(clause)
         self._is_insert: bool = self._clause.is_insert
         self._forms: dict[tuple[Any, ...], _Form] = {}
+        self._found_many = False  # the last time, and so probably the next time
 
     def all(self, conn: sa.Connection, given: Parameters = _NONE) -> list[Any]:
         """Every row."""
         form = self._form(conn, given)
-        if not form.in_one_row:
-            return form.rows(self._run(conn, form, given).fetchall())
-        ((found,),) = self._execute(conn, form, form.in_one_row, form.arguments(given)).fetchall()
-        return form.rows(json.loads(found))
+        if self._found_many and form.in_one_row:
+            ((text,),) = self._execute(conn, form, form.in_one_row, form.arguments(given)).fetchall()
+            found = json.loads(text)
+        else:
+            found = self._run(conn, form, given).fetchall()
+        self._found_many = len(found) >= MANY_ROWS
+        return form.rows(found)
 
     def first(self, conn: sa.Connection, given: Parameters = _NONE) -> Any | None:
         """The first row, or None."""

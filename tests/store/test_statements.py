@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.store import tables
-from gateway.store.statements import MOST_ROWS, Statement
+from gateway.store.statements import MANY_ROWS, MOST_ROWS, Statement
 from gateway.store.store import make_engine
 from gateway.store.writer import driver_connection
 
@@ -114,25 +114,39 @@ def test_rows_that_come_in_one_step_are_as_they_were_stored(conn: sa.Connection)
     ]
     keys = insert.insert_each(conn, rows)
     with _counted(conn) as seen:
-        found = by_id.all(conn, {"ids": keys})
-    assert len(seen) == 1
-    assert "json_group_array" in seen[0]
+        row_by_row, found = by_id.all(conn, {"ids": keys}), by_id.all(conn, {"ids": keys})
+    assert ["json_group_array" in sql for sql in seen] == [False, True]
     by_sqlalchemy = conn.execute(_BY_ID, {"ids": keys}).all()
+    assert found == row_by_row
     assert [row._asdict() for row in found] == [dict(row._mapping) for row in by_sqlalchemy]
     assert [row.subject for row in found] == list(AWKWARD)
 
 
+def test_few_rows_come_one_by_one(conn: sa.Connection) -> None:
+    insert, by_id = Statement(sa.insert(tables.message)), Statement(_BY_ID)
+    keys = insert.insert_each(conn, [_message() for _ in range(MANY_ROWS)])
+    few, many = keys[1:], keys
+    with _counted(conn) as seen:
+        found = [len(by_id.all(conn, {"ids": ids})) for ids in (few, few, many, few, few, [], many, many)]
+    assert found == [3, 3, 4, 3, 3, 0, 4, 4]
+    ways = ["json_group_array" in sql for sql in seen]
+    assert ways == [False, False, False, True, False, False, False, True]
+
+
 def test_what_would_be_rounded_or_is_no_text_comes_row_by_row(conn: sa.Connection) -> None:
     number = 0.1 + 0.2
-    duration = Statement(sa.select(sa.literal(number, sa.Float()).label("duration"), sa.literal(2)))
-    assert duration.all(conn) == [(number, 2)]
+    one = sa.select(sa.literal(number, sa.Float()).label("duration"))
+    numbers = Statement(sa.union_all(*[one] * MANY_ROWS))
+    assert numbers.all(conn) == numbers.all(conn) == [(number,)] * MANY_ROWS
     key = Statement(sa.insert(tables.content)).insert(
         conn, {"size": 1, "data": b"\xff\0", "file": None, "created": NOW}
     )
-    whole = Statement(sa.select(tables.content).where(tables.content.c.id == sa.bindparam("key")))
-    assert [row.data for row in whole.all(conn, {"key": key})] == [b"\xff\0"]
-    untyped = Statement(sa.text("SELECT 0.1 + 0.2, x'ff'"))
-    assert untyped.all(conn) == [(number, b"\xff")]
+    contents = Statement(
+        sa.union_all(*[sa.select(tables.content).where(tables.content.c.id == key)] * MANY_ROWS)
+    )
+    assert [row.data for row in contents.all(conn) + contents.all(conn)] == [b"\xff\0"] * 2 * MANY_ROWS
+    untyped = Statement(sa.text(" UNION ALL ".join(["SELECT 0.1 + 0.2, x'ff'"] * MANY_ROWS)))
+    assert untyped.all(conn) == untyped.all(conn) == [(number, b"\xff")] * MANY_ROWS
 
 
 def test_updates_count_and_constants(conn: sa.Connection) -> None:
