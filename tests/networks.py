@@ -24,8 +24,10 @@ class KnownPolicies:
 
     answer: StsAnswer | DnsTrouble = field(default_factory=StsAnswer)
     of: dict[str, StsAnswer | DnsTrouble] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)  # domains
 
     async def find(self, domain: str, *, allow_networks: object = ()) -> StsAnswer | DnsTrouble:
+        self.asked.append(domain)
         return self.of.get(domain, self.answer)
 
 

@@ -474,6 +474,26 @@ def test_many_addresses() -> None:
     assert len(found) == MAX_ADDRESSES
 
 
+TWO_V4 = Answer((V4, IPv4Address("192.0.2.2")))
+
+
+@pytest.mark.parametrize(
+    ("about", "only"),
+    [
+        (question(), True),
+        (question("a.example", "b.example"), True),
+        (question(mx=NONE, hosts=(host(DOMAIN),)), True),
+        (question(hosts=(host(ipv4=TWO_V4),)), False),
+        (question("a.example", hosts=(host("a.example"), host("b.example", ipv4=TWO_V4))), False),
+        (question(mx=Answer((Mx(10, MX), Mx(10, "b.example")))), False),
+        (question("a.example", hosts=(host("a.example"), host("b.example", ipv4=NONE, ipv6=NONE))), False),
+        (question(mx=TROUBLE), False),
+    ],
+)
+def test_another_order_would_do_as_well_unless_it_is_the_only_one(about: Question, only: bool) -> None:
+    assert decided(about).only is only
+
+
 # --- Names with TLSA records ------------------------------------------------------------------------
 
 ALIAS = "real.example"

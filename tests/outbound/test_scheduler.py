@@ -14,7 +14,7 @@ import trio
 from gateway.clock import ManualClock
 from gateway.config.settings import QueueSettings
 from gateway.outbound.attempt import Attempts, Recording
-from gateway.outbound.queue import POLL, QueueScheduler
+from gateway.outbound.queue import CLAIMED, POLL, QueueScheduler
 from gateway.store import queue
 from gateway.store.changes import Claimed
 from gateway.store.store import Store
@@ -54,9 +54,11 @@ class SlowAnswers:
         self._store = store
         self.answered, self.go_on = trio.Event(), trio.Event()
         self.go_on.set()
+        self.answers: list[Any] = []
 
     async def write(self, work: Callable[[sa.Connection], Any]) -> Any:
         answer = await self._store.write(work)
+        self.answers.append(answer)
         self.answered.set()
         await self.go_on.wait()
         return answer
@@ -99,6 +101,33 @@ async def test_an_attempt_leaves_its_place_while_its_result_is_recorded(tmp_path
         await nursery.start(partial(scheduler.serve, stopping=stopping))
         assert await attempts.next() == [1]
         assert await attempts.next() == [2]
+
+        for end in attempts.end:
+            end.set()
+        stopping.set()
+        queued.set()
+
+
+async def test_all_places_are_taken_though_a_claim_takes_only_some(tmp_path: Path) -> None:
+    clock, queued, attempts = ManualClock(), Wakeup(), Recorded()
+    attempts.end = [trio.Event() for _ in range(3 * CLAIMED)]
+    attempts.begun, attempts.begin = trio.open_memory_channel[list[int]](3 * CLAIMED)
+    async with Store.open(tmp_path, clock) as store, trio.open_nursery() as nursery:
+        watched = SlowAnswers(store)
+        places = 2 * CLAIMED + 10
+        # A domain that took nothing lately has half of the places.
+        settings = QueueSettings(max_deliveries=2 * places, max_deliveries_per_destination=2 * places)
+        scheduler = QueueScheduler(
+            "me", settings, cast(Attempts, attempts), cast(Store, watched), clock, queued
+        )
+        for number in range(3 * CLAIMED):
+            new = submission(f"u{number}@a.example")
+            await store.write(partial(queue.add, new=new, now=clock.now()))
+        stopping = trio.Event()
+        await nursery.start(partial(scheduler.serve, stopping=stopping))
+        begun = [await attempts.next() for _ in range(places)]
+        assert sorted(begun) == [[number] for number in range(1, places + 1)]
+        assert [len(claims.transactions) for claims in watched.answers[:3]] == [CLAIMED, CLAIMED, 10]
 
         for end in attempts.end:
             end.set()

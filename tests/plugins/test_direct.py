@@ -13,12 +13,13 @@ import pytest
 import trio
 
 from gateway import Delivery, Outcome
+from gateway.clock import Clock
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.net.smtp_client_settings import ClientSettings
 from gateway.outbound.transports import read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.direct import Direct
-from gateway_smtp.mx import MAX_DIALS
+from gateway_smtp.mx import MAX_DIALS, PLAN_KEPT
 from tests.commands import PATIENCE
 from tests.networks import KnownPolicies
 from tests.plugins.mx_hosts import MxHosts, mx_hosts, sends, silent, that
@@ -437,6 +438,33 @@ async def test_an_address_that_is_in_dns_no_more(hosts: MxHosts) -> None:
         hosts.dns.add("mx1.example.org", "A", "127.0.0.4", ttl=0)
         await direct.deliver(to())
     assert (len(old.transactions), len(new.transactions)) == (1, 1)
+
+
+async def test_a_plan_is_kept_for_a_moment(hosts: MxHosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hosts.server("127.0.0.2")
+    now = 1000.0
+    monkeypatch.setattr(Clock, "monotonic", lambda _: now)
+    asked = hosts.policies.asked
+    async with hosts.transport() as direct:
+        for times in (1, 2, 2, 2):  # the first one's was asked for in DNS
+            assert results(await direct.deliver(to())) == DELIVERED
+            assert asked == ["example.org"] * times
+        await direct.deliver(to(require_tls=False))
+        assert len(asked) == 3
+        await direct.deliver(replace(to(), dialed={"mx1.example.org": ("127.0.0.2",)}))
+        assert len(asked) == 4
+        now += PLAN_KEPT + 0.1
+        await direct.deliver(to())
+        assert len(asked) == 5
+
+
+async def test_a_plan_that_chance_had_a_part_in_is_not_kept(hosts: MxHosts) -> None:
+    hosts.address("mx1.example.org", "127.0.0.2", "127.0.0.4")
+    servers = [await hosts.server(address) for address in ("127.0.0.2", "127.0.0.4")]
+    async with hosts.transport(keep={"idle": 0}) as direct:
+        for _ in range(30):
+            await direct.deliver(to())
+    assert min(len(server.transactions) for server in servers) > 3
 
 
 # --- Settings ---
