@@ -12,6 +12,10 @@ from gateway.net.dns import Resolver
 from gateway.net.find_hosts import Policies, find_hosts
 from gateway.net.plan import Families, Plan
 from gateway.net.shaping import Shaper
+from gateway.recent import Recent
+
+PLAN_KEPT = 2.0  # seconds; answers may be kept for whole ones
+MAX_PLANS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,11 @@ class Network:
     clock: Clock
     random: Random = field(default_factory=SystemRandom)  # for the order of hosts and addresses
     shaper: Shaper = field(default_factory=Shaper)  # limits for each destination
+    _plans: Recent[Plan] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        plans = Recent[Plan](self.clock.monotonic, MAX_PLANS, seconds=PLAN_KEPT)
+        object.__setattr__(self, "_plans", plans)
 
     async def find_hosts(
         self,
@@ -36,9 +45,16 @@ class Network:
     ) -> Plan:
         """Where mail for a domain goes, in which order, and what TLS each host needs: `net.find_hosts`.
 
+        The only plan there is, made of what DNS lets us keep, is kept for a moment.
+
         Raises StoreError when kept policies cannot be read.
         """
-        return await find_hosts(
+        key = (domain, port, require_tls, tuple(families), tuple(allow_networks))
+        kept = None if dialed else self._plans.get(key)
+        if kept is not None:
+            return kept
+        asked = self.resolver.asked
+        plan = await find_hosts(
             self.resolver,
             self.policies,
             domain,
@@ -49,3 +65,6 @@ class Network:
             allow_networks=allow_networks,
             dialed=dialed,
         )
+        if plan.only and not dialed and self.resolver.asked == asked:
+            self._plans.keep(key, plan)
+        return plan

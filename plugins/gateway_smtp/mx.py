@@ -6,22 +6,19 @@ Here they are tried in turn: what a server says for good ends the attempt, anyth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
 from gateway import Delivery, GatewayError, Network, Outcome, Result
-from gateway.net.plan import Failure, Host, IpAddress, Plan
+from gateway.net.plan import Failure, Host, IpAddress
 from gateway.net.smtp_client_settings import ClientSettings, Dial, TlsPolicy
 from gateway.net.tls_contexts import ClientContext, observing_context
-from gateway.recent import Recent
 from gateway_smtp.connections import Connections
 from gateway_smtp.handover import hand_over, in_time
 from gateway_smtp.mx_server import MxServer, Record, connection_key
 from gateway_smtp.mx_settings import MxSettings
 
-PLAN_KEPT = 2.0  # seconds; answers may be kept for whole ones
-MAX_PLANS = 10_000  # domains
 MAX_DIALS = 20  # connections that an attempt tries: the next attempt may draw other hosts
 
 NOBODY_HAS_REQUIRETLS = (
@@ -38,7 +35,6 @@ class MxTransport:
         self._name, self._settings, self._network = name, settings, network
         self._dial, self._hostname = dial, hostname
         self._connections = Connections(settings.keep)
-        self._plans = Recent[Plan](network.clock.monotonic, MAX_PLANS, seconds=PLAN_KEPT)
         self._client_settings: dict[str, ClientSettings] = {}  # by hostname
 
     async def serve(self) -> None:
@@ -65,7 +61,14 @@ class MxTransport:
         record: Record,
     ) -> None:
         try:
-            plan = await self._plan(domain, delivery.messages[numbers[0]].require_tls, delivery.dialed)
+            plan = await self._network.find_hosts(
+                domain,
+                port=self._settings.port,
+                require_tls=delivery.messages[numbers[0]].require_tls,
+                families=self._settings.versions,
+                allow_networks=self._settings.allow_networks,
+                dialed=delivery.dialed,
+            )
         except GatewayError as exc:
             found.update(dict.fromkeys(numbers, Outcome.temporary(f"hosts of {domain}: {exc}")))
             return
@@ -89,25 +92,6 @@ class MxTransport:
                 found[number] = replace(
                     found[number], result=Result.PERMANENT, error=NOBODY_HAS_REQUIRETLS, enhanced="5.7.30"
                 )
-
-    async def _plan(self, domain: str, require_tls: bool | None, dialed: Mapping[str, Sequence[str]]) -> Plan:
-        """As it was a moment ago, if all of it came from what DNS lets us keep. Raises GatewayError."""
-        known = None if dialed else self._plans.get((domain, require_tls))
-        if known is not None:
-            return known
-        resolver = self._network.resolver
-        asked = resolver.asked
-        plan = await self._network.find_hosts(
-            domain,
-            port=self._settings.port,
-            require_tls=require_tls,
-            families=self._settings.versions,
-            allow_networks=self._settings.allow_networks,
-            dialed=dialed,
-        )
-        if plan.only and not dialed and resolver.asked == asked:
-            self._plans.keep((domain, require_tls), plan)
-        return plan
 
     async def _to_host(
         self,

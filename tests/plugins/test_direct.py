@@ -15,11 +15,12 @@ import trio
 from gateway import Delivery, Outcome
 from gateway.clock import Clock
 from gateway.errors import ConfigError, StoreUnavailable
+from gateway.net.network import PLAN_KEPT
 from gateway.net.smtp_client_settings import ClientSettings
 from gateway.outbound.transports import read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.direct import Direct
-from gateway_smtp.mx import MAX_DIALS, PLAN_KEPT
+from gateway_smtp.mx import MAX_DIALS
 from tests.commands import PATIENCE
 from tests.networks import KnownPolicies
 from tests.plugins.mx_hosts import MxHosts, mx_hosts, sends, silent, that
