@@ -15,7 +15,7 @@ from gateway.net.shaping import Shaper
 from gateway.recent import Recent
 
 PLAN_KEPT = 2.0  # seconds; answers may be kept for whole ones
-MAX_PLANS = 10_000
+MAX_PLANS = 2000  # a few megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
