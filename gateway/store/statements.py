@@ -30,6 +30,9 @@ Processor = Callable[[Any], Any]
 MOST_ROWS = 16  # in one step: each number of them is a statement that SQLite keeps
 MANY_ROWS = 4  # which come as one the next time: for fewer, the way through JSON costs more than it spares
 
+LONG_TEXT = 1024 * 1024  # characters: reading more of JSON at once holds the interpreter for milliseconds
+MOST_COLUMNS = 100  # that SQLite lets json_array have
+
 # Columns of these types go through JSON as they are; floating point numbers would be rounded.
 _EXACT = (sa.Integer, sa.String, sa.Boolean, sa.JSON)
 
@@ -110,12 +113,14 @@ class Statement:
     def all(self, conn: sa.Connection, given: Parameters = _NONE) -> list[Any]:
         """Every row."""
         form = self._form(conn, given)
-        if self._found_many and form.in_one_row:
+        found_many, self._found_many = self._found_many, False  # should it fail, the next goes row by row
+        text = ""
+        if found_many and form.in_one_row:
             ((text,),) = self._execute(conn, form, form.in_one_row, form.arguments(given)).fetchall()
             found = json.loads(text)
         else:
             found = self._run(conn, form, given).fetchall()
-        self._found_many = len(found) >= MANY_ROWS
+        self._found_many = len(found) >= MANY_ROWS and len(text) <= LONG_TEXT
         return form.rows(found)
 
     def first(self, conn: sa.Connection, given: Parameters = _NONE) -> Any | None:
@@ -249,7 +254,8 @@ def _compile(clause: Any, dialect: sa.Dialect, given: Parameters) -> _Form:
 def _in_one_row(sql: str, columns: Sequence[sa.ColumnElement[Any]], dialect: sa.Dialect) -> str:
     types = [column.type.dialect_impl(dialect) for column in columns]
     stored = [one.impl_instance if isinstance(one, sa.TypeDecorator) else one for one in types]
-    if dialect.name != "sqlite" or not columns or not all(isinstance(one, _EXACT) for one in stored):
+    suitable = 0 < len(columns) <= MOST_COLUMNS and all(isinstance(one, _EXACT) for one in stored)
+    if dialect.name != "sqlite" or not suitable:
         return ""
     names = ", ".join(f"c{number}" for number in range(len(columns)))
     return f"WITH found ({names}) AS ({sql}) SELECT json_group_array(json_array({names})) FROM found"  # noqa: S608

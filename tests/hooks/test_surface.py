@@ -58,6 +58,8 @@ def _async(function: Any) -> str:
 def _members(name: str, kind: type[Any]) -> Iterator[str]:
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):
+            if field.name.startswith("_"):
+                continue
             required = field.default is field.default_factory is dataclasses.MISSING
             yield f"{name}.{field.name}: {field.type}{'' if required else ' = ...'}"
     for member, value in sorted(vars(kind).items()):

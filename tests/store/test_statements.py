@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.store import tables
-from gateway.store.statements import MANY_ROWS, MOST_ROWS, Statement
+from gateway.store.statements import LONG_TEXT, MANY_ROWS, MOST_ROWS, Statement
 from gateway.store.store import make_engine
 from gateway.store.writer import driver_connection
 
@@ -131,6 +131,24 @@ def test_few_rows_come_one_by_one(conn: sa.Connection) -> None:
     assert found == [3, 3, 4, 3, 3, 0, 4, 4]
     ways = ["json_group_array" in sql for sql in seen]
     assert ways == [False, False, False, True, False, False, False, True]
+
+
+def test_after_a_long_text_rows_come_one_by_one(conn: sa.Connection) -> None:
+    insert, by_id = Statement(sa.insert(tables.message)), Statement(_BY_ID)
+    keys = insert.insert_each(conn, [_message(subject="x" * LONG_TEXT) for _ in range(MANY_ROWS)])
+    with _counted(conn) as seen:
+        assert [len(by_id.all(conn, {"ids": keys})) for _ in range(3)] == [MANY_ROWS] * 3
+    assert ["json_group_array" in sql for sql in seen] == [False, True, False]
+
+
+def test_rows_come_one_by_one_after_a_failure(conn: sa.Connection) -> None:
+    insert, by_id = Statement(sa.insert(tables.message)), Statement(_BY_ID)
+    keys = insert.insert_each(conn, [_message() for _ in range(MANY_ROWS)])
+    assert len(by_id.all(conn, {"ids": keys})) == MANY_ROWS
+    conn.exec_driver_sql("UPDATE message SET subject = x'ff'")  # which JSON cannot have
+    with pytest.raises(sa.exc.OperationalError):
+        by_id.all(conn, {"ids": keys})
+    assert [row.subject for row in by_id.all(conn, {"ids": keys})] == [b"\xff"] * MANY_ROWS
 
 
 def test_what_would_be_rounded_or_is_no_text_comes_row_by_row(conn: sa.Connection) -> None:
