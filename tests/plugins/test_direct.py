@@ -14,15 +14,17 @@ import trio
 
 from gateway import Delivery, Outcome
 from gateway.clock import Clock
+from gateway.config.settings import Settings
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.net.network import PLAN_KEPT
+from gateway.net.simulated_dns import simulated_resolver
 from gateway.net.smtp_client_settings import ClientSettings
 from gateway.outbound.transports import read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.direct import Direct
 from gateway_smtp.mx import MAX_DIALS
 from tests.commands import PATIENCE
-from tests.networks import KnownPolicies
+from tests.networks import KnownPolicies, a_network
 from tests.plugins.mx_hosts import MxHosts, mx_hosts, sends, silent, that
 from tests.plugins.smtp_servers import Server, delivery, results
 
@@ -457,6 +459,18 @@ async def test_a_plan_is_kept_for_a_moment(hosts: MxHosts, monkeypatch: pytest.M
         now += PLAN_KEPT + 0.1
         await direct.deliver(to())
         assert len(asked) == 5
+
+
+async def test_where_dns_is_simulated(hosts: MxHosts, tmp_path: Path) -> None:
+    server = await hosts.server("127.0.0.1")
+    simulated = Settings.model_validate(
+        {"hostname": "mx.example.org", "domains": {"example.org": {}}, "dns": {"simulated": True}}
+    )
+    async with hosts.transport() as direct:
+        direct._network = replace(a_network(), resolver=simulated_resolver(simulated, tmp_path))
+        for _ in range(2):
+            assert results(await direct.deliver(to())) == DELIVERED
+    assert len(server.transactions) == 2
 
 
 async def test_a_plan_that_chance_had_a_part_in_is_not_kept(hosts: MxHosts) -> None:
