@@ -30,6 +30,7 @@ class Recent(Generic[T]):
 
     def keep(self, key: Hashable, result: T) -> None:
         self.forget(key)
-        self._found[key] = (self._now() + self._seconds, result)
-        while len(self._found) > self._most:
+        now = self._now()
+        self._found[key] = (now + self._seconds, result)
+        while len(self._found) > self._most or next(iter(self._found.values()))[0] < now:
             self._found.popitem(last=False)

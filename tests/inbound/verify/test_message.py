@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -225,6 +226,22 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(12):
         recent.keep(number, number)
     assert [recent.get(number) for number in (0, 1, 2, 11)] == [None, None, 2, 11]
+
+
+def test_what_is_too_old_is_let_go_of() -> None:
+    class Large:
+        pass
+
+    now = 0.0
+    recent: Recent[Large] = Recent(lambda: now, most=10, seconds=2)
+    for number in range(3):
+        recent.keep(number, Large())
+    of_first = weakref.ref(recent.get(0))
+    now = 2.1
+    assert of_first() is not None
+    recent.keep(3, Large())
+    assert of_first() is None
+    assert recent.get(3) is not None
 
 
 async def test_no_check_takes_longer_than_twenty_seconds(autojump_clock: MockClock) -> None:
