@@ -142,6 +142,8 @@ class Resolver:
     or in the system, the one of this machine is asked (as resolv.conf(5) has it).
     """
 
+    asked = 0  # look-ups that the cache had no answer to
+
     def __init__(self, settings: DnsSettings) -> None:
         self.validating = settings.validating
         try:
@@ -164,7 +166,6 @@ class Resolver:
         self._cache = _Cache(MAX_CACHE)
         self._together = Together[Reply[Any]]()
         self._limiter = trio.CapacityLimiter(_MAX_QUERIES)
-        self.asked = 0  # look-ups that the cache had no answer to
 
     async def mx(self, domain: str) -> Reply[Mx]:
         return await self._ask(domain, _MX)

@@ -33,7 +33,6 @@ class SimulatedResolver(Resolver):
 
     def __init__(self, records: Records) -> None:
         self.validating = False
-        self.asked = 0
         self._records = records
         self._names = {name for name, _ in records}
 
