@@ -39,7 +39,11 @@ class Cellar:
         directory = trio.Path(self._directory)
         await directory.mkdir(exist_ok=True)
         for path in await directory.iterdir():
-            if (await path.stat()).st_mtime < before.timestamp():
+            try:
+                changed = (await path.stat()).st_mtime
+            except FileNotFoundError:  # renamed or deleted meanwhile
+                continue
+            if changed < before.timestamp():
                 yield path.name
 
     def _write(self, name: str, data: bytes) -> None:
