@@ -21,6 +21,10 @@ from random import randrange
 from gateway.store.changes import Standing
 
 SLOW_AFTER = 2.0  # seconds: nearly every delivery takes less
+# Attempts under way that began in the last FRESH seconds: with more, each waits for the others, and what they
+# work on is no longer in the processor's caches.
+FRESH = 0.05
+MOST_FRESH = 100
 REMEMBERED = 10_000  # destinations that kept us waiting, and as many that did not
 ASKED = 1000  # of the latter, in one claim: about a millisecond
 
@@ -52,7 +56,8 @@ class Places:
     def room(self, now: float) -> int:
         """How many attempts may begin."""
         slow = min(self._count_slow(now), self._most_slow)
-        return max(0, self._most - (len(self._taken) - slow))
+        fresh = sum(1 for _ in self._begun_since(now - FRESH))
+        return max(0, min(self._most - (len(self._taken) - slow), MOST_FRESH - fresh))
 
     def busy(self) -> dict[str, int]:
         """For each destination how many attempts are under way."""
@@ -79,7 +84,10 @@ class Places:
         return (names[start:] + names[:start])[:ASKED]
 
     def until_room(self, now: float) -> float:
-        """Seconds until an attempt under way may give up its place; infinite if none will."""
+        """Seconds until an attempt under way makes room for another; infinite if none will."""
+        fresh = list(self._begun_since(now - FRESH))
+        if len(fresh) >= MOST_FRESH:
+            return fresh[-1].since + FRESH - now
         until = float("inf")
         for place in self._quick(now):  # the last of these is the oldest
             until = place.since + SLOW_AFTER - now
@@ -114,7 +122,11 @@ class Places:
 
     def _quick(self, now: float) -> Iterator[Place]:
         """Those that do not take long yet."""
-        return takewhile(lambda place: place.since + SLOW_AFTER > now, reversed(self._taken))
+        return self._begun_since(now - SLOW_AFTER)
+
+    def _begun_since(self, time: float) -> Iterator[Place]:
+        """The latest first."""
+        return takewhile(lambda place: place.since > time, reversed(self._taken))
 
 
 def _remember(destinations: OrderedDict[str, None], name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.outbound.places import REMEMBERED, SLOW_AFTER, Places
+from gateway.outbound.places import FRESH, MOST_FRESH, REMEMBERED, SLOW_AFTER, Places
 
 
 def places(**limits: int) -> Places:
@@ -29,6 +29,19 @@ def test_what_takes_long_gives_up_its_place_but_not_its_share() -> None:
     assert now.room(SLOW_AFTER + 1) == 2  # no more than two may be so slow
     assert now.busy() == {"a": 2, "b": 1}
     assert now.until_room(SLOW_AFTER + 1) == float("inf")
+
+
+def test_only_so_many_begin_at_once() -> None:
+    now = places(most=3 * MOST_FRESH)
+    early = [now.take("a", 0) for _ in range(10)]
+    for _ in range(MOST_FRESH - 10):
+        now.take("a", FRESH / 2)
+    assert (now.room(FRESH / 2), now.until_room(FRESH / 2)) == (0, FRESH / 2)
+    assert now.room(FRESH) == 10
+    now.leave(early[0], FRESH / 2, delivered=True)
+    assert now.room(FRESH / 2) == 1
+    assert now.room(2 * FRESH) == MOST_FRESH
+    assert now.until_room(2 * FRESH) == SLOW_AFTER - 2 * FRESH
 
 
 def test_who_kept_us_waiting_in_vain_has_one_place_until_it_fares_better() -> None:
