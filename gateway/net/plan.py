@@ -122,8 +122,8 @@ class Plan:
     """Where to deliver. `failure` is set where there is no host.
 
     `require_tls`: a host must offer REQUIRETLS besides. `policy_fault`: why the policy that the domain
-    announces could not be had, for TLS reports. `only`: no host failed, and chance had
-    no part in it: the same answers would lead to the same plan.
+    announces could not be had, for TLS reports. `only`: no host was skipped, and chance had no part in it, so
+    that the same answers lead to the same plan.
     """
 
     hosts: tuple[Host, ...] = ()

@@ -8,6 +8,8 @@ rules keep such servers from holding up everybody else; the third is kept by the
 2. A destination that kept an attempt waiting in vain has one place, until an attempt to it fares better.
 3. No destination has more than its share, however long they take.
 4. Some places are only for destinations that took something lately: any others may be silent.
+
+And where servers answer at once, no more attempts are under way than keep the loop busy (MOST_FRESH).
 """
 
 from __future__ import annotations
