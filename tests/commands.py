@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port_base
 from tests.running import PATIENCE as PATIENCE
-from tests.running import free_port_base
 
 GATEWAY = [str(Path(sys.executable).with_name("gateway"))]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import smtplib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -23,30 +21,17 @@ from cryptography.hazmat.primitives import serialization
 
 from gateway import app
 from gateway.cli.common import CONFIG_FILE
-from gateway.cli.localserve import PORTS, first_start, new_signing_key
+from gateway.cli.localserve import first_start, new_signing_key
 from gateway.clock import Clock
 from gateway.config.load import parse, read_toml
 from gateway.store import listing
 from gateway.store.listing import Filter
 from gateway.web.server import HttpSettings, serve_http
+from tests.ports import free_port_base
 
 AUTH = ("mox@localhost", "moxmoxmox")
 T = TypeVar("T")
 PATIENCE = 180.0  # seconds: what takes longer has failed; on a busy machine a start takes 30
-
-
-def free_port_base() -> int:
-    """A port base whose ports (SMTP +25, and the others) are free."""
-    # Below those that the system gives to others, and where no other process of the tests looks: what is free
-    # now must be free a moment later too.
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    width = 21_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    while True:
-        base = 10_000 + worker * width + random.randrange(width - max(PORTS.values()))
-        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
-            for port in PORTS.values():
-                taken.enter_context(socket.socket()).bind(("127.0.0.1", base + port))
-            return base
 
 
 @dataclass

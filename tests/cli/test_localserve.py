@@ -21,7 +21,8 @@ from gateway.cli.main import main
 from gateway.config.load import load
 from gateway.errors import ConfigError
 from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, localserve
-from tests.running import free_port_base, write_configuration
+from tests.ports import free_port_base
+from tests.running import write_configuration
 
 
 def refused(*arguments: object) -> str:

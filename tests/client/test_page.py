@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from functools import partial
@@ -14,16 +13,11 @@ import trio
 
 from gateway.client import Client
 from tests.docs.pages import code, text
+from tests.ports import free_port
 from tests.running import PATIENCE, receiving, running
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 APPLICATION, CALLS, STREAM = code("python", text("client.md"))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 async def test_the_page(tmp_path: Path) -> None:
@@ -47,7 +41,9 @@ async def test_the_page(tmp_path: Path) -> None:
         try:
             with trio.fail_after(PATIENCE):
                 while shown.count(b"\n") < 3:
-                    shown += await process.stdout.receive_some(4096)
+                    line = await process.stdout.receive_some(4096)
+                    assert line, "the application ended"
+                    shown += line
         finally:
             process.kill()
             await process.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 
 from tests.commands import GATEWAY, PATIENCE, environment
 from tests.docs.pages import ROOT
-from tests.running import free_port_base
+from tests.ports import free_port, free_port_base
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK_START = README.partition("## Quick start\n")[2].partition("\n## ")[0]
@@ -85,10 +84,7 @@ class Terminals:
 
 @pytest.fixture
 def terminals(tmp_path: Path) -> Terminals:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        webhooks = int(free.getsockname()[1])
-    return Terminals(free_port_base(), webhooks, tmp_path / "gw")
+    return Terminals(free_port_base(), free_port(), tmp_path / "gw")
 
 
 def of(pattern: str) -> str:

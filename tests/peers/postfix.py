@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.commands import PATIENCE
 from tests.net.authority import root
 from tests.peers.programs import program
-from tests.peers.smtp_sink import free_port
+from tests.ports import free_port
 
 NAME = "mx.example.org"
 MAILBOX = "user@example.org"

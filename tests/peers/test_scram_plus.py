@@ -20,8 +20,8 @@ from gateway.smtp.client_auth import Credentials
 from tests.commands import PATIENCE
 from tests.net.authority import root
 from tests.peers.programs import program
-from tests.peers.smtp_sink import free_port
 from tests.peers.test_gsasl import OK, PASSWORD, USER, gsasl
+from tests.ports import free_port
 
 
 class TlsProgram:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from tests.dns_server import DnsServer, dns_server
 from tests.net.authority import Issued, new_root, root
 from tests.networks import KnownPolicies, a_network
 from tests.plugins.smtp_servers import Server
+from tests.ports import free_port
 
 Script = Callable[[trio.SocketStream], Awaitable[Any]]
 
@@ -147,10 +147,7 @@ class MxHosts:
 async def mx_hosts(directory: Path) -> AsyncIterator[MxHosts]:
     async with dns_server() as dns, trio.open_nursery() as nursery:
         dns.secure_denial = True
-        with socket.socket() as taken:  # on all addresses, so that it is free on each
-            taken.bind(("0.0.0.0", 0))
-            port = taken.getsockname()[1]
-        yield MxHosts(dns, directory, nursery, port=port)
+        yield MxHosts(dns, directory, nursery, port=free_port())
         nursery.cancel_scope.cancel()
 
 

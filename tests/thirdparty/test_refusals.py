@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.localserve import first_start
-from tests.running import free_port_base
+from tests.ports import free_port_base
 
 # What is added to the configuration (after "sets" is replaced), and the line's end.
 REFUSALS = {

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.commands import PATIENCE, environment, localserve
-from tests.running import AUTH, free_port_base
+from tests.ports import free_port_base
+from tests.running import AUTH
 
 # `gateway localserve`, which kills itself where it would answer a Send.
 DIES = """

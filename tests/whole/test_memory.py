@@ -17,7 +17,8 @@ import pytest
 
 from gateway.cli.common import ask
 from tests.commands import PATIENCE, Localserve, localserve, start
-from tests.running import AUTH, free_port_base
+from tests.ports import free_port_base
+from tests.running import AUTH
 
 SIZE = 25_000_000  # bytes
 MOST = 150_000_000  # bytes

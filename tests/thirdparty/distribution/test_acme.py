@@ -200,14 +200,15 @@ async def test_authenticate_and_api_methods_and_pages(mail_gateway: MailGateway)
 
 
 async def test_metrics(mail_gateway: MailGateway) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    configuration = {"metrics": {"listen": [f"127.0.0.1:{port}"]}}
-    async with mail_gateway("acme.household", settings=HOUSEHOLD, configuration=configuration) as gateway:
-        api = await gateway.api()
-        answer = await api.get(f"http://127.0.0.1:{port}/metrics", auth=("", ""))
-        assert "\nacme_logins 7.0\n" in answer.text
+    with socket.socket() as kept:  # nobody else gets the port, and the gateway may still listen there
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port = kept.getsockname()[1]
+        configuration = {"metrics": {"listen": [f"127.0.0.1:{port}"]}}
+        async with mail_gateway("acme.household", settings=HOUSEHOLD, configuration=configuration) as gateway:
+            api = await gateway.api()
+            answer = await api.get(f"http://127.0.0.1:{port}/metrics", auth=("", ""))
+            assert "\nacme_logins 7.0\n" in answer.text
 
 
 async def test_services_and_start_and_stop(mail_gateway: MailGateway, tmp_path: Path) -> None:
