@@ -85,10 +85,11 @@ def gateway(
     *,
     settings: str = "",
     prepare: Callable[[Path], None] | None = None,
+    at_least: int = 1,
 ) -> Iterator[GatewayProcess]:
     """A gateway for development in a directory of its own; `settings` is appended to its configuration.
 
-    `prepare` is given the data directory before the start.
+    `at_least`: workers, if the command line has fewer. `prepare` is given the data directory before the start.
     """
     directory = Path(tempfile.mkdtemp(prefix="gateway-bench-"))
     log = directory / "log"
@@ -96,7 +97,7 @@ def gateway(
     try:
         first_start(directory, None, None, webhooks + "out", webhooks + "in")
         config = directory / "gateway.toml"
-        config.write_text(_edited(config.read_text(), settings))
+        config.write_text(_edited(config.read_text(), settings, max(workers, at_least)))
         if prepare is not None:
             prepare(directory / "data")
         process, base = _started(partial(_start_gateway, directory, log), PORTS.values())
@@ -122,7 +123,7 @@ def _start_gateway(directory: Path, log: Path, base: int) -> subprocess.Popen[by
         return subprocess.Popen([*command, "--port-base", str(base)], stdout=output, stderr=output)
 
 
-def _edited(config: str, settings: str) -> str:
+def _edited(config: str, settings: str, workers: int) -> str:
     """The configuration with tables of `settings` in place of those of the same name.
 
     At the end no benchmark waits for what is under way.

@@ -6,9 +6,9 @@ import statistics
 import time
 
 from benchmarks.load import Connection, drive, post, repeat
-from benchmarks.processes import batch_request, gateway, quart_yardstick, send_request
+from benchmarks.processes import GatewayProcess, batch_request, gateway, quart_yardstick, send_request
 from benchmarks.progress import counted, progress
-from benchmarks.receiver import receiving
+from benchmarks.receiver import Receiver, receiving
 from benchmarks.table import Row
 
 # The receiver is this process: one connection a URL would measure its latency instead of the gateway.
@@ -17,6 +17,14 @@ ROUNDTRIP_SETTINGS = """
 max_calls = 32
 max_calls_per_url = 16
 allow_networks = ["127.0.0.0/8"]
+"""
+# Two workers that each do a half.
+APART = """
+[roles]
+web = [0]
+webhooks = [0]
+smtp = [1]
+deliver = [1]
 """
 BATCH = 500  # messages
 BATCHES = 12
@@ -84,14 +92,15 @@ def batch(rounds: int) -> list[Row]:
 
 
 def roundtrip(rounds: int) -> list[Row]:
-    """From Send to the webhook: one at a time on an idle gateway, and 2,000 as fast as they go.
+    """From Send to the webhook: one at a time on an idle gateway, and 2,000 as fast as they go; these also
+    through two workers, one for the API and webhooks, one for SMTP.
 
     The client keeps its connection, as HTTP clients do. An idle machine answers more slowly than a busy one;
     the yardstick, one request to an empty Quart-Trio endpoint between two messages, says by how much.
     """
     latencies: list[float] = []
     empty: list[float] = []
-    rates = []
+    rates, apart = [], []
     for number in range(rounds):
         progress(f"roundtrip, round {number + 1} of {rounds}")
         with (
@@ -113,11 +122,14 @@ def roundtrip(rounds: int) -> list[Row]:
                 empty.append(asking.ask(next(EMPTY)))
             sending.close()
             asking.close()
-            before = dict(webhooks.counts)
-            started = time.perf_counter()
-            drive(tested.web, repeat(send_request), 32, 2000)
-            webhooks.wait({path: count + 2000 for path, count in before.items()})
-            rates.append(2000 / (time.perf_counter() - started))
+            rates.append(_rate(tested, webhooks))
+        with (
+            receiving() as webhooks,
+            gateway(webhooks.url, settings=ROUNDTRIP_SETTINGS + APART, at_least=2) as tested,
+        ):
+            drive(tested.web, repeat(send_request), 8, 100)
+            webhooks.wait({"/out": 100, "/in": 100})
+            apart.append(_rate(tested, webhooks))
     latencies.sort()
     p50, p99 = statistics.median(latencies), latencies[int(len(latencies) * 0.99) - 1]
     return [
@@ -129,4 +141,14 @@ def roundtrip(rounds: int) -> list[Row]:
             "p50 8 ms",
         ),
         Row("roundtrip, 2,000 messages", f"{statistics.median(rates):,.0f}/s", aim="600/s"),
+        Row("the same, two workers with roles", f"{statistics.median(apart):,.0f}/s", aim="600/s"),
     ]
+
+
+def _rate(tested: GatewayProcess, webhooks: Receiver) -> float:
+    """Round trips/s, of 2,000."""
+    before = dict(webhooks.counts)
+    started = time.perf_counter()
+    drive(tested.web, repeat(send_request), 32, 2000)
+    webhooks.wait({path: count + 2000 for path, count in before.items()})
+    return 2000 / (time.perf_counter() - started)

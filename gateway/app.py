@@ -31,7 +31,7 @@ the grace period; then all is cancelled, and the store is closed last.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,7 +45,7 @@ from gateway.accounts import Authenticator
 from gateway.additions import GatewayContext
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
-from gateway.config.settings import Settings, SmtpSettings, SubmissionSettings
+from gateway.config.settings import RolesSettings, Settings, SmtpSettings, SubmissionSettings
 from gateway.directory import Directory
 from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
@@ -163,15 +163,17 @@ async def serving(
         content_stores = registered(settings.content, hooks.added.content_stores, hooks.calls)
         tls = _tls_context(settings, config_dir)
         if worker is None:
+            settings = settings.model_copy(update={"workers": 1, "roles": RolesSettings()})
             worker = the_only_one(bind(settings)[0])
-        settings = share_of_settings(settings, worker.workers)
-        hints, workers = worker.hints, worker.workers
+        settings = share_of_settings(settings)
+        hints, roles = worker.hints, worker.roles
+        deliverers, callers = (len(settings.workers_with(role)) for role in ("deliver", "webhooks"))
         addresses = {section: bound(sockets) for section, sockets in worker.sockets.items()}
         listeners = {section: listening(sockets) for section, sockets in worker.sockets.items()}
         for listener in (one for several in listeners.values() for one in several):
             resources.push_async_callback(listener.aclose)
         store = await resources.enter_async_context(
-            Store.open(settings.data_dir, clock, shared=workers > 1, content_stores=content_stores)
+            Store.open(settings.data_dir, clock, shared=settings.workers > 1, content_stores=content_stores)
         )
         simulated = settings.dns.simulated
         resolver = simulated_resolver(settings, config_dir) if simulated else Resolver(settings.dns)
@@ -180,7 +182,7 @@ async def serving(
             resolver=resolver,
             policies=policies,
             clock=clock,
-            shaper=Shaper(partial(shape_shared, hooks.gateway, workers)),
+            shaper=Shaper(partial(shape_shared, hooks.gateway, deliverers)),
         )
         transports = called_transports(configured, network, hooks)
         offload = await resources.enter_async_context(Offload.open())
@@ -188,6 +190,8 @@ async def serving(
 
         # Hints from those who write to those who wait for it; polling makes up for any that is lost.
         queued, happened, called = Wakeup(), Wakeup(), Wakeup()
+        mail_came = queued.set if "deliver" in roles else partial(hints.tell, "mail")
+        calls_came = called.set if "webhooks" in roles else partial(hints.tell, "calls")
 
         streamed = Bell()
 
@@ -198,7 +202,7 @@ async def serving(
         def tell_of_events(calls: bool = True) -> None:
             events_came()
             if calls:
-                called.set()
+                calls_came()
             hints.tell("events")
 
         counts = Counts()
@@ -224,11 +228,9 @@ async def serving(
         holding = HoldRules(store, clock)
         notices = Notices(settings, store, offload)
         operations = QueueOperations(
-            settings, transports.keys(), store, clock, notices, queued.set, tell_of_events
+            settings, transports.keys(), store, clock, notices, mail_came, tell_of_events
         )
-        submitter = Submitter(
-            settings, directory, hooks, store, holding, clock, queued.set, counts.submission
-        )
+        submitter = Submitter(settings, directory, hooks, store, holding, clock, mail_came, counts.submission)
         submission = SmtpSubmission(settings, directory, submitter, clock, offload, settings.data_dir)
         logins = SaslLogins(authenticator)
         attempts = Attempts(
@@ -241,14 +243,14 @@ async def serving(
             store,
             clock,
             queued,
-            shared=workers > 1,
+            shared=deliverers > 1,
             crowded=partial(hints.tell, "mail"),
         )
         verifier = Verifier(settings.hostname, resolver, offload, clock) if settings.smtp.verify else None
         receiver = Receiver(
             settings, directory, hooks, store, clock, offload, tell_of_events, verifier, counts.received.inc
         )
-        calls = CallOperations(settings, store, clock, called.set)
+        calls = CallOperations(settings, store, clock, calls_came)
         client = await resources.enter_async_context(
             WebhookClient(timeout=settings.webhooks.timeout, allow_networks=settings.webhooks.allow_networks)
         )
@@ -263,7 +265,7 @@ async def serving(
             called,
             offload,
             counts.webhook_call,
-            shared=workers > 1,
+            shared=callers > 1,
             crowded=partial(hints.tell, "calls"),
         )
         teller = EventTeller(settings, hooks, store, offload, happened)
@@ -319,8 +321,8 @@ async def serving(
         )
 
         recoveries = (
-            Recovery("attempts", queue.recover, store, clock, queued),
-            Recovery("webhook calls", webhook_calls.recover, store, clock, called),
+            Recovery("attempts", queue.recover, store, clock, mail_came),
+            Recovery("webhook calls", webhook_calls.recover, store, clock, calls_came),
         )
         for recovery in recoveries:
             await recovery.recover_dead({worker.owner, *worker.others})
@@ -349,23 +351,23 @@ async def serving(
             clock.serve,
             partial(hints.serve, heard, authenticator.count_failure),
             exchange.serve,
-            DeferredMail(hooks.calls, store, clock, queued.set).serve,
+            DeferredMail(hooks.calls, store, clock, mail_came).serve,
             *(transport.serve for transport in transports.values()),
         ]
-        services: list[Service] = [
-            sender.serve,
-            scheduler.serve,
-            partial(
-                serve_smtp, listeners["smtp"], smtp_settings, receiver, connected=counts.connection("smtp")
-            ),
-            partial(serve_http, listeners["web"], web, http, connected=counts.connection("web")),
-        ]
-        for section, how in (("submission", with_starttls), ("submissions", with_tls)):
+        services: list[Service] = []
+        if "webhooks" in roles:
+            services.append(sender.serve)
+        if "deliver" in roles:
+            services.append(scheduler.serve)
+        on_listeners: Mapping[str, Callable[..., Coroutine[Any, Any, None]]] = {
+            "smtp": partial(serve_smtp, settings=smtp_settings, handler=receiver),
+            "web": partial(serve_http, app=web, settings=http),
+            "submission": partial(serve_smtp, settings=with_starttls, handler=submission, logins=logins),
+            "submissions": partial(serve_smtp, settings=with_tls, handler=submission, logins=logins),
+        }
+        for section, serve in on_listeners.items():
             if listeners[section]:
-                connected = counts.connection(section)
-                services.append(
-                    partial(serve_smtp, listeners[section], how, submission, logins, connected=connected)
-                )
+                services.append(partial(serve, listeners[section], connected=counts.connection(section)))
         if worker.first:
             control_listener = await open_unix(datadir.control_socket(settings.data_dir))
             resources.push_async_callback(control_listener.aclose)

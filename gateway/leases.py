@@ -13,7 +13,6 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.store import queue
 from gateway.store.store import Store
-from gateway.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,8 @@ class Recovery:
     """Takes leases of one kind back, so that what they were for is due again.
 
     `recover(conn, dead owners, now)` takes some back and answers how many: `queue.recover`, or the one of
-    webhook calls. `name` is what is leased, in the plural, for the log. `queued` is set when it is due again.
+    webhook calls. `name` is what is leased, in the plural, for the log. `queued` is called
+    when it is due again.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Recovery:
         recover: Callable[[sa.Connection, Collection[str], datetime], int],
         store: Store,
         clock: Clock,
-        queued: Wakeup,
+        queued: Callable[[], None],
     ) -> None:
         self._name, self._step = name, recover
         self._store, self._clock, self._queued = store, clock, queued
@@ -54,7 +54,7 @@ class Recovery:
             try:
                 if count := await self._recover(frozenset()):
                     log.warning("%d %s took longer than their lease; they are due again", count, self._name)
-                    self._queued.set()
+                    self._queued()
             except StoreError as exc:
                 log.warning("expired leases of %s not looked for: %s", self._name, exc)
 

@@ -106,19 +106,24 @@ class Load:
             "Subject": f"message {number}",
             "Text": LARGE if number % 10 == 0 else "hello",
         }
-        credentials = base64.b64encode(b"mox@localhost:moxmoxmox").decode()
-        request = urllib.request.Request(
-            self._api + "Send",
-            json.dumps(message).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"},
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-            answer = json.load(response)
+        answer = send(self._api, message)
         with self._lock:
             for submission in answer["Submissions"]:
                 assert submission["QueueMsgID"] not in self.acknowledged, "an ID came back"
                 self.acknowledged[submission["QueueMsgID"]] = message["Subject"]
             self._large = self._large or message["Text"] == LARGE
+
+
+def send(api: str, message: dict[str, Any]) -> Any:
+    """What Send answers. Raises OSError."""
+    credentials = base64.b64encode(b"mox@localhost:moxmoxmox").decode()
+    request = urllib.request.Request(
+        api + "Send",
+        json.dumps(message).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        return json.load(response)
 
 
 def wait_for(done: Callable[[], bool], what: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ import click
 from gateway.cli.common import CONFIG_FILE, CommandError, dir_option
 from gateway.cli.serving import run, use_color
 from gateway.config.load import load
-from gateway.config.settings import Settings
+from gateway.config.settings import ROLES, Settings
 from gateway.errors import GatewayError
 from gateway.net.listeners import Addresses
 
@@ -49,5 +49,7 @@ def _greeting(settings: Settings, addresses: Addresses) -> str:
         if addresses[section]
     ]
     if settings.workers > 1:
-        lines.append(f"{'Workers:':<22} {settings.workers}")
+        named = [(role, getattr(settings.roles, role)) for role in ROLES]
+        roles = [f"{role}: {', '.join(map(str, numbers))}" for role, numbers in named if numbers]
+        lines.append(f"{'Workers:':<22} {'; '.join([str(settings.workers), *roles])}")
     return "\n".join(["The gateway serves.", *lines])

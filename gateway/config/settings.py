@@ -227,6 +227,10 @@ class Route(Section):
         )
 
 
+Role = Literal["smtp", "submission", "web", "deliver", "webhooks"]
+ROLES: tuple[Role, ...] = get_args(Role)
+WorkerNumbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AsTuple]
+
 Routes = Annotated[tuple[Route, ...], AsTuple]
 AccountNames = Annotated[tuple[str, ...], AsTuple, Field(min_length=1, max_length=100)]
 
@@ -310,6 +314,16 @@ class AccountSettings(Section):
         return self
 
 
+class RolesSettings(Section):
+    """Which of several workers do what, by their numbers; where none is named, all of them."""
+
+    smtp: WorkerNumbers = ()
+    submission: WorkerNumbers = ()
+    web: WorkerNumbers = ()
+    deliver: WorkerNumbers = ()
+    webhooks: WorkerNumbers = ()
+
+
 class Settings(Section):
     """gateway.toml."""
 
@@ -318,6 +332,7 @@ class Settings(Section):
     grace: Seconds = 10.0  # for work under way when the gateway stops
     # Processes that share the work; each needs memory of its own, and a processor to be of use.
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    roles: RolesSettings = RolesSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tls: TlsSettings = TlsSettings()
     smtp: SmtpSettings = SmtpSettings()
@@ -347,6 +362,12 @@ class Settings(Section):
                 raise ValueError(
                     "submission.listen: nobody could log in without a certificate; set tls.certificate and "
                     "tls.key"
+                )
+        for role in ROLES:
+            if (last := max(self.workers_with(role))) >= self.workers:
+                raise ValueError(
+                    f"roles.{role}: there is no worker {last}; with workers = {self.workers} the last is "
+                    f"{self.workers - 1}, as they are numbered from 0"
                 )
         owner: dict[tuple[str, str], str] = {}
         for name, account in self.accounts.items():
@@ -378,6 +399,11 @@ class Settings(Section):
                         f"{where}[{number}].transport: there is no [transports.{rule.transport}]; add it"
                     )
         return self
+
+    def workers_with(self, role: Role) -> tuple[int, ...]:
+        """Their numbers, in order."""
+        named: tuple[int, ...] = getattr(self.roles, role)
+        return tuple(sorted(set(named))) or tuple(range(self.workers))
 
     @property
     def postmaster(self) -> str:

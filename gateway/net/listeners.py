@@ -17,33 +17,40 @@ from gateway.errors import StartError
 from gateway.net.streams import Listener
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Settings
+    from gateway.config.settings import Role, Settings
 
 BACKLOG = 512  # connections that wait to be accepted
 UNIX_PATH_MAX = 107  # bytes: sockaddr_un holds 108, the last a NUL
 NECESSARY = ("smtp", "web")
-SECTIONS = (*NECESSARY, "submission", "submissions", "metrics")  # of the configuration, that have `listen`
+# Of the configuration, those that have `listen`: whose sockets they are.
+SECTIONS: Mapping[str, Role | None] = {
+    "smtp": "smtp",
+    "web": "web",
+    "submission": "submission",
+    "submissions": "submission",
+    "metrics": None,  # the first worker's
+}
 
 Sockets = Mapping[str, Sequence[socket.socket]]  # by section; they listen
 Addresses = Mapping[str, tuple[Listen, ...]]  # by section
 
 
-def bind(settings: Settings, workers: int = 1) -> list[Sockets]:
-    """The sockets of each worker, bound and listening: all have the same addresses, and the system shares the
-    connections out among them. Metrics are the first's. Raises StartError.
+def bind(settings: Settings) -> list[Sockets]:
+    """The sockets of each worker, bound and listening: those with a role have the same addresses, and the
+    system shares the connections out among them. Raises StartError.
     """
-    of_each: list[dict[str, list[socket.socket]]] = [{} for _ in range(workers)]
+    of_each: list[dict[str, list[socket.socket]]] = [{} for _ in range(settings.workers)]
     with ExitStack() as opened:
-        for section in SECTIONS:
+        for section, role in SECTIONS.items():
             addresses: Sequence[Listen] = getattr(settings, section).listen
             purpose = f"{section}.listen"
             if not addresses and section in NECESSARY:
                 raise StartError(f'{purpose}: nothing to listen on; give an address such as "127.0.0.1:1025"')
             for mine in of_each:
                 mine[section] = []
+            having = [of_each[number] for number in settings.workers_with(role)] if role else of_each[:1]
             for address in addresses:
-                shared = bind_to(address, purpose, 1 if section == "metrics" else workers)
-                for mine, sock in zip(of_each, shared, strict=False):
+                for mine, sock in zip(having, bind_to(address, purpose, len(having)), strict=True):
                     mine[section].append(opened.enter_context(sock))
         opened.pop_all()
     return list(of_each)

@@ -17,11 +17,12 @@ from typing import Literal, get_args
 
 import trio
 
-# What there may be to do: mail to deliver and calls to make, for which the one who tells has no place;
-# events, for those who follow them; logins to forget, as a password or an API key was changed.
+# What there may be to do: mail to deliver and calls to make, for which the one who tells has no place, or not
+# the role; events, for those who follow them; logins to forget, as a password or an API key was changed.
 Hint = Literal["mail", "calls", "events", "logins"]
 HINTS: tuple[Hint, ...] = get_args(Hint)
-TOGETHER = 0.02  # seconds in which hints become one
+SOON = 0.005  # seconds after which a hint is told: its commit takes less
+TOGETHER = 0.02  # seconds between two times: hints in between become one
 AGAIN = 0.2  # seconds until they are told again
 _FAILED_LOGIN = b"\xff"  # in place of a hint; the network follows
 _MAX_DATAGRAM = 256  # bytes
@@ -57,10 +58,12 @@ class Hints:
 
     async def _tell(self) -> None:
         told: set[Hint] = set()  # once
+        free = -math.inf  # trio.current_time(), when it may tell again
         while True:
             with trio.move_on_after(AGAIN if told else math.inf):
                 await self._changed.wait()
-                await trio.sleep(TOGETHER)
+                await trio.sleep_until(max(free, trio.current_time() + SOON))
+            free = trio.current_time() + TOGETHER
             self._changed = trio.Event()
             hints, self._untold = self._untold, set()
             self._send(bytes(HINTS.index(hint) for hint in hints | told))

@@ -5,28 +5,32 @@ Those of one destination and one URL are not divided: the store knows what all w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.config.settings import Settings
+from gateway.config.settings import Role, Settings
 from gateway.config.values import Section
 from gateway.hooks import GatewayStages
 from gateway.model import Limits, NextHop
 
-# What is divided, by section.
-DIVIDED = {
-    "smtp": ("max_connections", "max_connections_per_network"),
-    "submission": ("max_connections", "max_connections_per_network"),
-    "web": ("max_connections", "memory_for_bodies"),
-    "queue": ("max_deliveries", "max_slow_deliveries"),
-    "webhooks": ("max_calls", "max_slow_calls"),
+# What is divided, by section, and among whom.
+DIVIDED: Mapping[str, tuple[Role, tuple[str, ...]]] = {
+    "smtp": ("smtp", ("max_connections", "max_connections_per_network")),
+    "submission": ("submission", ("max_connections", "max_connections_per_network")),
+    "web": ("web", ("max_connections", "memory_for_bodies")),
+    "queue": ("deliver", ("max_deliveries", "max_slow_deliveries")),
+    "webhooks": ("webhooks", ("max_calls", "max_slow_calls")),
 }
 
 
-def share_of_settings(settings: Settings, workers: int) -> Settings:
-    """The settings of one of so many workers."""
-    if workers == 1:
+def share_of_settings(settings: Settings) -> Settings:
+    """The settings of one of the workers that have the role in question."""
+    if settings.workers == 1:
         return settings
-    sections = {name: _share(getattr(settings, name), names, workers) for name, names in DIVIDED.items()}
+    sections = {
+        section: _share(getattr(settings, section), names, len(settings.workers_with(role)))
+        for section, (role, names) in DIVIDED.items()
+    }
     return settings.model_copy(update=sections)
 
 

@@ -23,7 +23,7 @@ from gateway import datadir
 from gateway.config.settings import Settings
 from gateway.ending import MARGIN, TO_SAY_SO
 from gateway.errors import StartError
-from gateway.net.listeners import Addresses, Sockets, bind, bound
+from gateway.net.listeners import SECTIONS, Addresses, Sockets, bind, bound
 from gateway.store import store
 from gateway.workers.start import MAX_ANSWER, Example, Start, encode, read_answer
 
@@ -50,10 +50,13 @@ async def supervising(
     period. Raises StartError.
     """
     with datadir.locked(settings.data_dir) as lock, ExitStack() as sockets:
-        of_each = bind(settings, settings.workers)
+        of_each = bind(settings)
         for sock in (sock for mine in of_each for several in mine.values() for sock in several):
             sockets.enter_context(sock)
-        addresses = {section: bound(several) for section, several in of_each[0].items()}
+        addresses = {
+            section: bound(next((mine[section] for mine in of_each if mine[section]), ()))
+            for section in SECTIONS
+        }
         await trio.to_thread.run_sync(store.prepare, settings.data_dir)
         supervisor = _Supervisor(settings, config_dir, lock, of_each, color, example)
         sockets.callback(supervisor.close)

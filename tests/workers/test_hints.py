@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from gateway.workers.hints import AGAIN, HINTS, TOGETHER, Hint, Hints
+from gateway.workers.hints import AGAIN, HINTS, SOON, TOGETHER, Hint, Hints
 
 
 @pytest.fixture
@@ -44,6 +44,25 @@ async def test_hints_come_together_and_twice(
         assert heard == {"events": 2, "mail": 2}
         assert not failed
         nursery.cancel_scope.cancel()
+
+
+async def test_the_first_is_told_soon_and_the_others_together(
+    ears: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    heard: list[float] = []
+    teller, hearer = Hints([ears[0]], None), Hints((), ears[1])
+    began = trio.current_time()
+    listeners = dict.fromkeys(HINTS, lambda: heard.append(trio.current_time() - began))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hearer.serve, listeners, list[str]().append)
+        nursery.start_soon(teller._tell)
+        for _ in range(3):
+            teller.tell("mail")
+            await trio.sleep(SOON + 0.001)
+        await trio.sleep(TOGETHER)
+        nursery.cancel_scope.cancel()
+    assert heard == pytest.approx([SOON, SOON + TOGETHER])
 
 
 async def test_a_failed_login_is_told_once(ears: tuple[socket.socket, socket.socket]) -> None:
