@@ -89,7 +89,8 @@ def gateway(
 ) -> Iterator[GatewayProcess]:
     """A gateway for development in a directory of its own; `settings` is appended to its configuration.
 
-    `at_least`: workers, if the command line has fewer. `prepare` is given the data directory before the start.
+    `at_least`: workers, if the command line has fewer. `prepare` is given the data directory before the
+    start.
     """
     directory = Path(tempfile.mkdtemp(prefix="gateway-bench-"))
     log = directory / "log"
