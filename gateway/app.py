@@ -10,7 +10,8 @@ whose?) → one commit, before the 250: the message, and what a report settles, 
 → `webhooks/sender`.
 
 One process is all of it, or one of several that share the store (gateway.workers): then the first of them
-alone does what is marked (1).
+alone does what is marked (1), and each has its roles (Settings.workers_with): who does not deliver, for one,
+has no `outbound/queue`, and tells those who do what there is for them.
 
 Start: lock the data directory, load the plugins, bind every port, open the store (migrations), take back
 what a crash cut off; only then serve. Stop: accept nothing and claim nothing more; what is under way has
@@ -45,7 +46,7 @@ from gateway.accounts import Authenticator
 from gateway.additions import GatewayContext
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
-from gateway.config.settings import RolesSettings, Settings, SmtpSettings, SubmissionSettings
+from gateway.config.settings import ROLES, RolesSettings, Settings, SmtpSettings, SubmissionSettings
 from gateway.directory import Directory
 from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
@@ -166,7 +167,8 @@ async def serving(
             settings = settings.model_copy(update={"workers": 1, "roles": RolesSettings()})
             worker = the_only_one(bind(settings)[0])
         settings = share_of_settings(settings)
-        hints, roles = worker.hints, worker.roles
+        hints = worker.hints
+        roles = {role for role in ROLES if worker.number in settings.workers_with(role)}
         deliverers, callers = (len(settings.workers_with(role)) for role in ("deliver", "webhooks"))
         addresses = {section: bound(sockets) for section, sockets in worker.sockets.items()}
         listeners = {section: listening(sockets) for section, sockets in worker.sockets.items()}
@@ -243,8 +245,7 @@ async def serving(
             store,
             clock,
             queued,
-            shared=deliverers > 1,
-            crowded=partial(hints.tell, "mail"),
+            crowded=partial(hints.tell, "mail") if deliverers > 1 else None,
         )
         verifier = Verifier(settings.hostname, resolver, offload, clock) if settings.smtp.verify else None
         receiver = Receiver(
@@ -265,8 +266,7 @@ async def serving(
             called,
             offload,
             counts.webhook_call,
-            shared=callers > 1,
-            crowded=partial(hints.tell, "calls"),
+            crowded=partial(hints.tell, "calls") if callers > 1 else None,
         )
         teller = EventTeller(settings, hooks, store, offload, happened)
         mailboxes = Mailboxes(settings, store)
@@ -351,14 +351,14 @@ async def serving(
             clock.serve,
             partial(hints.serve, heard, authenticator.count_failure),
             exchange.serve,
-            DeferredMail(hooks.calls, store, clock, mail_came).serve,
-            *(transport.serve for transport in transports.values()),
         ]
         services: list[Service] = []
         if "webhooks" in roles:
             services.append(sender.serve)
         if "deliver" in roles:
             services.append(scheduler.serve)
+            background.append(DeferredMail(hooks.calls, store, clock, queued.set).serve)
+            background += [transport.serve for transport in transports.values()]
         on_listeners: Mapping[str, Callable[..., Coroutine[Any, Any, None]]] = {
             "smtp": partial(serve_smtp, settings=smtp_settings, handler=receiver),
             "web": partial(serve_http, app=web, settings=http),

@@ -363,12 +363,19 @@ class Settings(Section):
                     "submission.listen: nobody could log in without a certificate; set tls.certificate and "
                     "tls.key"
                 )
+        busy = {0}  # does what is to be done once
         for role in ROLES:
+            busy |= set(self.workers_with(role))
             if (last := max(self.workers_with(role))) >= self.workers:
                 raise ValueError(
                     f"roles.{role}: there is no worker {last}; with workers = {self.workers} the last is "
                     f"{self.workers - 1}, as they are numbered from 0"
                 )
+        if idle := set(range(self.workers)) - busy:
+            raise ValueError(
+                f"roles: worker {min(idle)} has nothing to do; name it in a role, or lower `workers`, now "
+                f"{self.workers}"
+            )
         owner: dict[tuple[str, str], str] = {}
         for name, account in self.accounts.items():
             for address in account.addresses:

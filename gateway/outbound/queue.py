@@ -37,14 +37,13 @@ class QueueScheduler:
         clock: Clock,
         queued: Wakeup,
         *,
-        shared: bool = False,
-        crowded: Callable[[], None] = lambda: None,
+        crowded: Callable[[], None] | None = None,
     ) -> None:
-        """`shared`: there are other schedulers of the same store; `crowded` is called when there may be
-        something for them to do."""
+        """`crowded`: if there are other schedulers of the same store; called when there may be something for
+        them to do."""
         self._owner, self._settings, self._attempts = owner, settings, attempts
         self._store, self._clock, self._queued = store, clock, queued
-        self._shared, self._tell_others = shared, crowded
+        self._shared, self._tell_others = crowded is not None, crowded or (lambda: None)
         self._told = False  # by another scheduler, which need not be told the same
         self._places = Places(
             most=settings.max_deliveries,
@@ -73,7 +72,7 @@ class QueueScheduler:
                     await self._queued.wait(wait)
 
     def look(self) -> None:
-        """Another scheduler has no place for what is due."""
+        """Another worker has no place for what is due, or does not deliver."""
         self._told = True
         self._queued.set()
 

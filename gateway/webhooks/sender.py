@@ -60,13 +60,12 @@ class WebhookSender:
         offload: Offload,
         count: Callable[[str], None] = lambda _result: None,
         *,
-        shared: bool = False,
-        crowded: Callable[[], None] = lambda: None,
+        crowded: Callable[[], None] | None = None,
     ) -> None:
-        """`count` is called for each request that was made, with "success" or "failure". `shared` and
-        `crowded` as of QueueScheduler."""
+        """`count` is called for each request that was made, with "success" or "failure". `crowded` as of
+        QueueScheduler."""
         self._count = count
-        self._shared, self._tell_others = shared, crowded
+        self._shared, self._tell_others = crowded is not None, crowded or (lambda: None)
         self._told = False
         self._owner, self._settings, self._limits = owner, settings, settings.webhooks
         self._caller, self._store = caller, store
@@ -119,7 +118,7 @@ class WebhookSender:
         self._queued.set()
 
     def look(self) -> None:
-        """Another sender has no place for what is due."""
+        """Another worker has no place for what is due, or makes no calls."""
         self._told = True
         self._queued.set()
 

@@ -57,17 +57,20 @@ class Hints:
             nursery.start_soon(self._hear, trio.socket.from_stdlib_socket(self._own), heard, failed_login)
 
     async def _tell(self) -> None:
-        told: set[Hint] = set()  # once
-        free = -math.inf  # trio.current_time(), when it may tell again
+        again: dict[Hint, float] = {}  # told once, and when it is told again (trio.current_time())
+        free = -math.inf  # when it may tell the next
         while True:
-            with trio.move_on_after(AGAIN if told else math.inf):
+            with trio.move_on_at(min(again.values(), default=math.inf)):
                 await self._changed.wait()
-                await trio.sleep_until(max(free, trio.current_time() + SOON))
-            free = trio.current_time() + TOGETHER
+            await trio.sleep_until(max(free, trio.current_time() + SOON))
+            now = trio.current_time()
+            free = now + TOGETHER
             self._changed = trio.Event()
-            hints, self._untold = self._untold, set()
-            self._send(bytes(HINTS.index(hint) for hint in hints | told))
-            told = hints
+            untold, self._untold = self._untold, set()
+            due = {hint for hint, at in again.items() if at <= now}
+            self._send(bytes(HINTS.index(hint) for hint in untold | due))
+            again = {hint: at for hint, at in again.items() if hint not in due}
+            again |= dict.fromkeys(untold, now + AGAIN)
 
     def _send(self, message: bytes) -> None:
         for other in self._others:

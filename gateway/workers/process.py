@@ -10,7 +10,6 @@ import sys
 import trio
 
 from gateway import app
-from gateway.config.settings import ROLES
 from gateway.ending import ended_in_time
 from gateway.errors import foreseen
 from gateway.logs import set_up_logging
@@ -81,7 +80,6 @@ def _worker(start: Start) -> Worker:
     return Worker(
         number=start.number,
         workers=start.settings.workers,
-        roles=[role for role in ROLES if start.number in start.settings.workers_with(role)],
         owner=start.owner,
         others=start.others,
         sockets={name: [socket.socket(fileno=fd) for fd in fds] for name, fds in start.sockets.items()},

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.config.settings import ROLES, Role
 from gateway.net.listeners import Sockets
 from gateway.workers.hints import Hints
 
@@ -17,7 +16,6 @@ class Worker:
 
     number: int = 0
     workers: int = 1  # that there are
-    roles: Collection[Role] = ROLES  # what it does
     owner: str = field(default_factory=lambda: secrets.token_hex(8))  # of leases: a new one at each start
     others: Sequence[str] = ()  # the owners of the other workers' leases
     sockets: Sockets = field(default_factory=dict)

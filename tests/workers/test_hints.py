@@ -65,6 +65,37 @@ async def test_the_first_is_told_soon_and_the_others_together(
     assert heard == pytest.approx([SOON, SOON + TOGETHER])
 
 
+async def test_each_is_told_again_whatever_else_is_told(
+    ears: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its commit may have been slow."""
+    autojump_clock.autojump_threshold = 0.05
+    heard: dict[Hint, list[float]] = {hint: [] for hint in HINTS}
+    began = trio.current_time()
+
+    def listener(hint: Hint) -> Callable[[], None]:
+        return lambda: heard[hint].append(trio.current_time() - began)
+
+    teller, hearer = Hints([ears[0]], None), Hints((), ears[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hearer.serve, {hint: listener(hint) for hint in HINTS}, list[str]().append)
+        nursery.start_soon(teller._tell)
+        teller.tell("calls")
+        for _ in range(30):
+            teller.tell("events")
+            await trio.sleep(TOGETHER)
+        # Just before it is told again: told too early, it would not be there yet.
+        await trio.sleep_until(began + 2.0)
+        teller.tell("mail")
+        await trio.sleep(AGAIN + SOON - 0.002)
+        teller.tell("mail")
+        await trio.sleep(1.0)
+        nursery.cancel_scope.cancel()
+    assert heard["calls"] == pytest.approx([SOON, SOON + AGAIN], abs=TOGETHER + SOON)
+    assert heard["mail"][0] == pytest.approx(2.0 + SOON)
+    assert heard["mail"][1] > 2.0 + AGAIN + 2 * SOON - 0.0021
+
+
 async def test_a_failed_login_is_told_once(ears: tuple[socket.socket, socket.socket]) -> None:
     heard, failed = Heard(), list[str]()
     teller, hearer = Hints([ears[0]], None), Hints((), ears[1])
