@@ -255,12 +255,18 @@ def _ended_meanwhile(kept: Kept, answers: Sequence[results.Result]) -> bool:
 
 
 def _crowded_out(answers: Sequence[results.Result]) -> list[int]:
-    """Those refused only because others had come before them: they are asked for again at once."""
+    """Those refused only because others had been asked for before them: they are asked for again at once.
+
+    What the first one gets is never for the others' sake, and nor is the same answer to all behind it: a
+    server that is full says 452 to each, and would be asked as many times as there are recipients.
+    """
     crowded: list[int] = []
-    others = False
+    before: set[tuple[int | None, str | None]] = set()  # what those got whom the server was asked for
     for place, answer in enumerate(answers):
-        if answer.stage in ("data", "dot"):
-            others = True
-        elif others and answer.stage == "rcpt" and answer.code in TOO_MANY:
+        if answer.stage not in ("rcpt", "data", "dot"):
+            continue
+        refusal = (answer.code, answer.enhanced) if answer.stage == "rcpt" else (None, None)
+        if answer.stage == "rcpt" and answer.code in TOO_MANY and before - {refusal}:
             crowded.append(place)
+        before.add(refusal)
     return crowded

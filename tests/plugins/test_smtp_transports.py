@@ -503,6 +503,70 @@ async def test_a_refusal_that_is_not_for_the_others_sake(tmp_path: Path) -> None
     assert server.recipients == [["b"], ["b"]]
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Reply(550, "5.1.1", ("No such user",)),
+        Reply(451, "4.7.1", ("Later",)),
+        Reply(552, "5.2.2", ("Mailbox full",)),
+    ],
+)
+async def test_too_many_behind_one_that_was_refused(tmp_path: Path, refusal: Reply) -> None:
+    """A server may count those that it refuses; the second one was never asked for alone."""
+    asked = 0
+
+    def one_at_a_time(step: str, localpart: str) -> Reply | None:
+        nonlocal asked
+        if step == "mail":
+            asked = 0
+        if step != "rcpt":
+            return None
+        asked += 1
+        if asked > 1:
+            return Reply(552, None, ("Too many recipients",))
+        return refusal if localpart == "no" else None
+
+    async with (
+        serving(Server(one_at_a_time)) as server,
+        transport(tmp_path, **PLAINTEXT, port=server.port) as relay,
+    ):
+        people = ("no@x.example", "second@x.example", "third@x.example")
+        outcomes = await relay.deliver(delivery(*people))
+    kind = "permanent" if refusal.permanent else "temporary"
+    assert results(outcomes) == [(kind, refusal.code), *DELIVERED * 2]
+    assert server.recipients == [["second"], ["third"]]
+    assert len(server.sessions) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "transactions"),
+    [
+        (["550 5.1.1", "452 4.5.3", "552 5.5.3", "452 4.5.3"], 4),  # one less each time
+        (["550 5.1.1", "452 4.3.1", "452 4.3.1", "452 4.3.1"], 2),
+        (["452 4.3.1", "452 4.3.1", "452 4.3.1", "452 4.3.1"], 1),
+        (["552 5.2.2", "552 5.2.2", "552 5.2.2", "552 5.2.2"], 1),
+    ],
+)
+async def test_asking_again_comes_to_an_end(tmp_path: Path, answers: list[str], transactions: int) -> None:
+    """Each transaction takes one away at least, and all of them where the server says the same to each."""
+    begun = 0
+
+    def decide(step: str, localpart: str) -> Reply | None:
+        nonlocal begun
+        begun += step == "mail"
+        if step != "rcpt":
+            return None
+        code, enhanced = answers[int(localpart)].split()
+        return Reply(int(code), enhanced, ("No",))
+
+    async with serving(Server(decide)) as server, transport(tmp_path, **PLAINTEXT, port=server.port) as relay:
+        with trio.fail_after(PATIENCE):
+            outcomes = await relay.deliver(delivery(*(f"{number}@x.example" for number in range(4))))
+    assert [f"{one.code} {one.enhanced}" for one in outcomes] == answers
+    assert [one.result.value == "permanent" for one in outcomes] == [a.startswith("5") for a in answers]
+    assert begun == transactions
+
+
 async def test_552_is_for_now_unless_it_is_the_answer_to_one_alone(tmp_path: Path) -> None:
     end = Reply(421, "4.3.2", ("Going down",))
 
