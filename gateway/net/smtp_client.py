@@ -23,6 +23,7 @@ from gateway.net.tls_contexts import ClientContext, client_context
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.client import AskForTls, Event, SmtpClient
 from gateway.smtp.client_auth import ChannelBinding
+from gateway.smtp.client_session import CLOSED
 from gateway.smtp.events import Failed, Finished, LoginStep, NeedData, Ready, SendData, TlsStarting
 from gateway.smtp.results import Result
 from gateway.smtp.transaction import Capabilities, Transaction
@@ -61,7 +62,8 @@ class SmtpConnection:
         self.local_ip = ""  # connected from; likewise
         self.transactions = 0  # begun on it
         self.timed_out = False  # it was given up, and not ended by the server
-        self.tls_fault: TlsFault | None = None  # why a handshake failed
+        self.tls_fault: TlsFault | None = None  # why there is no TLS, though the server had offered it
+        self._tls_unproven = False  # our side of the handshake is done, and nothing has come within TLS yet
         # Of the last transaction, also when `deliver` raised: its caller was cancelled, or its chunks raised.
         self.results: tuple[Result, ...] = ()
 
@@ -89,7 +91,7 @@ class SmtpConnection:
     @property
     def tls_used(self) -> str:
         """The version, and how far the server was verified; "" without TLS."""
-        if self.tls is None:
+        if self.tls is None or self.tls_fault is not None:
             return ""
         verified = "verified" if self._settings.tls is TlsPolicy.VERIFIED else "not verified"
         return f"{self.tls.version}, {verified}"
@@ -201,12 +203,24 @@ class SmtpConnection:
                 self._stream, context, self._host, timeout=settings.tls_timeout
             )
         except _NETWORK_ERRORS as error:
-            reason = _explain(error)
             kind = error.failure if isinstance(error, TlsError) else "validation-failure"
-            self.tls_fault = TlsFault(kind, reason)
-            self._machine.connection_lost(reason)
+            self._no_tls(TlsFault(kind, _explain(error)))
             return
+        self._tls_unproven = True
         self._machine.tls_started(_binding(tls) if settings.credentials is not None else None)
+
+    def _no_tls(self, fault: TlsFault) -> None:
+        self.tls_fault = fault
+        self._machine.tls_failed(fault.text)
+
+    def _ended(self, reason: str) -> None:
+        """The connection has ended by itself: no time limit of ours is over."""
+        if self._tls_unproven:
+            # Under TLS 1.3 our side is done before the server has looked at what we sent. That it does not go
+            # on, perhaps for want of a certificate of ours, shows only where its first reply is due.
+            self._no_tls(TlsFault("validation-failure", f"no TLS: right after the handshake: {reason}"))
+        else:
+            self._machine.connection_lost(reason)
 
     async def _close_stream(self) -> None:
         if self._stream is not None:
@@ -231,9 +245,14 @@ class SmtpConnection:
         try:
             data = await self._stream.receive_some(_BLOCK)
         except _NETWORK_ERRORS as error:
-            self._machine.connection_lost(f"connection broken: {_explain(error)}")
-        else:
+            self._ended(f"connection broken: {_explain(error)}")
+            return
+        # A server that is within TLS from the first byte may be away behind it: it ends that in good order.
+        if data or self._settings.tls_at_once:
+            self._tls_unproven = False
             self._machine.receive_data(data if isinstance(data, bytes) else bytes(data))
+        else:
+            self._ended(CLOSED)
 
     async def _send(self, data: bytes) -> None:
         """Send, within a time: what is short goes out at once nearly always, and has that of its reply."""
@@ -248,7 +267,7 @@ class SmtpConnection:
             self._limit.deadline = math.inf
             reason = f"connection broken while sending: {_explain(error)}"
             await self._read_last_words()
-            self._machine.connection_lost(reason)
+            self._ended(reason)
         self._sending = False
         if long:
             self._wait_for_reply()
@@ -277,6 +296,7 @@ class SmtpConnection:
         with trio.move_on_after(_LAST_WORDS):
             try:
                 while not self._machine.closed and (data := await self._stream.receive_some(_BLOCK)):
+                    self._tls_unproven = False
                     self._machine.receive_data(bytes(data))
             except _NETWORK_ERRORS:
                 pass

@@ -29,6 +29,7 @@ from gateway.smtp.transcript import Transcript
 MAX_PIPELINED = 100
 
 NONSENSE = "4.5.0"  # RFC 3463: the protocol was not kept
+CLOSED = "connection closed by the server"
 
 
 Event = Ready | TlsStarting | LoginStep | SendData | Finished | Failed | NeedData
@@ -160,6 +161,12 @@ class ClientSession:
         self._transcript.sent("*" if response is None else "(response)")
         self._output += [b"*" if response is None else response, b"\r\n"]
 
+    def tls_failed(self, reason: str) -> None:
+        """There is no TLS, and so no connection any more; the text says why. The handshake failed, or what
+        came right after it."""
+        if not self.closed:
+            self._fail(Result(Fate.BROKEN, "starttls", reason))
+
     def connection_lost(self, reason: str) -> None:
         """The network, or a time limit, ended the connection: the text says how."""
         if not self.closed:
@@ -175,7 +182,7 @@ class ClientSession:
             self._parser.feed(data)
             self._read_replies()
         elif not self.closed:
-            self.connection_lost("connection closed by the server")
+            self.connection_lost(CLOSED)
 
     def data_to_send(self) -> bytes:
         """The bytes for the server that were not yet asked for."""

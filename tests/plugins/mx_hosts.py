@@ -20,7 +20,7 @@ from gateway.net.find_hosts import Policies
 from gateway.net.mta_sts import StsAnswer, parse_policy
 from gateway.net.shaping import Shaper
 from gateway.net.smtp_server import ServerSettings, serve_smtp
-from gateway.net.tls import TlsStream
+from gateway.net.tls import TlsError, TlsStream
 from gateway.net.tls_contexts import server_context
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.server import ServerLimits
@@ -51,6 +51,13 @@ def issued(kind: str, name: str) -> Issued:
 def server_tls(of: Issued) -> SSL.Context:
     assert isinstance(of.key, ec.EllipticCurvePrivateKey)
     return server_context(Certificate(tuple(of.chain), of.key))
+
+
+def wanting_a_certificate(of: Issued) -> SSL.Context:
+    """That of a server which ends the connection with an alert where the client has none."""
+    context = server_tls(of)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
+    return context
 
 
 @dataclass
@@ -232,3 +239,49 @@ async def hangs_in_handshake(stream: trio.SocketStream) -> None:
     await stream.receive_some()
     await stream.send_all(b"220 go\r\n")
     await trio.sleep_forever()
+
+
+# What becomes of TLS when the client has done its part, and no word has come.
+BREAKS = ("alert", "cut", "closed")
+
+
+def breaks_in_tls(how: str, of: Issued, *, version: int = SSL.TLS1_3_VERSION) -> Script:
+    """A server that ends it: with an alert, for it wants a certificate of the client, which TLS 1.3 lets it
+    say only behind the handshake; by a cut, or in good order."""
+    context = wanting_a_certificate(of) if how == "alert" else server_tls(of)
+    context.set_max_proto_version(version)
+
+    async def end(stream: TlsStream) -> None:
+        assert how != "alert"
+        await stream.receive_some()
+        await (stream.aclose() if how == "closed" else stream.transport_stream.aclose())
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(TlsError):
+            await in_tls(context, end)(stream)
+
+    return serve
+
+
+def says_in_tls(words: bytes, of: Issued, *, then_waits: bool = False) -> Script:
+    """A server whose answer to the EHLO within TLS is this, and the last that it says."""
+
+    async def say(stream: TlsStream) -> None:
+        await stream.receive_some()
+        if words:
+            await stream.send_all(words)
+        if then_waits:
+            await trio.sleep_forever()
+
+    return in_tls(server_tls(of), say)
+
+
+def in_tls(context: SSL.Context, then: Callable[[TlsStream], Awaitable[None]]) -> Script:
+    async def serve(stream: trio.SocketStream) -> None:
+        for line in (b"220 mx\r\n", b"250-mx\r\n250 STARTTLS\r\n", b"220 go\r\n"):
+            await stream.send_all(line)
+            if not line.endswith(b"go\r\n"):
+                await stream.receive_some()
+        await then(await TlsStream.accept(stream, context, timeout=5))
+
+    return serve

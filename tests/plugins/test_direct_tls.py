@@ -7,15 +7,26 @@ from pathlib import Path
 
 import pytest
 import trio
+from OpenSSL import SSL
 
 from gateway import Outcome, TlsResult
 from gateway.net.mta_sts import StsAnswer
+from gateway.net.smtp_client_settings import ClientSettings
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.replies import Reply
 from tests.net.authority import Issued, new_root, root
 from tests.net.test_dane import tlsa
 from tests.net.test_mta_sts_policies import running as policy_server
-from tests.plugins.mx_hosts import MxHosts, hangs_in_handshake, issued, mx_hosts, that
+from tests.plugins.mx_hosts import (
+    BREAKS,
+    MxHosts,
+    breaks_in_tls,
+    hangs_in_handshake,
+    issued,
+    mx_hosts,
+    says_in_tls,
+    that,
+)
 from tests.plugins.smtp_servers import Server, delivery
 
 MX = "mx.example.org"
@@ -104,6 +115,93 @@ async def test_starttls_refused(hosts: MxHosts) -> None:
     hosts.domain("busy.example", "mx2.example.org")
     outcome = await deliver(hosts, "busy.example")
     assert (outcome.result.value, outcome.code, hosts.connections["127.0.0.3"]) == ("temporary", 421, 1)
+
+
+# --- A connection that ends right after the handshake ---
+
+
+@pytest.mark.parametrize("how", BREAKS)
+async def test_tls_that_breaks_before_a_word_is_followed_by_plain_text(hosts: MxHosts, how: str) -> None:
+    await hosts.script("127.0.0.2", breaks_in_tls(how, issued("good", MX)), that())
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "")
+    assert hosts.connections == {"127.0.0.2": 2}
+    [result] = outcome.tls_results
+    assert told([result]) == [("no-policy-found", "example.org", MX, "validation-failure")]
+    assert result.detail.startswith("no TLS: right after the handshake: connection ")
+    assert ("certificate required" in result.detail) == (how == "alert")
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+async def test_a_server_that_wants_our_certificate(hosts: MxHosts, version: int) -> None:
+    """Under TLS 1.2 it says so in the handshake; what comes of it is the same."""
+    await hosts.script("127.0.0.2", breaks_in_tls("alert", issued("good", MX), version=version), that())
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "")
+    assert told(outcome.tls_results) == [("no-policy-found", "example.org", MX, "validation-failure")]
+
+
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("policy", ["tlsa", "sts", "REQUIRETLS"])
+async def test_tls_that_breaks_before_a_word_where_it_is_required(
+    hosts: MxHosts, policy: str, how: str
+) -> None:
+    certificate = issued("good", MX)
+    if policy == "tlsa":
+        hosts.tlsa(MX, certificate)
+    else:
+        hosts.policy("example.org", MX)
+    await hosts.script("127.0.0.2", breaks_in_tls(how, certificate), that())
+    outcome = await deliver(hosts, require_tls=True if policy == "REQUIRETLS" else None)
+    assert summary(outcome) == ("temporary", "4.7.5", "")
+    assert outcome.code == 0
+    assert outcome.error.startswith(f"{MX}: no TLS: right after the handshake: connection ")
+    assert hosts.connections == {"127.0.0.2": 1}
+    assert [(one.policy_type, one.result) for one in outcome.tls_results] == [
+        ("tlsa" if policy == "tlsa" else "sts", "validation-failure")
+    ]
+
+
+async def test_a_policy_that_is_only_tested_does_not_keep_it_from_plain_text(hosts: MxHosts) -> None:
+    hosts.policy("example.org", MX, "testing")
+    await hosts.script("127.0.0.2", breaks_in_tls("alert", issued("good", MX)), that())
+    outcome = await deliver(hosts)
+    assert summary(outcome) == ("delivered", "2.0.0", "")
+    assert told(outcome.tls_results) == [("sts", "example.org", MX, "validation-failure")]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "enhanced"),
+    [
+        (b"421 4.3.2 busy\r\n", 421, "4.3.2"),
+        (b"451 4.7.1 later\r\n", 451, "4.7.1"),
+        (b"hello\r\n", 0, "4.5.0"),
+        (b"250-m", 0, "4.4.2"),
+        (b"502 5.5.1 what?\r\n", 0, "4.4.2"),
+    ],
+)
+async def test_a_server_that_has_said_anything_within_tls_has_tls(
+    hosts: MxHosts, words: bytes, code: int, enhanced: str
+) -> None:
+    """It would say the same in plain text, and others could read the message."""
+    await hosts.script("127.0.0.2", says_in_tls(words, issued("good", MX)), that())
+    outcome = await deliver(hosts)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", code, enhanced)
+    assert hosts.connections == {"127.0.0.2": 1}
+    assert told(outcome.tls_results) == [("no-policy-found", "example.org", MX, "")]
+
+
+async def test_a_server_that_is_slow_within_tls_has_tls(
+    hosts: MxHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handshake went well in its time: who is busy is not asked a second time, with less."""
+    monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: 0.5)
+    await hosts.script("127.0.0.2", says_in_tls(b"", issued("good", MX), then_waits=True), that())
+    outcome = await deliver(hosts)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.4.2")
+    assert outcome.error == f"{MX}: no reply within 0.5 seconds"
+    assert hosts.connections == {"127.0.0.2": 1}
+    assert told(outcome.tls_results) == [("no-policy-found", "example.org", MX, "")]
 
 
 # --- MTA-STS ---

@@ -15,14 +15,22 @@ import trio
 from gateway import DsnRequest
 from gateway.errors import ConfigError
 from gateway.net.smtp_client_settings import ClientSettings
-from gateway.net.tls import TlsStream
+from gateway.net.tls import TlsError, TlsStream
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.smtp.replies import Reply
 from gateway_smtp.fail import Fail
 from gateway_smtp.smtp import Smtp
 from tests.net.authority import root
 from tests.networks import a_network
-from tests.plugins.mx_hosts import issued, server_tls, smtp
+from tests.plugins.mx_hosts import (
+    BREAKS,
+    breaks_in_tls,
+    issued,
+    says_in_tls,
+    server_tls,
+    smtp,
+    wanting_a_certificate,
+)
 from tests.plugins.smtp_servers import (
     CONTENT,
     PASSWORD,
@@ -228,6 +236,80 @@ async def test_opportunistic(tmp_path: Path, tls: Tls) -> None:
     async with scripted(no_handshake, plain) as port, transport(tmp_path, **settings, port=port) as relay:
         [outcome] = await relay.deliver(delivery())
         assert (outcome.result.value, outcome.tls) == ("delivered", "")
+
+
+@pytest.mark.parametrize("how", BREAKS)
+async def test_tls_that_breaks_before_a_word(tmp_path: Path, how: str) -> None:
+    """As where the handshake fails: plain text if that will do, else it waits. So it is within TLS."""
+    certificate = issued("good", "localhost")
+    (tmp_path / "ca.pem").write_bytes(root().pem)
+    breaks = breaks_in_tls(how, certificate)
+    settings = {"type": "smtp", "host": "localhost"}
+    async with (
+        scripted(breaks, plain) as port,
+        transport(tmp_path, **settings, port=port, tls="opportunistic") as relay,
+    ):
+        [outcome] = await relay.deliver(delivery())
+        assert (outcome.result.value, outcome.tls) == ("delivered", "")
+    async with (
+        scripted(breaks) as port,
+        transport(tmp_path, **settings, port=port, ca_file="ca.pem") as relay,
+    ):
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.7.5")
+    assert outcome.tls == ""
+    assert outcome.error.startswith("transport 'relay': no TLS: right after the handshake: connection ")
+    assert outcome.error.endswith("; see host, port, tls, ca_file and tls_verify of [transports.relay]")
+
+
+async def test_a_server_within_tls_that_wants_our_certificate(tmp_path: Path) -> None:
+    certificate = issued("good", "localhost")
+    (tmp_path / "ca.pem").write_bytes(root().pem)
+    context = wanting_a_certificate(certificate)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with pytest.raises(TlsError):
+            await TlsStream.accept(stream, context, timeout=5)
+
+    settings = {"type": "submissions", "host": "localhost", "ca_file": "ca.pem"}
+    async with scripted(serve) as port, transport(tmp_path, **settings, port=port) as relay:
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.7.5")
+    assert "certificate required; see host, port, tls, ca_file and tls_verify of" in outcome.error
+
+
+async def test_a_server_within_tls_that_closes_in_place_of_a_greeting(tmp_path: Path) -> None:
+    """TLS works; whoever is to speak within it is away."""
+    certificate = issued("good", "localhost")
+    (tmp_path / "ca.pem").write_bytes(root().pem)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await (await TlsStream.accept(stream, server_tls(certificate), timeout=5)).aclose()
+
+    settings = {"type": "submissions", "host": "localhost", "ca_file": "ca.pem"}
+    async with scripted(serve) as port, transport(tmp_path, **settings, port=port) as relay:
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.4.1")
+    assert outcome.error == "connection closed by the server"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (b"421 4.3.2 busy\r\n", 421, "remote answered 421 4.3.2 busy"),
+        (b"", 0, "no reply within 0.5 seconds"),
+    ],
+)
+async def test_no_plain_text_where_tls_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bytes, code: int, error: str
+) -> None:
+    monkeypatch.setattr(ClientSettings, "reply_timeout", lambda self, stage: 0.5)
+    settings = {"type": "smtp", "host": "127.0.0.1", "tls": "opportunistic"}
+    serve = says_in_tls(words, issued("good", "localhost"), then_waits=not words)
+    async with scripted(serve, plain) as port, transport(tmp_path, **settings, port=port) as relay:
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code) == ("temporary", code)
+    assert outcome.error == error
 
 
 async def plain(stream: trio.SocketStream, *, messages: int = 1, capabilities: bytes = b"250 mx\r\n") -> None:

@@ -212,10 +212,23 @@ def test_421_and_lost_handshake() -> None:
     assert (event.result.code, event.result.stage) == (421, "starttls")
     client = opened(EHLO + b"220 go\r\n", AskForTls.IF_OFFERED)
     client.next_event()
-    client.connection_lost("no TLS: alert")
+    client.tls_failed("no TLS: alert")
     event = client.next_event()
     assert isinstance(event, Failed)
     assert (event.result.text, event.result.stage) == ("no TLS: alert", "starttls")
+
+
+def test_tls_that_breaks_right_after_the_handshake() -> None:
+    client = opened(EHLO + b"220 go\r\n", AskForTls.IF_OFFERED)
+    client.next_event()
+    client.tls_started()
+    client.tls_failed("no TLS: alert")
+    event = client.next_event()
+    assert isinstance(event, Failed)
+    assert (event.result.fate, event.result.stage) == (Fate.BROKEN, "starttls")
+    assert "* no TLS: alert" in client.transcript
+    client.tls_failed("once more")
+    assert client.failure == event.result
 
 
 def test_nonsensical_yes() -> None:
