@@ -55,6 +55,7 @@ class DnsServer:
     asked: list[str] = field(default_factory=list)
     secure_denial: bool = False  # what is not there is authentically not there
     lying: bool = False  # it calls everything authentic
+    soa: str = "."  # the zone whose SOA goes with what is not there; "" for none
     _records: dict[tuple[str, str], _Records] = field(default_factory=dict)
     _faults: dict[tuple[str, str], Fault] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -104,9 +105,10 @@ class DnsServer:
             secure = secure and self.secure_denial
             if not self._names.get(name):
                 response.set_rcode(dns.rcode.NXDOMAIN)
-            response.authority.append(
-                dns.rrset.from_text(".", 60, "IN", "SOA", "ns. hostmaster. 1 3600 600 86400 60")
-            )
+            if self.soa:
+                response.authority.append(
+                    dns.rrset.from_text(self.soa, 60, "IN", "SOA", "ns. hostmaster. 1 3600 600 86400 60")
+                )
         if (secure and query.flags & dns.flags.AD) or self.lying:
             response.flags |= dns.flags.AD
         return response

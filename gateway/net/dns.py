@@ -221,7 +221,7 @@ class Resolver:
         except dns.resolver.NXDOMAIN as exc:
             response = exc.kwargs["responses"][name]
             reply = NoRecords(nxdomain=True, authentic=self._authentic(response))
-            ttl: float = response.resolve_chaining().minimum_ttl
+            ttl = _ttl(response, response.resolve_chaining())
         except dns.resolver.LifetimeTimeout as exc:
             return DnsTrouble(f"DNS: no answer in time for {question}{_faults(exc)}")
         except dns.resolver.NoNameservers as exc:
@@ -232,7 +232,7 @@ class Resolver:
             if found.response.flags & dns.flags.TC:  # over TCP, where nothing has to be left out
                 return DnsTrouble(f"DNS: no answer for {question}: {found.nameserver}: truncated over TCP")
             authentic = self._authentic(found.response)
-            ttl = found.chaining_result.minimum_ttl
+            ttl = _ttl(found.response, found.chaining_result)
             if found.rrset is None:
                 reply = NoRecords(authentic=authentic)
             else:
@@ -260,6 +260,17 @@ class Resolver:
 
     def _authentic(self, response: dns.message.Message) -> bool:
         return self.validating and bool(response.flags & dns.flags.AD)
+
+
+def _ttl(response: dns.message.Message, result: dns.message.ChainingResult) -> float:
+    """Seconds that the answer may be kept. That there is nothing: only with an SOA, whose owner says how long
+    (RFC 2308, section 5); dnspython would keep it all the same."""
+    if result.answer is None and not any(
+        rrset.rdtype == dns.rdatatype.SOA and result.canonical_name.is_subdomain(rrset.name)
+        for rrset in response.authority
+    ):
+        return 0.0
+    return result.minimum_ttl
 
 
 def ascii_name(name: str) -> str:

@@ -243,6 +243,24 @@ async def test_kept_for_as_long_as_the_owner_allows(
     assert await asked("long.example") == 1
 
 
+@pytest.mark.parametrize(
+    ("soa", "times"), [(".", 1), ("example.", 1), ("", 2), ("other.example.", 2)]
+)  # of zones that the name is in, of none, and of another
+@pytest.mark.parametrize(
+    ("domain", "nxdomain"), [("none.example", True), ("text.example", False), ("alias.example", True)]
+)
+async def test_that_there_is_nothing_is_kept_only_as_an_soa_allows(
+    server: DnsServer, soa: str, times: int, domain: str, nxdomain: bool
+) -> None:
+    server.add("text.example", "TXT", "hello")
+    server.add("alias.example", "CNAME", "gone.example.")
+    server.soa = soa
+    asking = resolver(server)
+    for _ in range(2):
+        assert await asking.mx(domain) == NoRecords(nxdomain=nxdomain)
+    assert len(server.asked) == times
+
+
 async def test_the_cache_has_a_size() -> None:
     cache = dns._Cache(5000)
     for number in range(100):
