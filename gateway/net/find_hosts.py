@@ -11,7 +11,7 @@ import trio
 
 from gateway.net.addresses import Network
 from gateway.net.dns import DnsTrouble, Reply, Resolver, Tlsa
-from gateway.net.hosts import alias_matters, candidates, decide, is_conclusive, tlsa_bases
+from gateway.net.hosts import MAX_HOSTS, alias_matters, candidates, decide, is_conclusive, tlsa_bases
 from gateway.net.mta_sts import StsAnswer
 from gateway.net.plan import Families, HostAnswers, Plan, Question
 
@@ -49,20 +49,35 @@ async def find_hosts(
             mx=await resolver.mx(domain),
             sts=await policies.find(domain, allow_networks=allow_networks),
         )
-        names = candidates(question, random)
-        found: dict[str, HostAnswers] = {}
+    names = candidates(question, random, dialed)
+    while True:
+        known = len(question.hosts)
+        more = await _about_hosts(resolver, question, names[known : known + MAX_HOSTS], port, families)
+        question = replace(question, hosts=question.hosts + more)
+        plan = decide(
+            question, random=random, families=families, allow_networks=allow_networks, dialed=dialed
+        )
+        # Those that cannot be tried, as they have no address, take nobody's place.
+        if len(plan.hosts) == MAX_HOSTS or len(question.hosts) == len(names):
+            return plan
 
-        async def ask(name: str) -> None:
-            found[name] = await _about_host(resolver, question, name, port, families)
 
-        if len(names) == 1:
-            await ask(*names)
-        else:
-            async with trio.open_nursery() as nursery:
-                for name in names:
-                    nursery.start_soon(ask, name)
-        question = replace(question, hosts=tuple(found[name] for name in names))
-    return decide(question, random=random, families=families, allow_networks=allow_networks, dialed=dialed)
+async def _about_hosts(
+    resolver: Resolver, question: Question, names: Sequence[str], port: int, families: Families
+) -> tuple[HostAnswers, ...]:
+    """All at once."""
+    found: dict[str, HostAnswers] = {}
+
+    async def ask(name: str) -> None:
+        found[name] = await _about_host(resolver, question, name, port, families)
+
+    if len(names) == 1:
+        await ask(*names)
+    elif names:
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(ask, name)
+    return tuple(found[name] for name in names)
 
 
 async def _about_host(

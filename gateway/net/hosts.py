@@ -36,7 +36,8 @@ from gateway.net.plan import (
 )
 from gateway.net.tls_results import TlsFault
 
-MAX_HOSTS = 16  # of a domain, for one attempt; the next attempt may draw others
+MAX_HOSTS = 16  # of a domain, for one attempt: the next one begins with those that were not dialled yet
+MAX_NAMES = 64  # of a domain: no attempt asks about more. What it dialled of so many is remembered
 MAX_ADDRESSES = 10  # of a host
 
 _A = TypeVar("_A", IPv4Address, IPv6Address)
@@ -67,6 +68,8 @@ def decide(
         refused = [name for name in _names(question) if not policy.matches(name)]
         skipped += [_refused_by_policy(question.domain, name, policy) for name in refused[:MAX_HOSTS]]
     for answers in question.hosts:
+        if len(hosts) == MAX_HOSTS:
+            break
         found = _host(question, answers, random, usable, dialed.get(answers.name, ()))
         if isinstance(found, Host):
             hosts.append(found)
@@ -82,14 +85,24 @@ def decide(
     )
 
 
-def candidates(question: Question, random: Random) -> tuple[str, ...]:
+def candidates(
+    question: Question, random: Random, dialed: Mapping[str, Sequence[str]] | None = None
+) -> tuple[str, ...]:
     """The hosts whose addresses are wanted, in the order of preference, shuffled where that is the same
-    (RFC 5321, section 5.1). Without those that an enforced policy refuses; at most MAX_HOSTS."""
+    (RFC 5321, section 5.1). Without those that an enforced policy refuses; at most MAX_NAMES.
+
+    `dialed` as in `decide`. Of more hosts than one attempt tries, those come first that were dialled least:
+    else the same ones would have all attempts, and the others none. Of fewer, each has its turn in any
+    attempt, and the preferred ones stay the first.
+    """
     if question.domain.startswith("[") or _failure_of_domain(question) is not None:
         return ()
     policy = _enforced(question)
     names = [name for name in _names(question, random) if policy is None or policy.matches(name)]
-    return tuple(names[:MAX_HOSTS])
+    names = names[:MAX_NAMES]
+    if dialed and len(names) > MAX_HOSTS:
+        names.sort(key=lambda name: len(dialed.get(name, ())))
+    return tuple(names)
 
 
 def tlsa_bases(question: Question, host: HostAnswers) -> tuple[str, ...]:

@@ -39,7 +39,8 @@ class HostAnswers:
 class Question:
     """A domain (in Unicode, or an address literal in its brackets) and what is known of it.
 
-    `require_tls`: True for REQUIRETLS, False for TLS-Required: No. `hosts` are those of `candidates`.
+    `require_tls`: True for REQUIRETLS, False for TLS-Required: No. `hosts` are those of `candidates`, or
+    the first of them where these are enough.
     """
 
     domain: str

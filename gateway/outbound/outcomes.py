@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.model import Outcome, Result
+from gateway.net.hosts import MAX_NAMES
 from gateway.net.tls_results import TlsResult
 
 # Characters that are kept. The smtp transport's own are far below.
@@ -19,7 +20,7 @@ MAX_TEXT = {
     "tls": 255,
     "transcript": 65536,
 }
-MAX_DIALED_HOSTS = 32  # of a message
+MAX_DIALED_HOSTS = MAX_NAMES  # of a message
 MAX_DIALED = 20  # addresses of a host: the latest
 MAX_TLS_RESULTS = 100  # of an attempt
 MAX_TLS_TEXT = 500  # characters

@@ -13,9 +13,10 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.net.dns import DnsTrouble, Resolver
 from gateway.net.find_hosts import find_hosts
-from gateway.net.hosts import MAX_HOSTS
+from gateway.net.hosts import MAX_HOSTS, MAX_NAMES
 from gateway.net.mta_sts import StsAnswer, parse_policy
 from gateway.net.plan import Plan
+from gateway.outbound.outcomes import add_dialed
 from tests.dns_server import DnsServer, Fault, dns_server
 from tests.networks import EVERYWHERE
 
@@ -228,14 +229,45 @@ async def test_the_policy_is_not_known(server: DnsServer) -> None:
     assert summary(await find(server, policies=policies, require_tls=False)) == "mx.example.org"
 
 
-async def test_fifty_mx(server: DnsServer) -> None:
-    names = [f"mx{number}.many.example" for number in range(50)]
+def many(server: DnsServer, *with_address: int, hosts: int = 50) -> list[str]:
+    """The hosts of many.example, in the order of preference."""
+    names = [f"mx{number}.many.example" for number in range(hosts)]
     server.add("many.example", "MX", *(f"{number} {name}." for number, name in enumerate(names)))
-    for name in names:
-        server.add(name, "A", "192.0.2.1")
+    for number in with_address:
+        server.add(names[number], "A", "192.0.2.1")
+    return names
+
+
+async def test_fifty_mx(server: DnsServer) -> None:
+    names = many(server, *range(50))
     plan = await find(server, "many.example", timeout=30.0)
     assert [one.name for one in plan.hosts] == names[:MAX_HOSTS]
     assert len(server.asked) == 1 + 2 * MAX_HOSTS
+
+
+async def test_fifty_mx_have_their_turns(server: DnsServer) -> None:
+    names = many(server, *range(50))
+    dialed: dict[str, list[str]] = {}
+    for begin in (0, 16, 32):
+        plan = await find(server, "many.example", timeout=30.0, dialed=dialed)
+        assert [one.name for one in plan.hosts] == names[begin : begin + MAX_HOSTS]
+        dialed = add_dialed(dialed, {one.name: ["192.0.2.1"] for one in plan.hosts})
+    plan = await find(server, "many.example", timeout=30.0, dialed=dialed)
+    assert [one.name for one in plan.hosts] == names[48:] + names[: MAX_HOSTS - 2]
+
+
+async def test_hosts_without_an_address_do_not_count(server: DnsServer) -> None:
+    names = many(server, 3, 40)
+    plan = await find(server, "many.example", timeout=30.0)
+    assert [one.name for one in plan.hosts] == [names[3], names[40]]
+
+
+async def test_no_more_is_asked_than_the_limit(server: DnsServer) -> None:
+    names = many(server, 3, MAX_NAMES, hosts=100)
+    plan = await find(server, "many.example", timeout=30.0)
+    assert [one.name for one in plan.hosts] == [names[3]]
+    addresses = [question for question in server.asked if question.endswith((" A", " AAAA"))]
+    assert len(addresses) == 2 * MAX_NAMES
 
 
 async def test_the_stores_failure_is_raised_as_it_is(server: DnsServer) -> None:

@@ -15,6 +15,7 @@ from gateway.net.dns import Answer, DnsTrouble, Mx, NoRecords, Reply, Tlsa
 from gateway.net.hosts import (
     MAX_ADDRESSES,
     MAX_HOSTS,
+    MAX_NAMES,
     alias_matters,
     candidates,
     decide,
@@ -28,6 +29,7 @@ from tests.networks import EVERYWHERE
 DOMAIN, MX = "example.org", "mx.example.org"
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 TROUBLE = DnsTrouble("DNS: no answer")
+NOT_THERE, NONE = NoRecords(nxdomain=True), NoRecords()
 USABLE, UNUSABLE = Tlsa(3, 1, 1, b"x" * 32), Tlsa(0, 0, 1, b"x" * 32)
 
 
@@ -319,21 +321,64 @@ def test_a_host_that_is_there_twice_counts_once() -> None:
     assert candidates(Question(domain=DOMAIN, mx=mx), Random(1)) == ("a.example", "b.example")
 
 
-def test_fifty_hosts() -> None:
+def test_hundred_hosts() -> None:
     """The best are asked about; where the limit cuts through equals, each has its chance."""
-    equal = Answer(tuple(Mx(10, f"mx{n}.example") for n in range(50)))
+    equal = Answer(tuple(Mx(10, f"mx{n}.example") for n in range(100)))
     about = Question(domain=DOMAIN, mx=equal)
     found = [candidates(about, Random(seed)) for seed in range(40)]
-    assert {len(names) for names in found} == {MAX_HOSTS}
-    assert len(set().union(*found)) == 50
-    ordered = Question(domain=DOMAIN, mx=Answer(tuple(Mx(50 - n, f"mx{n}.example") for n in range(50))))
-    assert candidates(ordered, Random(1)) == tuple(f"mx{49 - n}.example" for n in range(MAX_HOSTS))
+    assert {len(names) for names in found} == {MAX_NAMES}
+    assert len(set().union(*found)) == 100
+    ordered = Question(domain=DOMAIN, mx=Answer(tuple(Mx(100 - n, f"mx{n}.example") for n in range(100))))
+    assert candidates(ordered, Random(1)) == tuple(f"mx{99 - n}.example" for n in range(MAX_NAMES))
     # Those that the policy refuses take nobody's place.
     last = replace(ordered, sts=sts("enforce", "mx0.example"))
     assert candidates(last, Random(1)) == ("mx0.example",)
     plan = decided(replace(last, hosts=(host("mx0.example"),)))
     assert [one.name for one in plan.hosts] == ["mx0.example"]
     assert len(plan.skipped) == MAX_HOSTS
+
+
+def numbered(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"mx{number}.example" for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "dialed", "expected"),
+    [
+        (3, {}, [0, 1, 2]),
+        (3, {0: 1}, [0, 1, 2]),  # each has its turn anyway: the preferred one goes first
+        (MAX_HOSTS, {0: 5}, range(MAX_HOSTS)),
+        (MAX_HOSTS + 1, {}, range(MAX_HOSTS + 1)),
+        (MAX_HOSTS + 1, dict.fromkeys(range(MAX_HOSTS), 1), [16, *range(16)]),
+        (20, dict.fromkeys(range(4, 20), 1), [0, 1, 2, 3, *range(4, 20)]),
+        (20, dict.fromkeys(range(20), 1) | {0: 2, 1: 3}, [*range(2, 20), 0, 1]),
+        (20, {99: 1}, range(20)),  # of another domain
+    ],
+)
+def test_hosts_dialled_least_go_first_where_there_are_too_many(
+    hosts: int, dialed: dict[int, int], expected: Sequence[int]
+) -> None:
+    earlier = {name: ["192.0.2.1"] * dialed[n] for n in dialed for name in numbered(n)}
+    assert candidates(question(*numbered(*range(hosts))), Random(1), earlier) == numbered(*expected)
+
+
+@pytest.mark.parametrize(
+    ("without", "expected"),
+    [
+        ((), range(MAX_HOSTS)),
+        (range(10), range(10, 10 + MAX_HOSTS)),
+        (range(0, 40, 2), [*range(1, 40, 2)][:MAX_HOSTS]),
+        (range(39), [39]),
+    ],
+)  # the numbers of hosts that have no address
+def test_hosts_that_cannot_be_tried_take_nobodys_place(
+    without: Sequence[int], expected: Sequence[int]
+) -> None:
+    names = numbered(*range(40))
+    hosts = [host(name, ipv4=NONE, ipv6=NONE) if n in without else host(name) for n, name in enumerate(names)]
+    plan = decided(question(*names, hosts=tuple(hosts)))
+    assert tuple(one.name for one in plan.hosts) == numbered(*expected)
+    assert {one.name for one in plan.skipped} == set(numbered(*(n for n in without if n < expected[-1])))
 
 
 @pytest.mark.parametrize(
@@ -391,8 +436,6 @@ def test_each_host_needs_what_is_its_own() -> None:
 
 
 # --- Addresses --------------------------------------------------------------------------------------
-
-NOT_THERE, NONE = NoRecords(nxdomain=True), NoRecords()
 
 
 @pytest.mark.parametrize(

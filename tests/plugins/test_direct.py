@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from gateway import Delivery, Outcome
+from gateway import Delivery, Outcome, Result
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError, StoreUnavailable
@@ -204,6 +204,18 @@ async def test_fifty_mx(hosts: MxHosts) -> None:
     [outcome] = await deliver(hosts, to("b@many.example"))
     assert (outcome.result.value, outcome.code) == ("temporary", 0)
     assert sum(len(addresses) for addresses in outcome.dialed.values()) == MAX_DIALS
+
+
+async def test_fifty_mx_of_which_one_is_up(hosts: MxHosts) -> None:
+    names = [f"mx{number}.many.example" for number in range(50)]
+    hosts.domain("many.example", *names)
+    for number, name in enumerate(names):
+        hosts.address(name, f"127.0.1.{number + 1}")
+    await hosts.server("127.0.1.21")
+    [first] = await deliver(hosts, to("b@many.example"))
+    assert (first.result, list(first.dialed)) == (Result.TEMPORARY, names[:16])
+    [second] = await deliver(hosts, replace(to("b@many.example"), dialed=first.dialed))
+    assert (second.result, list(second.dialed)) == (Result.DELIVERED, names[16:21])
 
 
 async def test_policies_that_cannot_be_read(hosts: MxHosts, monkeypatch: pytest.MonkeyPatch) -> None:
