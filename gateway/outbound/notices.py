@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -25,14 +26,16 @@ from gateway.mail.headers import MAX_SECTION, split_message
 from gateway.model import Content, GiveUp, Outcome, QueuedMessage, Result, RetryAt, Route
 from gateway.offload import Offload
 from gateway.outbound.from_ids import without_from_id
+from gateway.store import listing
 from gateway.store.changes import NewCopy, NewReceived
 from gateway.store.received import INBOX
 from gateway.store.store import Store
+from gateway.turns import Turns
 
 log = logging.getLogger(__name__)
 
 DELAYED_AFTER = 5  # failed attempts: then the sender hears that the message is late
-FORESEEN = 100  # attempts to come that the retry stage is asked about
+FORESEEN = 10_000  # attempts to come that the retry stage is asked about: one a minute, for days
 FORESEE_WITHIN = 5.0  # seconds
 LISTED = 10  # attempts to come, in the text
 SHORTEST = timedelta(seconds=1)
@@ -74,6 +77,7 @@ def action_for(
     """What the sender is told, if anything. NOTIFY (RFC 3461, 4.1) absent means FAILURE and DELAY.
 
     `passed_on`: the next hop took over to report (it has the extension DSN). `counted`: the attempt was one.
+    That a message is late is told once: whether an earlier attempt did is for the caller to see.
     """
     message = requested.message
     if message.sender is None or requested.is_report:
@@ -83,7 +87,7 @@ def action_for(
     if event in ("failed", "suppressed"):
         return "failed" if "FAILURE" in wanted else None
     if event == "delayed":
-        late = counted and message.attempts == DELAYED_AFTER
+        late = counted and message.attempts >= DELAYED_AFTER
         return "delayed" if "DELAY" in wanted and late else None
     if event == "delivered":
         # Of a next hop that does not report, it is not known what it does with the message (RFC 3461, 5.2.2).
@@ -116,6 +120,8 @@ class Notices:
         if action is None or not self._owner(requested.message):
             return None
         try:
+            if action == "delayed" and await self._was_told(requested.message):
+                return None
             return await self._make(stages, requested, content, news, action, now)
         except (GatewayError, FieldError, ValueError) as exc:
             # The result is recorded all the same: nothing may stop that.
@@ -127,6 +133,16 @@ class Notices:
                 exc,
             )
             return None
+
+    async def _was_told(self, message: QueuedMessage) -> bool:
+        """Whether an earlier attempt has a result, and so the notice: one that was interrupted has none."""
+        if message.attempts == DELAYED_AFTER:
+            return False
+        return await self._store.read(
+            partial(
+                listing.any_has_result, message_id=message.id, first=DELAYED_AFTER, before=message.attempts
+            )
+        )
 
     def _owner(self, message: QueuedMessage) -> str:
         """Whose Inbox it goes to: the account's, or postmaster's if that is gone; "" for nobody's."""
@@ -221,7 +237,7 @@ async def foresee(
 
     The retry stage is asked as it will be then. `first`: the next attempt's time, the first of the answer.
     """
-    times = [first]
+    times, turns = [first], Turns()
     with trio.move_on_after(FORESEE_WITHIN):
         while len(times) < FORESEEN:
             at = times[-1]
@@ -232,6 +248,7 @@ async def foresee(
             if not isinstance(answer, RetryAt):
                 break
             times.append(max(answer.time, at + SHORTEST))
+            await turns.give()  # plugins that only calculate give none
     return tuple(times), False
 
 

@@ -13,12 +13,29 @@ from gateway.model import QueuedMessage
 from gateway.store.changes import ContentRef
 from gateway.store.pages import State, read_page
 from gateway.store.rows import queued_message, read_contents
+from gateway.store.statements import Statement
 from gateway.store.tables import AnyRow, attempt, message
 
 MAX_IDS = 10_000  # in one filter: databases limit the parameters of a statement
 
 # Said in queries so that the partial indexes are used.
 _NOT_EMPTY = {name: message.c[name] != sa.literal_column("''") for name in ("from_id", "env_id")}
+
+# An attempt that does not count leaves its number to the next one.
+_LAST_OF_NUMBER = (
+    sa.select(sa.func.max(attempt.c.id))
+    .where(
+        attempt.c.message_id == sa.bindparam("message"),
+        attempt.c.number >= sa.bindparam("first"),
+        attempt.c.number < sa.bindparam("before"),
+    )
+    .group_by(attempt.c.number)
+)
+_RESULTS = Statement(
+    sa.select(sa.func.count())
+    .select_from(attempt)
+    .where(attempt.c.id.in_(_LAST_OF_NUMBER), attempt.c.state == "done")
+)
 
 Sort = Literal["next_attempt", "queued"]
 
@@ -150,6 +167,11 @@ def get(conn: sa.Connection, message_id: int, account: str = "") -> tuple[Item, 
         )
         for row in attempts
     )
+
+
+def any_has_result(conn: sa.Connection, message_id: int, first: int, before: int) -> bool:
+    """Whether one of the attempts from number `first` to below `before` has a result that counts."""
+    return bool(_RESULTS.scalar(conn, {"message": message_id, "first": first, "before": before}))
 
 
 def content_of(conn: sa.Connection, message_id: int) -> ContentRef | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
+import trio
 
 from gateway import GiveUp, Outcome, QueuedMessage, Result, RetryAt, hookimpl
 from gateway.outbound.notices import FORESEEN, News, action_for, foresee, recipient_status, returns_all
@@ -37,7 +38,7 @@ def attempted(times: int) -> QueuedMessage:
         ("failed", 1, "success, failure", "failed"),
         ("delayed", 4, "", None),
         ("delayed", 5, "", "delayed"),
-        ("delayed", 6, "", None),
+        ("delayed", 6, "", "delayed"),  # unless an earlier one told it
         ("delayed", 5, "FAILURE", None),
         ("delayed", 5, "NEVER", None),
         ("delivered", 1, "", None),
@@ -123,3 +124,31 @@ async def test_what_cannot_be_foretold() -> None:
     # The last of the set gives up.
     times, complete = await foresee(stages({"s": Silent()}), attempted(5), Outcome.temporary("no"), first)
     assert (times, complete) == ((first,), True)
+
+
+async def test_many_attempts_are_foretold_and_hold_nobody_up() -> None:
+    """One a minute for days, beside something else that has its turns."""
+    settings = RetrySettings(intervals=(60.0,), jitter=0)
+
+    class Often:
+        @hookimpl
+        def retry(self, message: QueuedMessage, now: datetime) -> RetryAt | GiveUp:
+            return next_attempt(message, now, settings)
+
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    first = NOW + timedelta(minutes=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        times, complete = await foresee(stages({"o": Often()}), attempted(5), Outcome.temporary("no"), first)
+        assert turns > 5  # it takes some 20 ms at the least
+        nursery.cancel_scope.cancel()
+    assert complete
+    assert len(times) > 7000
+    assert timedelta(days=4.9) < times[-1] - NOW <= timedelta(days=5)

@@ -562,6 +562,41 @@ def test_leases_of_the_dead_and_expired_ones_are_taken_over(conn: sa.Connection)
     assert item(conn, two).message.next_attempt == at(31)
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ("rrri", False),  # attempts that ended with a result, were interrupted, or do not count
+        ("rrrr", True),
+        ("rrru", False),
+        ("rrrur", True),
+        ("rrrui", False),
+        ("rrriui", False),
+        ("rrriiuur", True),
+        ("rrril", False),  # interrupted as its lease expired, its result came late
+    ],
+)
+def test_whether_an_attempt_from_the_fourth_on_has_a_result(
+    conn: sa.Connection, ends: str, expected: bool
+) -> None:
+    add(conn, "a@b.example")
+    for _ in range(5):  # of another message, these say nothing
+        [other] = claim(conn)
+        settle_one(conn, delayed(other, NOW), NOW)
+    (one,) = add(conn, "a@a.example")
+    now = at(0)
+    for end in ends:
+        now += timedelta(hours=1)
+        [claimed] = [claimed for claimed in claim(conn, now, owner="me") if claimed.message.id == one]
+        if end in "il":
+            queue.recover(conn, ["me"], now)
+        if end != "i":
+            then = Reschedule(next_attempt=now, counted=end != "u")
+            settle_one(conn, replace(delayed(claimed, now), then=then), now)
+    made = item(conn, one).message.attempts
+    assert listing.any_has_result(conn, one, 4, made + 1) is expected
+    assert not listing.any_has_result(conn, one, 4, 4)
+
+
 # --- listing --------------------------------------------------------------------------------------
 
 
@@ -756,6 +791,7 @@ def test_the_hot_path_scans_no_table(conn: sa.Connection) -> None:
         "by from_id": (lambda: listing.find(conn, from_id="f"), ["message_from_id"]),
         "by env_id": (lambda: listing.find(conn, env_id="e"), ["message_env_id"]),
         "by message_id": (lambda: listing.find(conn, message_id="<x>"), ["message_message_id"]),
+        "told that it is late": (lambda: listing.any_has_result(conn, 1, 5, 7), ["attempt_message"]),
         "held": (lambda: listing.count_held(conn), ["message_held"]),
         "by queued": (lambda: listing.page(conn, Filter()), ["message_queued"]),
         "by next_attempt": (

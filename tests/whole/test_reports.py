@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import smtplib
-from datetime import datetime
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from gateway import Earlier
 from gateway.clock import ManualClock
 from gateway.errors import StoreUnavailable, SubmissionRefused
 from gateway.mail.address import Address
+from gateway.outbound import attempt as attempt_module
 from gateway.outbound.submission import NewSubmission
-from gateway.store import listing, settle
+from gateway.store import listing, queue, settle
+from gateway.store.changes import Claim
 from gateway.store.listing import Filter, Item
 from tests.reports import dsn, recipient_block
 from tests.running import Receiver, Running, running
@@ -438,6 +443,101 @@ async def test_a_delay_is_told_once(tmp_path: Path, webhooks: Receiver) -> None:
         assert until[1].decode() in late["Message"]["Text"]
         said = datetime.strptime(until[1].decode(), "%a, %d %b %Y %H:%M:%S %z")
         assert abs((clock.now() - said).total_seconds()) < 1  # the last attempt was made when it said
+
+
+@pytest.mark.parametrize("cut_off", [(4,), (5,), (5, 6), (6,)])
+async def test_a_delay_is_told_once_though_attempts_are_cut_off(
+    tmp_path: Path, webhooks: Receiver, cut_off: tuple[int, ...]
+) -> None:
+    """By the first attempt from the fifth on that has a result."""
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["plugins"]["sets"] = ["mox", "localserve"]  # eight attempts
+
+    clock = ManualClock()
+    tells = next(attempt for attempt in range(5, 9) if attempt not in cut_off)
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path, webhooks, change=change, clock=clock))
+        await gateway.send("vtemperror@example.org")
+        await webhooks.event("delayed", Attempt=1)
+        for attempt in range(2, 8):
+            [item] = await gateway.messages()
+            if attempt in cut_off:
+                due = item.message.next_attempt
+                assert await gateway.gateway.store.write(partial(_claim_for_another, now=due)) == 1
+                await stack.aclose()
+                gateway = await stack.enter_async_context(
+                    running(tmp_path, webhooks, change=change, clock=clock)
+                )
+            else:
+                clock.advance(item.message.next_attempt - clock.now())
+                await gateway.nudge()
+                await webhooks.event("delayed", Attempt=attempt)
+            [item] = await gateway.messages()
+            assert item.message.attempts == attempt
+            await notices(gateway, 1 if attempt >= tells else 0)
+        states = [attempt.state for attempt in (await gateway.message(1))[1]]
+        assert states == ["interrupted" if n in cut_off else "done" for n in range(1, 8)]
+
+
+def _claim_for_another(conn: sa.Connection, now: datetime) -> int:
+    """As a process does that is killed before it can write down what came of it."""
+    claim = Claim(owner="killed", now=now, lease_seconds=1800, room=10, per_destination=10, max_recipients=1)
+    return len(queue.claim(conn, claim, lambda attempts, now: now + timedelta(hours=9)).transactions)
+
+
+async def test_a_delay_is_told_once_though_the_store_says_that_it_failed(
+    tmp_path: Path, webhooks: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the connection to a database may break between its commit and its answer."""
+    clock = ManualClock()
+    async with running(tmp_path, webhooks, clock=clock) as gateway:
+        store = gateway.gateway.store
+        write_together, lost = store.write_together, 0
+
+        async def losing(work: Any, given: Any, *, size: int = 0) -> Any:
+            nonlocal lost
+            done = await write_together(work, given, size=size)
+            if work is settle.settle_all and done[0].applied:
+                lost += 1
+                raise StoreUnavailable("the answer was lost")
+            return done
+
+        monkeypatch.setattr(store, "write_together", losing)
+        monkeypatch.setattr(attempt_module, "SETTLE_AGAIN_AFTER", 0.01)
+        await gateway.send("vtemperror@example.org")
+        for attempt in range(1, 8):
+            await webhooks.event("delayed", Attempt=attempt)
+            [item] = await gateway.messages()
+            clock.advance(item.message.next_attempt - clock.now())
+            await gateway.nudge()
+        await webhooks.event("delayed", Attempt=8)
+        assert lost >= 7
+        await notices(gateway, 1)
+
+
+async def test_a_delay_tells_until_when_however_many_attempts_are_to_come(
+    tmp_path: Path, webhooks: Receiver
+) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["plugin"]["retry"] = {"intervals": [300.0, 900.0, 3600.0]}  # the last for five days
+
+    clock = ManualClock()
+    async with running(tmp_path, webhooks, change=change, clock=clock) as gateway:
+        await gateway.send("vtemperror@example.org")
+        queued = clock.now()
+        for attempt in range(1, 6):
+            await webhooks.event("delayed", Attempt=attempt)
+            [item] = await gateway.messages()
+            if attempt < 5:
+                clock.advance(item.message.next_attempt - clock.now())
+                await gateway.nudge()
+        [late] = await notices(gateway)
+        until = re.search(rb"\r\nWill-Retry-Until: (.*)\r\n", late["raw"])
+        assert until is not None
+        assert until[1].decode() in late["Message"]["Text"]
+        said = datetime.strptime(until[1].decode(), "%a, %d %b %Y %H:%M:%S %z")
+        assert abs(said - queued - timedelta(days=5)) < timedelta(hours=2)  # with jitter
 
 
 async def test_a_suppressed_recipient_is_told_of_too(gateway: Running) -> None:
