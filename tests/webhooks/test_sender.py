@@ -20,7 +20,6 @@ from gateway.store.changes import CallDraft, IncomingDraft, NewCopy, NewReceived
 from gateway.store.content import StoredBytes
 from gateway.store.tables import event as event_table
 from gateway.store.tables import webhook_call
-from gateway.wakeup import Wakeup
 from gateway_signing import standard
 from tests.commands import PATIENCE
 from tests.webhooks.gateways import OK, SORRY, Receiver, bench, receiving
@@ -260,7 +259,7 @@ async def test_a_call_cut_off_is_made_again_soon_after_the_next_start(tmp_path: 
             await receiver.has(1)
             nursery.cancel_scope.cancel()
         receiver.go_on.set()
-        await Recovery("webhook calls", webhook_calls.recover, b.store, b.clock, Wakeup()).recover_dead(
+        await Recovery("webhook calls", webhook_calls.recover, b.store, b.clock, b.queued.set).recover_dead(
             {"two"}
         )
         call = await b.call(call_id)
