@@ -60,6 +60,8 @@ def describe(exc: ValidationError, model: type[BaseModel]) -> str:
     first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = ""
     for part in first["loc"]:
+        if part == "[key]":  # pydantic's word for a key that is wrong, which comes before it
+            continue
         if isinstance(part, int):
             place += f"[{part}]"
         else:

@@ -30,6 +30,7 @@ from gateway.config.values import (
     Listens,
     Mailboxes,
     Networks,
+    OneSpelling,
     Positive,
     Seconds,
     Secrets,
@@ -349,7 +350,7 @@ class Settings(Section):
     plugin: Mapping[str, Mapping[str, Any]] = {}  # [plugin.NAME]: parsed by the plugin's own model
     transports: Mapping[str, Mapping[str, Any]] = {}  # [transports.NAME]: `type` names who parses the rest
     routes: Routes = ()
-    domains: Mapping[Domain, DomainSettings] = {}
+    domains: Annotated[Mapping[Domain, DomainSettings], OneSpelling] = {}
     accounts: Mapping[str, AccountSettings] = {}
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -58,6 +59,20 @@ def _domain(value: str) -> str:
         return parse_domain(value)
     except AddressError as exc:
         raise ValueError(str(exc)) from None
+
+
+def _one_spelling(value: object) -> object:
+    """Of two spellings of a domain one would be left, and nobody told which."""
+    spelt: dict[str, str] = {}
+    for key in value if isinstance(value, Mapping) else ():
+        try:
+            domain = parse_domain(key)
+        except (AddressError, TypeError, AttributeError):  # as `Domain` says, with the place
+            continue
+        if domain in spelt:
+            raise ValueError(f"{spelt[domain]!a} and {key!a} are the same domain; keep one of them")
+        spelt[domain] = key
+    return value
 
 
 def _domain_pattern(value: str) -> str:
@@ -179,6 +194,7 @@ def _tuple(value: object) -> object:
 AsTuple = BeforeValidator(_tuple)  # of what is a list in TOML
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Domain = Annotated[str, AfterValidator(_domain)]
+OneSpelling = BeforeValidator(_one_spelling)  # of a mapping whose keys are domains
 DomainPattern = Annotated[str, AfterValidator(_domain_pattern)]
 DomainPatterns = Annotated[tuple[DomainPattern, ...], AsTuple]
 EmailAddress = Annotated[Address, BeforeValidator(_address)]

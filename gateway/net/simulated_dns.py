@@ -64,7 +64,13 @@ def simulated_resolver(settings: Settings, config_dir: Path) -> SimulatedResolve
         records[f"_dmarc.{name}", "TXT"] = (b"v=DMARC1; p=reject",)
         records[name, "MX"] = (Mx(0, settings.hostname),)
     for name, path in settings.dns.simulated_keys.items():
-        records[name.lower(), "TXT"] = (_key_record(name, config_dir / path),)
+        try:
+            asked = ascii_name(name).lower()
+        except UnicodeError:
+            raise ConfigError(
+                f"dns.simulated_keys.{name!r}: is no name in DNS; write SELECTOR._domainkey.DOMAIN"
+            ) from None
+        records[asked, "TXT"] = (_key_record(name, config_dir / path),)
     return SimulatedResolver(records)
 
 

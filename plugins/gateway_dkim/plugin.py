@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from gateway import ConfigPath, Submission, hookimpl
+from gateway.config.values import AsTuple, Domain, OneSpelling
 from gateway_dkim.signature import Canonicalization, PrivateKey, Signer, body_digest, load_private_key
 
 
@@ -22,15 +23,11 @@ class Selector(BaseModel):
 MAX_KEY_FILE = 64 * 1024  # bytes: the largest keys in use have 4
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
 class DkimSettings(BaseModel):
     """[plugin.dkim.domains] example.org = [{ selector = "a", key = "dkim/example.org.a.pem" }]"""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    domains: Mapping[str, Annotated[tuple[Selector, ...], BeforeValidator(_tuple)]] = {}
+    domains: Annotated[Mapping[Domain, Annotated[tuple[Selector, ...], AsTuple]], OneSpelling] = {}
     _signers: dict[str, list[Signer]] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: object) -> None:
@@ -41,6 +38,7 @@ class DkimSettings(BaseModel):
             ]
 
     def signers(self, domain: str) -> list[Signer]:
+        """For a domain as addresses have it."""
         return self._signers.get(domain, [])
 
 

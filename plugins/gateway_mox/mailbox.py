@@ -32,6 +32,19 @@ def _domain(value: str) -> str:
         raise ValueError(str(exc)) from None
 
 
+def _address_pattern(value: str) -> str:
+    """Addresses are compared with their domains in Unicode, so a pattern is to have that too."""
+    localpart, at, domain = value.rpartition("@")
+    return localpart + at + ".".join(_unicode_label(label) for label in domain.split("."))
+
+
+def _unicode_label(label: str) -> str:
+    try:
+        return parse_domain(label) if label[:4].lower() == "xn--" else label
+    except AddressError:  # there is a star in it
+        return label
+
+
 def _mailbox(value: str) -> str:
     if not value.isprintable() or value != value.strip():
         raise ValueError("a mailbox has printable characters, and no space around them")
@@ -39,6 +52,7 @@ def _mailbox(value: str) -> str:
 
 
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
+AddressGlob = Annotated[str, Field(max_length=200), AfterValidator(_address_pattern)]
 
 
 class MailboxRule(BaseModel):
@@ -47,8 +61,8 @@ class MailboxRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mailbox: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_mailbox)]
-    mail_from: Annotated[str, Field(max_length=200)] = ""  # a pattern; the null sender is "<>"
-    header_from: Annotated[str, Field(max_length=200)] = ""  # a pattern: an address in From
+    mail_from: AddressGlob = ""  # a pattern; the null sender is "<>"
+    header_from: AddressGlob = ""  # a pattern: an address in From
     verified_domain: Annotated[str, AfterValidator(_domain)] = ""  # or one below it, by SPF or DKIM
     # Patterns by name: for one of the fields. Encoded words are decoded.
     headers: Annotated[Mapping[str, Glob], Field(max_length=MAX_HEADERS)] = {}

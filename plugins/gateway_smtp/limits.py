@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import Limits, NextHop, hookimpl
 from gateway.config.values import DomainPattern
-from gateway.mail.address import ascii_domain
+from gateway.mail.address import AddressError, ascii_domain, parse_domain
 from gateway.mail.public_suffix import organizational_domain
 
 MOST = 1_000_000
@@ -98,12 +98,12 @@ class _Table:
     def of(self, hop: NextHop) -> Limits:
         """The limits of a server, and who shares them."""
         if self._limits:
-            first = min(_lookup(self._by_mx, hop.host.lower()), _lookup(self._by_domain, hop.domain))
+            first = min(_lookup(self._by_mx, _ascii_host(hop.host)), _lookup(self._by_domain, hop.domain))
             if first < NO_RULE:
                 return self._limits[first]
         if self._by == "host":
             return self._default
-        key = hop.domain if self._by == "domain" else organizational_domain(hop.host)
+        key = hop.domain if self._by == "domain" else organizational_domain(_ascii_host(hop.host))
         return replace(self._default, key=key)
 
 
@@ -128,6 +128,16 @@ def _first_of(patterns: list[tuple[str, ...]]) -> dict[str, int]:
 def _ascii_pattern(pattern: str) -> str:
     name = pattern.removeprefix(".")
     return ("." if name != pattern else "") + ascii_domain(name)
+
+
+@lru_cache(maxsize=4096)
+def _ascii_host(name: str) -> str:
+    """A host as patterns for hosts are: MX records have it so, those who name a smarthost maybe not."""
+    name = name.lower().removesuffix(".")
+    try:
+        return ascii_domain(parse_domain(name))
+    except AddressError:  # such as mail_relay
+        return name
 
 
 def _lookup(rules: Mapping[str, int], name: str) -> int:

@@ -86,6 +86,14 @@ async def test_keys(tmp_path: Path) -> None:
         assert found.records == (dns_record(key).encode(),)
 
 
+async def test_keys_of_a_domain_in_unicode(tmp_path: Path) -> None:
+    write(tmp_path / "key.pem", ED25519)
+    dns = simulated_resolver(settings(simulated_keys={"A._domainkey.Bücher.example": "key.pem"}), tmp_path)
+    assert isinstance(await dns.txt("a._domainkey.xn--bcher-kva.example"), Answer)
+    with pytest.raises(ConfigError, match="is no name in DNS; write SELECTOR"):
+        simulated_resolver(settings(simulated_keys={"a._domainkey.\ufffd.example": "key.pem"}), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(None, "cannot be read (No such file or directory)"), (b"x", "holds no private key that can be read")],

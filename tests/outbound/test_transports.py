@@ -106,6 +106,20 @@ def test_a_route_to_no_known_transport(more: dict[str, Any], place: str) -> None
         settings(**more)
 
 
+def test_a_domain_is_there_once_however_it_is_spelt() -> None:
+    assert set(settings(domains={"Example.ORG": {}, "xn--bcher-kva.example": {}}).domains) == {
+        "example.org",
+        "bücher.example",
+    }
+    both = {"example.org": {}, "Example.ORG": {"disabled": True}}
+    with pytest.raises(
+        ConfigError, match=r": domains: 'example\.org' and 'Example\.ORG' are the same domain"
+    ):
+        settings(domains=both)
+    with pytest.raises(ConfigError, match=r': domains\."exa mple\.org": domain .* has an empty,'):
+        settings(domains={"example.org": {}, "exa mple.org": {}})
+
+
 def test_a_transport_gets_its_settings_and_the_network(tmp_path: Path) -> None:
     given: list[object] = []
 

@@ -61,6 +61,9 @@ def shaper_of(**settings: Any) -> Shaper:
         ("exact.example", "a.example", BOTH),
         ("mx.exact.example", "a.example", DEFAULT),
         ("xn--bcher-kva.example", "a.example", BOTH),
+        ("Bücher.example", "a.example", BOTH),  # as a smarthost may be written
+        ("exact.example.", "a.example", BOTH),
+        ("mail_relay.big.example", "a.example", BIG),
         ("mx.other.example", "both.example", BOTH),
         ("192.0.2.1", "[192.0.2.1]", DEFAULT),
         ("", "", DEFAULT),

@@ -80,6 +80,15 @@ def test_a_rule(rule: dict[str, Any], matches: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    "pattern", ["*@bücher.example", "*@XN--bcher-kva.example", "jo@xn--bcher-kva.*", "*@BÜ*"]
+)
+@pytest.mark.parametrize("sender", ["jo@bücher.example", "jo@xn--bcher-kva.example"])
+def test_the_two_spellings_of_a_domain(pattern: str, sender: str) -> None:
+    received = mail(f"From: {sender}\r\n\r\n".encode(), sender)
+    assert chosen(received, {"mail_from": pattern, "header_from": pattern}) == "Box 0"
+
+
+@pytest.mark.parametrize(
     ("domain", "auth", "matches"),
     [
         ("billing.example", verified(dkim="pass"), True),
