@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import tomli
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from gateway.config.settings import Settings
+from gateway.config.values import without_login
 from gateway.errors import ConfigError
 
 MAX_SHOWN = 100  # characters of a value that is wrong
+_NO_TABLE = ("model_type", "model_attributes_type", "dict_type", "mapping_type")  # pydantic's names of errors
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -73,20 +76,58 @@ def describe(exc: ValidationError, model: type[BaseModel]) -> str:
         text += f"; did you mean {close[0]!r}?" if close else "; remove it or see docs/configuration.md"
     elif first["type"] == "missing":
         text = "is missing; add it"
-    elif first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
-        shown = repr(first["input"])
-        text += f" (it is {shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + '...'})"
+    elif first["type"] in _NO_TABLE:
+        # Whatever stands there in place of the table may be what is secret in it.
+        text = "is to be a table"
+    elif (
+        first["type"] != "value_error"
+        and isinstance(first["input"], str | int | float | bool)
+        and not _is_secret(model, first["loc"])
+    ):
+        text += f" (it is {_shown(first['input'])})"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return (f"{place}: " if place else "") + text + more
 
 
+def _shown(value: str | int | float | bool) -> str:
+    shown = repr(without_login(value) if isinstance(value, str) and "://" in value else value)
+    return shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "..."
+
+
+def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
+    """Whether a place is not to be shown: it is or has a SecretStr, or a field with repr=False."""
+    here, fields = _followed(model, loc)
+    return not all(field.repr for field in fields) or _has_secret(here, set())
+
+
+def _has_secret(annotation: Any, seen: set[type[BaseModel]]) -> bool:
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        parts = typing.get_args(annotation)
+        return annotation in (SecretStr, SecretBytes) or any(_has_secret(part, seen) for part in parts)
+    if annotation in seen:
+        return False
+    seen.add(annotation)
+    fields = annotation.model_fields.values()
+    return any(not field.repr or _has_secret(field.annotation, seen) for field in fields)
+
+
 def _names(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The settings that there are at a place, as far as it can be followed through the models."""
+    here, _ = _followed(model, loc)
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return list(here.model_fields)
+    return []
+
+
+def _followed(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Any, list[FieldInfo]]:
+    """What may be at a place, as far as it is known, and the fields that lead there."""
     here: Any = model
+    fields = []
     for part in loc:
         if isinstance(here, type) and issubclass(here, BaseModel):
             field = here.model_fields.get(str(part))
             here = field.annotation if field else None
+            fields += [field] if field else []
         else:  # the key of a mapping, or the index of a list
             inner = typing.get_args(here)
             here = inner[-1] if inner and inner[-1] is not Ellipsis else inner[0] if inner else None
@@ -94,6 +135,4 @@ def _names(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
             models = [a for a in typing.get_args(here) if isinstance(a, type) and issubclass(a, BaseModel)]
             if len(models) == 1 and type(None) in typing.get_args(here):
                 here = models[0]
-    if isinstance(here, type) and issubclass(here, BaseModel):
-        return list(here.model_fields)
-    return []
+    return here, fields

@@ -38,6 +38,7 @@ from gateway.config.values import (
     Separators,
     Strings,
     Text,
+    without_login,
 )
 from gateway.mail.address import Address, AddressError
 from gateway.model import EventName, RouteRule
@@ -252,7 +253,7 @@ class WebhookTarget(Section):
     """[[accounts.NAME.webhooks]]: one URL (beyond mox) that an account's webhooks go to."""
 
     url: HttpUrl
-    authorization: HeaderValue = ""  # the header's value
+    authorization: Annotated[HeaderValue, Field(repr=False)] = ""  # the header's value
     events: AllEvents = ()  # none listed means all, "incoming" too
     supersede: bool = True  # outgoing only: drop a waiting call when a newer event of the message comes
     format: FormatName = MOX  # of the body; a plugin makes it
@@ -308,8 +309,8 @@ class AccountSettings(Section):
             for event in events:
                 if (target.url, event) in seen:
                     raise ValueError(
-                        f"{target.url} would be called twice for {event!r}: give one of its tables other"
-                        " events, or take it out"
+                        f"{without_login(target.url)} would be called twice for {event!r}: give one of its"
+                        " tables other events, or take it out"
                     )
                 seen.add((target.url, event))
         return self

@@ -156,6 +156,12 @@ def _data_dir(value: Path) -> Path:
     return value
 
 
+def without_login(value: str) -> str:
+    """What can be shown of a text that may have a user and a password in it, which an @ follows."""
+    _, at, rest = value.rpartition("@")
+    return f"...@{rest}" if at else value
+
+
 def http_url(value: str) -> str:
     """Raises ValueError if nothing could be called there."""
     try:
@@ -164,7 +170,7 @@ def http_url(value: str) -> str:
     except ValueError:  # a port over 65535, brackets that do not match
         callable_ = False
     if not callable_ or any(char.isspace() or not char.isprintable() for char in value):
-        raise ValueError(f"{value!a} is no URL; write one such as http://localhost:9090/")
+        raise ValueError(f"{without_login(value)!a} is no URL; write one such as http://localhost:9090/")
     return value
 
 
@@ -181,9 +187,11 @@ def _base_url(value: str) -> str:
         return value
     parts = urlsplit(http_url(value))
     if parts.scheme != "https" and not _is_near(parts.hostname or ""):
-        raise ValueError(f"{value!a} must begin with https:// (RFC 8058); put a proxy with TLS before it")
+        raise ValueError(
+            f"{without_login(value)!a} must begin with https:// (RFC 8058); put a proxy with TLS before it"
+        )
     if parts.query or parts.fragment or parts.username is not None or not value.isascii():
-        raise ValueError(f"{value!a} must be ASCII, without a user, ? and #")
+        raise ValueError(f"{without_login(value)!a} must be ASCII, without a user, ? and #")
     return value.rstrip("/") + "/"
 
 
@@ -209,7 +217,9 @@ Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
 Separators = Annotated[tuple[Annotated[str, AfterValidator(_separator)], ...], AsTuple]
 Events = Annotated[tuple[EventName, ...], AsTuple]
 AllEvents = Annotated[tuple[EventName | Literal["incoming"], ...], AsTuple]
-Secrets = Annotated[tuple[Annotated[str, AfterValidator(_secret)], ...], AsTuple, Field(max_length=2)]
+Secrets = Annotated[
+    tuple[Annotated[str, AfterValidator(_secret)], ...], AsTuple, Field(max_length=2, repr=False)
+]
 FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")]
 Positive = Annotated[int, Field(gt=0)]
 Networks = Annotated[tuple[Network, ...], AsTuple]

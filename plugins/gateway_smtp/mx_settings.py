@@ -15,11 +15,11 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.values import Domain, IpAddresses, Networks
+from gateway.config.values import Domain, IpAddresses, Networks, without_login
 from gateway.net.plan import Families
 from gateway.net.socks import SocksLogin
 from gateway_smtp.connections import KeepSettings
-from gateway_smtp.settings import LoginSettings, OptionalPath, Port, Seconds, check_ca_file
+from gateway_smtp.settings import LoginSettings, OptionalPath, Port, Seconds, check_ca_file, check_host
 
 _VERSIONS: dict[Literal["ipv4", "ipv6"], Literal[4, 6]] = {"ipv4": 4, "ipv6": 6}
 
@@ -39,8 +39,13 @@ def _proxy(value: object) -> object:
         host = host[1:-1]
     elif ":" in host:
         host = ""
-    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
-        raise ValueError(f'{value!a} is no host and port, such as "127.0.0.1:1080"')
+    try:
+        check_host(host)
+        good = port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f'{without_login(value)!a} is no host and port, such as "127.0.0.1:1080"')
     return value
 
 

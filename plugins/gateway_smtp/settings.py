@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from gateway import AddressError, ConfigPath
+from gateway.config.values import without_login
 from gateway.mail.address import parse_domain
 from gateway.net.smtp_client_settings import ClientSettings, TlsPolicy
 from gateway.net.tls_contexts import client_context
@@ -33,8 +34,8 @@ MAX_PASSWORD_FILE = 4096  # bytes
 SILENCE = 5.0  # seconds that a server may keep us waiting before we look whether it waits for TLS
 
 
-def _host(value: str) -> str:
-    """A name, as DNS or this machine's list of hosts may have it, or an IP address."""
+def check_host(value: str) -> str:
+    """A name, as DNS or this machine's list of hosts may have it, or an IP address. Raises ValueError."""
     try:
         ip_address(value)
     except ValueError:
@@ -45,7 +46,8 @@ def _host(value: str) -> str:
             literal = True
         if literal:
             raise ValueError(
-                f"{value!a} is no host name or IP address; its port is a setting of its own, port"
+                f"{without_login(value)!a} is no host name or IP address;"
+                " its port is a setting of its own, port"
             ) from None
     return value
 
@@ -53,7 +55,7 @@ def _host(value: str) -> str:
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TlsUse = Literal["starttls", "opportunistic", "none", "at once"]
-Host = Annotated[str, AfterValidator(_host)]
+Host = Annotated[str, AfterValidator(check_host)]
 OptionalPath = Annotated[ConfigPath | None, BeforeValidator(lambda value: value or None)]
 
 _POLICIES: Mapping[TlsUse, TlsPolicy] = {"none": TlsPolicy.NONE, "opportunistic": TlsPolicy.OPPORTUNISTIC}

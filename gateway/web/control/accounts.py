@@ -23,7 +23,7 @@ LONGEST = 10 * 365 * 86400.0  # seconds that a key with an end may be valid
 
 class PasswordRequest(Request):
     Account: str
-    Password: str = Field(min_length=8, max_length=1000)
+    Password: str = Field(min_length=8, max_length=1000, repr=False)
 
 
 class KeysRequest(Request):
