@@ -285,8 +285,8 @@ class AccountSettings(Section):
     max_first_time_recipients_per_day: Annotated[int, Field(ge=-1)] = 0
     quota: Annotated[int, Field(ge=0)] = 0  # bytes in its mailboxes; 0: any number
     mailboxes: Mailboxes = ()  # of its own, beside those that every account has
-    keep_retired_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
-    keep_webhooks_days: Annotated[float, Field(ge=0, strict=False)] = 7.0
+    keep_retired_days: Annotated[float, Field(ge=0)] = 7.0
+    keep_webhooks_days: Annotated[float, Field(ge=0)] = 7.0
 
     def all_webhook_targets(self) -> Iterator[tuple[WebhookTarget, tuple[str, ...]]]:
         """Each URL with the events that go there."""

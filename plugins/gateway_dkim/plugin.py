@@ -14,7 +14,7 @@ from gateway_dkim.signature import Canonicalization, PrivateKey, Signer, body_di
 
 
 class Selector(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     selector: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*$")]
     key: ConfigPath  # PEM file, RSA (at least 1024 bits) or Ed25519
     canonicalization: Canonicalization = "relaxed/relaxed"  # of the header and the body
@@ -26,7 +26,7 @@ MAX_KEY_FILE = 64 * 1024  # bytes: the largest keys in use have 4
 class DkimSettings(BaseModel):
     """[plugin.dkim.domains] example.org = [{ selector = "a", key = "dkim/example.org.a.pem" }]"""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     domains: Annotated[Mapping[Domain, Annotated[tuple[Selector, ...], AsTuple]], OneSpelling] = {}
     _signers: dict[str, list[Signer]] = PrivateAttr(default_factory=dict)
 

@@ -22,7 +22,7 @@ CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 class CloudEventsSettings(BaseModel):
     """[plugin."formats.cloudevents"]"""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     # A URI reference, before the account's name: with the event's ID it names an event among all others.
     source: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/.@_~-]+$")] = "/mail-gateway/"
     # Before "outgoing." and the event's name, or "incoming": best a domain of one's own, reversed.

@@ -32,7 +32,7 @@ _FIELDS = ("From", "To", "Cc", "Subject", "Date", "Message-Id", "In-Reply-To", "
 class MailgunSettings(BaseModel):
     """[plugin."formats.mailgun"]"""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     signing_key: SecretStr = SecretStr("")  # the receiver's "HTTP webhook signing key"
     # Bytes of all attachments of a message together; those beyond it are left out.
     max_attachments: Annotated[int, Field(ge=0)] = 10 * 1024 * 1024

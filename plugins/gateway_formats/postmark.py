@@ -42,7 +42,7 @@ _SPAM = ("SpamComplaint", 512, "Spam complaint", "The recipient marked the messa
 class PostmarkSettings(BaseModel):
     """[plugin."formats.postmark"]"""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     server_id: Annotated[int, Field(ge=0)] = 0  # ServerID
     outbound_stream: str = "outbound"  # MessageStream
     inbound_stream: str = "inbound"

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gateway import AddressError, AuthResults, Reception, hookimpl
+from gateway.config.values import AsTuple, Domain
 from gateway.mail.address import parse_domain
 from gateway.mail.encoded_words import decode_words
 from gateway.mail.headers import Headers, read_headers
@@ -23,13 +24,6 @@ MAX_HEADERS = 5  # of one rule
 READ = 64 * 1024  # octets of the header section that are looked at
 LOOKED_AT = 2_000  # characters of a field's value
 REPEATED = 5  # fields of one name that are looked at, and addresses in From
-
-
-def _domain(value: str) -> str:
-    try:
-        return parse_domain(value)
-    except AddressError as exc:
-        raise ValueError(str(exc)) from None
 
 
 def _address_pattern(value: str) -> str:
@@ -58,12 +52,12 @@ AddressGlob = Annotated[str, Field(max_length=200), AfterValidator(_address_patt
 class MailboxRule(BaseModel):
     """Matches what everything set here holds for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     mailbox: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_mailbox)]
     mail_from: AddressGlob = ""  # a pattern; the null sender is "<>"
     header_from: AddressGlob = ""  # a pattern: an address in From
-    verified_domain: Annotated[str, AfterValidator(_domain)] = ""  # or one below it, by SPF or DKIM
+    verified_domain: Domain = ""  # or one below it, by SPF or DKIM
     # Patterns by name: for one of the fields. Encoded words are decoded.
     headers: Annotated[Mapping[str, Glob], Field(max_length=MAX_HEADERS)] = {}
 
@@ -75,8 +69,8 @@ class MailboxRule(BaseModel):
 
 
 class MailboxSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    rules: Annotated[tuple[MailboxRule, ...], Field(max_length=MAX_RULES)] = ()
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    rules: Annotated[tuple[MailboxRule, ...], Field(max_length=MAX_RULES), AsTuple] = ()
 
 
 class MoxMailbox:

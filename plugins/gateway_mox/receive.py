@@ -10,7 +10,7 @@ from gateway import Accept, Reception, Reject, hookimpl
 
 
 class ReceiveSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     # Where mail goes whose domain asks for quarantine, such as "Junk". Empty: the Inbox, as all other mail.
     quarantine_mailbox: Annotated[
         str, Field(max_length=200, pattern=r"^([^\s\x00-\x1f]([^\x00-\x1f]*\S)?)?$")

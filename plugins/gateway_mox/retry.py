@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from gateway import GiveUp, QueuedMessage, RetryAt, Route, hookimpl
+from gateway.config.values import AsTuple
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -33,10 +34,10 @@ Seconds = Annotated[float, Field(gt=0, le=60 * DAY)]
 class Schedule(BaseModel):
     """Attempts at growing intervals, until some days have gone by."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # Seconds from one attempt to the next; the last is repeated.
-    intervals: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100)] = (
+    intervals: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100), AsTuple] = (
         7.5 * MINUTE,
         15 * MINUTE,
         30 * MINUTE,

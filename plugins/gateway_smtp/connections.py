@@ -22,7 +22,7 @@ CLOSING = 1.0  # seconds, to close all that is open at the end
 class KeepSettings(BaseModel):
     """`keep = { ... }` of a transport: how long connections are of use. `idle = 0` keeps none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     connections: Annotated[int, Field(ge=0)] = 100  # that wait for the next message
     messages: Annotated[int, Field(ge=1)] = 100  # on one connection
     age: Annotated[float, Field(ge=0)] = 300.0  # seconds since it was opened

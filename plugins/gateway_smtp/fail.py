@@ -14,7 +14,7 @@ from gateway import Delivery, Network, Outcome, Transport, TransportType, hookim
 class FailTransportSettings(BaseModel):
     """[transports.NAME] type = "fail" """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     code: Annotated[int, Field(ge=400, le=599)] = 554  # 4xx: tried again, 5xx: failed for good
     message: Annotated[str, Field(min_length=1, max_length=500)] = "no mail is delivered this way"
 

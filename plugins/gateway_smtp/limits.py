@@ -12,26 +12,21 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway import Limits, NextHop, hookimpl
-from gateway.config.values import DomainPattern
+from gateway.config.values import AsTuple, DomainPatterns
 from gateway.mail.address import AddressError, ascii_domain, parse_domain
 from gateway.mail.public_suffix import organizational_domain
 
 MOST = 1_000_000
 NO_RULE = MOST  # no number of a rule
 
-Patterns = Annotated[
-    tuple[DomainPattern, ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-]
-
 
 class _Numbers(BaseModel):
     """What a rule and the default have in common. 0 is no limit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     connections: Annotated[int, Field(ge=0, le=MOST)] = 20  # at a time
     messages: Annotated[int, Field(ge=0, le=MOST)] = 0  # on one connection
     per_minute: Annotated[float, Field(ge=0, le=MOST)] = 0.0  # messages
@@ -50,8 +45,8 @@ class _Numbers(BaseModel):
 class _Names(BaseModel):
     """What a rule matches; a leading dot is for the name and those below."""
 
-    mx: Patterns = ()  # MX hosts or smarthosts
-    domains: Patterns = ()  # of recipients
+    mx: DomainPatterns = ()  # MX hosts or smarthosts
+    domains: DomainPatterns = ()  # of recipients
 
 
 class RuleSettings(_Numbers, _Names):
@@ -68,10 +63,7 @@ class LimitsSettings(_Numbers):
     """[plugin.limits]"""
 
     by: Literal["host", "provider", "domain"] = "host"  # who shares the limits, without a rule
-    rules: Annotated[
-        tuple[RuleSettings, ...],
-        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    ] = ()
+    rules: Annotated[tuple[RuleSettings, ...], AsTuple] = ()
 
     @cached_property
     def table(self) -> _Table:

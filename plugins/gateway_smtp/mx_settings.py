@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.values import Domain, IpAddresses, Networks, without_login
+from gateway.config.values import AsTuple, Domain, IpAddresses, Networks, without_login
 from gateway.net.plan import Families
 from gateway.net.socks import SocksLogin
 from gateway_smtp.connections import KeepSettings
@@ -58,12 +58,12 @@ class MxKeepSettings(KeepSettings):
 class MxSettings(BaseModel):
     """What the two have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     port: Port = 25
     # IP versions that may be used, the preferred one first.
     families: Annotated[
         tuple[Literal["ipv4", "ipv6"], ...],
-        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        AsTuple,
         AfterValidator(_families),
     ] = ("ipv6", "ipv4")
     allow_networks: Networks = ()  # that servers may be in, although they are not public

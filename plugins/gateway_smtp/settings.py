@@ -56,7 +56,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TlsUse = Literal["starttls", "opportunistic", "none", "at once"]
 Host = Annotated[str, AfterValidator(check_host)]
-OptionalPath = Annotated[ConfigPath | None, BeforeValidator(lambda value: value or None)]
+OptionalPath = Annotated[ConfigPath | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 _POLICIES: Mapping[TlsUse, TlsPolicy] = {"none": TlsPolicy.NONE, "opportunistic": TlsPolicy.OPPORTUNISTIC}
 
@@ -71,7 +71,7 @@ def _only_text(value: object) -> object:
 class LoginSettings(BaseModel):
     """A user name and a password, which stands here, or in a file that is read at the start."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     username: Annotated[str, Field(min_length=1)]
     password: Annotated[str, BeforeValidator(_only_text), Field(repr=False)] = ""
     password_file: OptionalPath = None  # the first line of it
@@ -130,7 +130,7 @@ def check_ca_file(path: Path | None) -> None:
 class NextHopSettings(BaseModel):
     """What the three kinds have in common: all that the one implementation in `transport` reads."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     host: Host
     port: Port
     tls_verify: bool = True
