@@ -6,6 +6,7 @@ each `send_all` lets all other tasks run first: a fifth of all that a server doe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from ipaddress import ip_address
@@ -14,6 +15,7 @@ import trio
 
 _RECEIVE = 65536  # octets at once, unless the caller says
 _SHORT = 16384  # octets: what goes out at once without letting others run
+_ADDRESS_ONLY: int | None = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", None)  # Linux
 _CLOSED = frozenset({errno.EBADF, errno.ENOTSOCK})
 
 
@@ -92,23 +94,41 @@ class Stream(trio.abc.HalfCloseableStream):
         await self._trio.aclose()
 
 
+class NotHere(OSError):
+    """An address to connect from that this machine does not have. The text is one line."""
+
+
 async def connect(host: str, port: int, *, local_address: str | None = None) -> Stream:
-    """A connection to an IP address, or to a name's first address that answers; from `local_address`, or as
-    the system likes. Raises OSError.
+    """A connection to an IP address, or to a name's first address that answers; from `local_address`, an IP
+    address, or as the system likes. Raises OSError; NotHere is one.
 
     An address is one task's business: trio's way for names, with a task for each of some addresses, takes
     three times as long.
     """
-    version = None if local_address else _ip_version(host)
+    version = _ip_version(host)
     if version is None:
         return Stream((await trio.open_tcp_stream(host, port, local_address=local_address)).socket)
     made = trio.socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
     try:
+        if local_address is not None:
+            await _bind(made, local_address)
         await made.connect((host, port))
     except BaseException:
         made.close()
         raise
     return Stream(made)
+
+
+async def _bind(made: trio.socket.SocketType, local_address: str) -> None:
+    if _ADDRESS_ONLY is not None:  # the port is chosen for the connection: one may do for several
+        with contextlib.suppress(OSError):
+            made.setsockopt(socket.IPPROTO_IP, _ADDRESS_ONLY, 1)
+    try:
+        await made.bind((local_address, 0))
+    except OSError as exc:
+        if exc.errno != errno.EADDRNOTAVAIL:
+            raise
+        raise NotHere(f"{local_address} is no address of this machine") from None
 
 
 class Listener(trio.abc.Listener[Stream]):

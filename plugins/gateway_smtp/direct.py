@@ -23,7 +23,10 @@ class Direct:
 
 def _make_direct(name: str, settings: DirectSettings, network: Network) -> Transport:
     async def dial(address: str, port: int) -> trio.abc.Stream:
-        return await streams.connect(address, port, local_address=settings.local_address(address))
+        try:
+            return await streams.connect(address, port, local_address=settings.local_address(address))
+        except streams.NotHere as exc:
+            raise OSError(f"{exc}; repair local_addresses of [transports.{name}]") from None
 
     return MxTransport(name, settings, network, dial)
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.net.streams import Listener, Stream, connect
+from gateway.net.streams import Listener, NotHere, Stream, connect
 
 LARGE = bytes(range(256)) * 40_000  # more than a socket's buffers hold
 
@@ -192,6 +192,19 @@ async def test_a_connection_to_an_address_or_a_name(host: str, local_address: st
             assert client.socket.getsockname()[0] == ours
             await client.send_all(b"hello")
             assert await stream.receive_some() == b"hello"
+
+
+async def test_an_address_that_this_machine_does_not_have() -> None:
+    async with _listening() as listener:
+        with pytest.raises(NotHere, match=r"^192\.0\.2\.25 is no address of this machine$"):
+            await connect(*listener.socket.getsockname(), local_address="192.0.2.25")
+
+
+async def test_a_refusal_is_one_also_with_an_address_of_ours() -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectionRefusedError):
+            await connect("127.0.0.1", unheard.getsockname()[1], local_address="127.0.0.9")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
