@@ -7,6 +7,7 @@ both leave the connection closed.
 
 import math
 import os
+import socket
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from ipaddress import ip_address
@@ -337,6 +338,10 @@ async def connect_smtp(
         try:
             connection._stream = await dial(host, port)
             connection.local_ip, connection.remote_ip = _addresses(connection._stream, host)
+        except socket.gaierror as error:
+            # RFC 3463: a directory server failed (4.4.3), or has nothing that says where to go (4.4.4).
+            status = "4.4.3" if error.errno == socket.EAI_AGAIN else "4.4.4"
+            connection._machine.connection_lost(f"can't look up {host}: {error.strerror}", status)
         except OSError as error:
             connection._machine.connection_lost(f"can't connect to {host} port {port}: {_explain(error)}")
     if scope.cancelled_caught:

@@ -6,6 +6,7 @@ The proxy is told an IP address, never a name: what a host's name leads to is ou
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
@@ -61,6 +62,8 @@ async def connect_through(
     name = f"[{proxy[0]}]:{proxy[1]}" if ":" in proxy[0] else f"{proxy[0]}:{proxy[1]}"
     try:
         stream = await streams.connect(*proxy)
+    except socket.gaierror as exc:
+        raise SocksError(f"the proxy {name} cannot be looked up ({exc.strerror})") from None
     except OSError as exc:
         raise SocksError(f"the proxy {name} cannot be reached ({_reason(exc)})") from None
     try:

@@ -167,10 +167,11 @@ class ClientSession:
         if not self.closed:
             self._fail(Result(Fate.BROKEN, "starttls", reason))
 
-    def connection_lost(self, reason: str) -> None:
-        """The network, or a time limit, ended the connection: the text says how."""
+    def connection_lost(self, reason: str, enhanced: str | None = None) -> None:
+        """The network, or a time limit, ended the connection: the text says how, and the status if it is
+        another than that of any connection that ends."""
         if not self.closed:
-            self._fail(self._broken(reason))
+            self._fail(self._broken(reason, enhanced))
 
     # --- Bytes and events ---
 

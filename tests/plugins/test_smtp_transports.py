@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -522,6 +523,35 @@ async def test_a_password_in_a_file(tmp_path: Path, tls: Tls) -> None:
         settings = {"type": "submission", "host": "localhost", "ca_file": tls.ca_file, "auth": auth}
         async with transport(tmp_path, **settings, port=server.port) as relay:
             assert results(await relay.deliver(delivery())) == DELIVERED
+
+
+class Names(trio.abc.HostnameResolver):
+    """The system's, which has none."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.error = socket.gaierror(code, text)
+
+    async def getaddrinfo(self, *args: object, **options: object) -> Any:
+        raise self.error
+
+    async def getnameinfo(self, *args: object, **options: object) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "enhanced"),
+    [
+        (socket.EAI_NONAME, "Name or service not known", "4.4.4"),
+        (socket.EAI_AGAIN, "Temporary failure in name resolution", "4.4.3"),
+    ],
+)
+async def test_a_host_that_cannot_be_looked_up(tmp_path: Path, code: int, text: str, enhanced: str) -> None:
+    trio.socket.set_custom_hostname_resolver(Names(code, text))
+    settings = PLAINTEXT | {"host": "smarthost.corp.example"}
+    async with transport(tmp_path, **settings) as relay:
+        [outcome] = await relay.deliver(delivery())
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, enhanced)
+    assert outcome.error == f"can't look up smarthost.corp.example: {text}"
 
 
 # --- Recipients and transactions ---

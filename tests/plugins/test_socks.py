@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -168,6 +169,23 @@ async def test_proxies_that_do_something_else(
             outcome = await deliver(hosts, at, connect_timeout=0.3)
     assert (outcome.result.value, outcome.code) == ("temporary", 0)
     assert outcome.error.endswith(error)
+
+
+class NoNames(trio.abc.HostnameResolver):
+    async def getaddrinfo(self, *args: object, **options: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *args: object, **options: object) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_proxy_that_cannot_be_looked_up(hosts: MxHosts) -> None:
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    outcome = await deliver(hosts, "proxy.example:1080")
+    assert outcome.error == (
+        f"{MX}: can't connect to 127.0.0.2 port {hosts.port}:"
+        " the proxy proxy.example:1080 cannot be looked up (Name or service not known)"
+    )
 
 
 async def test_no_proxy_there(hosts: MxHosts) -> None:
