@@ -19,6 +19,7 @@ from anymail.webhooks import postmark as anymail_postmark
 from cloudevents.v1.http import from_http
 from django.conf import settings as django_settings
 from django.test import RequestFactory
+from pydantic import SecretStr
 
 from gateway import Event, EventName, IncomingEvent, ReceivedMessage, WebhookBody
 from gateway.mail.reading import parse_message
@@ -194,7 +195,7 @@ async def test_postmark_events(event: Event, kind: str, reason: str | None, hear
 
 @pytest.mark.parametrize(("event", "kind", "reason"), EVENTS, ids=[event.name for event, _, _ in EVENTS])
 async def test_mailgun_events(event: Event, kind: str, reason: str | None, heard: list[Any]) -> None:
-    body = await written(Mailgun(), event, MailgunSettings(signing_key=KEY))
+    body = await written(Mailgun(), event, MailgunSettings(signing_key=SecretStr(KEY)))
     assert body.content_type.startswith("application/json")
     assert (
         receive(anymail_mailgun.MailgunTrackingWebhookView, replace(body, content_type="application/json"))
@@ -205,7 +206,7 @@ async def test_mailgun_events(event: Event, kind: str, reason: str | None, heard
     assert (told.timestamp, told.tags, told.metadata) == (TIME, ["welcome"], dict(EVENT.extra))
     if reason:
         assert (told.reject_reason, told.mta_response) == (reason, "550 5.1.1 no such user")
-    other = await written(Mailgun(), event, MailgunSettings(signing_key="another"))
+    other = await written(Mailgun(), event, MailgunSettings(signing_key=SecretStr("another")))
     with pytest.raises(AnymailWebhookValidationFailure):
         receive(anymail_mailgun.MailgunTrackingWebhookView, other)
 
@@ -232,7 +233,7 @@ def test_the_sender(mail_from: str, from_id: str, shown: str) -> None:
     ("plugin", "settings", "view"),
     [
         (Postmark(), PostmarkSettings(), "PostmarkInboundWebhookView"),
-        (Mailgun(), MailgunSettings(signing_key=KEY), "MailgunInboundWebhookView"),
+        (Mailgun(), MailgunSettings(signing_key=SecretStr(KEY)), "MailgunInboundWebhookView"),
     ],
     ids=["postmark", "mailgun"],
 )
@@ -301,10 +302,10 @@ NOTHING: list[tuple[Any, Any, EventName]] = [
     (Postmark(), PostmarkSettings(), "canceled"),
     (Postmark(), PostmarkSettings(), "relayed"),
     (Postmark(), PostmarkSettings(), "expanded"),
-    (Mailgun(), MailgunSettings(signing_key=KEY), "canceled"),
-    (Mailgun(), MailgunSettings(signing_key=KEY), "relayed"),
-    (Mailgun(), MailgunSettings(signing_key=KEY), "expanded"),
-    (Mailgun(), MailgunSettings(signing_key=KEY), "unrecognized"),
+    (Mailgun(), MailgunSettings(signing_key=SecretStr(KEY)), "canceled"),
+    (Mailgun(), MailgunSettings(signing_key=SecretStr(KEY)), "relayed"),
+    (Mailgun(), MailgunSettings(signing_key=SecretStr(KEY)), "expanded"),
+    (Mailgun(), MailgunSettings(signing_key=SecretStr(KEY)), "unrecognized"),
 ]
 
 

@@ -13,7 +13,7 @@ from gateway.outbound.schedule import fallback_next_attempt
 from gateway_mox.retry import MoxRetry, MoxRetrySettings, Retry, RetrySettings, next_attempt
 from tests.plugins.mox_messages import QUEUED, message
 
-STEADY = {"jitter": 0.0}
+STEADY: dict[str, Any] = {"jitter": 0.0}
 MINUTES = [7.5, 15, 30, 60, 120, 240, 480]
 
 
