@@ -18,6 +18,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from gateway.errors import ConfigError
 
 MAX_FILE = 1024 * 1024  # bytes of a certificate or key file; a long chain has 20 kB
+# What `cryptography` raises of a certificate, or a key, that it will not read: not all of it is a ValueError.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 SELF_SIGNED_DAYS = 3650  # of a certificate that nobody but its maker's machine trusts
 
 
@@ -40,7 +48,7 @@ def load_certificate(certificate: Path, key: Path) -> Certificate:
     """Read two PEM files, or one that holds both. Raises ConfigError."""
     try:
         chain = tuple(x509.load_pem_x509_certificates(_read("tls.certificate", certificate)))
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise ConfigError(
             f"tls.certificate: {certificate}: holds no certificate that can be read ({_line(exc)}); give a "
             "PEM file, the certificate first and its chain behind it"
@@ -154,7 +162,7 @@ def names_of(certificate: x509.Certificate) -> Names:
     """Empty when it names nobody, or cannot be read."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return Names((), ())
     return Names(
         tuple(found.get_values_for_type(x509.DNSName)),

@@ -18,6 +18,7 @@ import trio
 from cryptography.hazmat.primitives import hashes
 
 from gateway.net import streams
+from gateway.net.certificates import UNREADABLE
 from gateway.net.smtp_client_settings import ClientSettings, Dial, TlsPolicy
 from gateway.net.tls import TlsError, TlsStream
 from gateway.net.tls_contexts import ClientContext, client_context
@@ -402,8 +403,11 @@ def _binding(tls: TlsStream) -> ChannelBinding | None:
     exported = tls.channel_binding
     if exported is not None:
         return ChannelBinding("tls-exporter", exported)
-    chain = tls.peer_chain
-    algorithm = chain[0].signature_hash_algorithm if chain else None
+    try:
+        chain = tls.peer_chain
+        algorithm = chain[0].signature_hash_algorithm if chain else None
+    except UNREADABLE:
+        return None
     if algorithm is None:
         return None
     if isinstance(algorithm, hashes.MD5 | hashes.SHA1):

@@ -22,9 +22,9 @@ import trio
 from cryptography import x509
 from OpenSSL import SSL
 
-from gateway.net.certificates import names_of
+from gateway.net.certificates import UNREADABLE, names_of
 from gateway.net.tls_contexts import ClientContext, Verification
-from gateway.net.tls_results import FailureType, TlsFault
+from gateway.net.tls_results import UNREADABLE_CERTIFICATE, FailureType, TlsFault
 
 _BLOCK = 65536  # octets moved at once
 _RECORD = 16384  # octets of plain text that a TLS record holds at most
@@ -101,17 +101,23 @@ class TlsStream(trio.abc.Stream):
 
     @property
     def peer_chain(self) -> list[x509.Certificate]:
-        """What the peer sent, its own certificate first; empty for a client without one."""
+        """What the peer sent, its own certificate first; empty for a client without one. Raises one of
+        UNREADABLE: OpenSSL reads some that `cryptography` does not."""
         return self._tls.get_peer_cert_chain(as_cryptography=True) or []
 
     def certificate_fault(self, host: str) -> TlsFault | None:
         """Why the peer's certificate does not prove that it is `host`: no authority vouches for it, or only
         for others. None if it does. Of a client with a context that looks."""
         verification: Verification = self._tls.get_app_data()
-        fault = verification.fault
-        if fault is None and not names_of(self.peer_chain[0]).match(host):
-            fault = TlsFault("certificate-host-mismatch", f"the certificate is not for {host}")
-        return fault
+        if verification.fault is not None:
+            return verification.fault
+        try:
+            own = self.peer_chain[0]
+        except UNREADABLE:
+            return UNREADABLE_CERTIFICATE
+        if not names_of(own).match(host):
+            return TlsFault("certificate-host-mismatch", f"the certificate is not for {host}")
+        return None
 
     @property
     def channel_binding(self) -> bytes | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.net import dane
 from gateway.net.plan import Check, TlsNeed
 from gateway.net.tls import TlsStream
-from gateway.net.tls_results import TlsFault
+from gateway.net.tls_results import UNREADABLE_CERTIFICATE, TlsFault
+
+logger = logging.getLogger(__name__)
 
 NO_STARTTLS = TlsFault("starttls-not-supported", "the server does not offer STARTTLS")
 
@@ -37,12 +40,14 @@ def without_tls(need: TlsNeed, fault: TlsFault = NO_STARTTLS) -> tuple[Verdict, 
 
 
 def _fault(check: Check, stream: TlsStream, now: datetime) -> TlsFault | None:
-    if check.type == "tlsa":
-        try:
-            chain = stream.peer_chain
-        except ValueError:
-            return TlsFault("validation-failure", "the server's certificate cannot be read")
-        return dane.verify(chain, check.tlsa, check.names, now)
-    if check.type == "sts":
-        return stream.certificate_fault(check.names[0])
+    try:
+        if check.type == "tlsa":
+            return dane.verify(stream.peer_chain, check.tlsa, check.names, now)
+        if check.type == "sts":
+            return stream.certificate_fault(check.names[0])
+    except Exception:
+        # Whoever runs the server chose the certificate's every octet: what two libraries raise of it proves
+        # nothing but that it is of no use, and must not keep the message from the next host.
+        logger.debug("a certificate cannot be read", exc_info=True)
+        return UNREADABLE_CERTIFICATE
     return None

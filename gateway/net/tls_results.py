@@ -30,6 +30,9 @@ class TlsFault:
     text: str
 
 
+UNREADABLE_CERTIFICATE = TlsFault("validation-failure", "the server's certificate cannot be read")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsResult:
     """How one connection stood against one policy, or against there being none (section 4.4). Domains are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,9 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from gateway.errors import ConfigError
 from gateway.net.certificates import MAX_FILE, Names, load_certificate, names_of, self_signed
+from tests.net.authority import root
 from tests.net.certificates import certificate, pem
+from tests.net.odd_certificates import UNREADABLE, of_version_4, unreadable
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+PEM_OF_VERSION_4 = ssl.DER_cert_to_PEM_cert(of_version_4(root())).encode()
 
 
 @pytest.fixture
@@ -52,6 +58,7 @@ def test_one_file_for_both_and_a_chain(tmp_path: Path) -> None:
         (1, None, "tls.key: {path}: there is no such file"),
         (0, b"", "tls.certificate: {path}: holds no certificate that can be read"),
         (0, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate"),
+        (0, PEM_OF_VERSION_4, "tls.certificate: {path}: holds no certificate that can be read"),
         (1, b"", "tls.key: {path}: holds no private key that can be read"),
         (1, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no private key"),
         (0, b"x" * (MAX_FILE + 1), "is over 1048576 bytes"),
@@ -116,3 +123,8 @@ def test_names(host: str, matches: bool) -> None:
 def test_a_wildcard_of_a_whole_top_level_matches_nothing() -> None:
     assert not Names(("*.org",), ()).match("example.org")
     assert not Names(("*",), ()).match("localhost")
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_names_that_cannot_be_read(kind: str) -> None:
+    assert names_of(unreadable(kind, root(), "mx.example.org").certificate) == Names((), ())

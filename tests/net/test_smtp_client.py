@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
@@ -221,6 +222,35 @@ async def test_what_a_login_is_bound_to(version: int) -> None:
         assert connection.failure is not None
         assert (connection.failure.stage, connection.failure.permanent) == ("auth", False)
         await streams[0].aclose()
+
+
+async def test_a_login_with_a_certificate_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is bound to nothing then."""
+
+    def peer_chain(stream: TlsStream) -> list[x509.Certificate]:
+        raise x509.InvalidVersion("no", 3)
+
+    monkeypatch.setattr(TlsStream, "peer_chain", property(peer_chain))
+    context = server_context(certificate())
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    client_end, server_end = trio.testing.memory_stream_pair()
+
+    async def server() -> None:
+        tls = await TlsStream.accept(server_end, context, timeout=5)
+        await tls.send_all(b"220 mx\r\n")
+        assert await tls.receive_some() == b"EHLO client.example\r\n"
+        await tls.send_all(b"250-mx\r\n250 AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256\r\n")
+        assert (await tls.receive_some()).split()[1] == b"SCRAM-SHA-256"
+        await tls.send_all(b"454 4.7.0 later\r\n")
+
+    settings = replace(
+        SETTINGS, tls=TlsPolicy.REQUIRED, tls_at_once=True, credentials=Credentials("me", "password")
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server)
+        connection = await open_smtp(client_end, settings, "localhost")
+        assert connection.failure is not None
+        assert connection.failure.text == "login with SCRAM-SHA-256 failed: remote answered 454 4.7.0 later"
 
 
 async def test_a_server_that_stalls_in_the_login(autojump_clock: trio.testing.MockClock) -> None:

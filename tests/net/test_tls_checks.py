@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -20,8 +21,9 @@ from gateway.net.plan import Check, TlsNeed
 from gateway.net.tls import TlsStream
 from gateway.net.tls_checks import NO_STARTTLS, Verdict, with_tls, without_tls
 from gateway.net.tls_contexts import observing_context, server_context
-from gateway.net.tls_results import TlsFault
+from gateway.net.tls_results import UNREADABLE_CERTIFICATE, TlsFault
 from tests.net.authority import Issued, new_root, root
+from tests.net.odd_certificates import UNREADABLE, unreadable
 
 HOST = "mx.example.org"
 NOW = datetime.now(UTC)
@@ -114,3 +116,25 @@ def test_without_tls() -> None:
     assert [verdict.refuses for verdict in verdicts] == [True, False]
     failed = TlsFault("validation-failure", "no TLS: wrong version number")
     assert without_tls(need(policy), failed) == (Verdict(policy, failed),)
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_a_certificate_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
+    """Nobody is known by it, and nothing is raised."""
+    odd = unreadable(kind, root(), HOST)
+    async with connected(odd, tmp_path) as stream:
+        verdicts = with_tls(need(dane_check(tlsa(root(), 2)), sts_check()), stream, NOW)
+        assert all(verdict.refuses for verdict in verdicts)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), x509.InvalidVersion("no", 3), RuntimeError("whatever")])
+async def test_whatever_is_raised_of_a_certificate(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peer_chain(stream: TlsStream) -> list[x509.Certificate]:
+        raise error
+
+    monkeypatch.setattr(TlsStream, "peer_chain", property(peer_chain))
+    async with connected(GOOD, tmp_path) as stream:
+        verdicts = with_tls(need(dane_check(tlsa(GOOD, 3)), sts_check()), stream, NOW)
+    assert [verdict.fault for verdict in verdicts] == [UNREADABLE_CERTIFICATE] * 2
