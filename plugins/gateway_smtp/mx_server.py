@@ -152,11 +152,15 @@ class MxServer:
         tls = connection.tls
         if tls is None and failure is not None:
             return Kept(connection, self.key, opened, place)  # it did not come as far as TLS
-        verdicts = self._verdicts(tls)
-        self._note(connection, verdicts)
-        kept = Kept(connection, self.key, opened, place, tls_used=_tls_used(tls, verdicts))
-        if failure is None:
-            kept.refused = self._refused(connection, verdicts)
+        try:
+            verdicts = self._verdicts(tls)
+            self._note(connection, verdicts)
+            kept = Kept(connection, self.key, opened, place, tls_used=_tls_used(tls, verdicts))
+            if failure is None:
+                kept.refused = self._refused(connection, verdicts)
+        except BaseException:
+            await connection.aclose()
+            raise
         return kept
 
     async def _connect(self, policy: TlsPolicy) -> SmtpConnection:

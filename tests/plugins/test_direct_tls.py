@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,15 @@ from OpenSSL import SSL
 
 from gateway import Outcome, TlsResult
 from gateway.net.mta_sts import StsAnswer
+from gateway.net.plan import TlsNeed
 from gateway.net.smtp_client_settings import ClientSettings
+from gateway.net.streams import Stream
+from gateway.net.tls import TlsStream
+from gateway.net.tls_checks import Verdict
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.replies import Reply
 from tests.net.authority import Issued, new_root, root
+from tests.net.odd_certificates import UNREADABLE, unreadable
 from tests.net.test_dane import tlsa
 from tests.net.test_mta_sts_policies import running as policy_server
 from tests.plugins.mx_hosts import (
@@ -359,6 +365,42 @@ async def test_dane_another_certificate(hosts: MxHosts) -> None:
     assert outcome.error.startswith(f"{MX}: refused by DANE: ")
     assert told(outcome.tls_results) == [("tlsa", MX, MX, "validation-failure")]
     assert server.sessions == {}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_dane_with_a_certificate_that_cannot_be_read(hosts: MxHosts, kind: str) -> None:
+    """The next host is tried, as with any other that is of no use."""
+    hosts.tlsa(MX, root(), usage=2)
+    server = await hosts.server("127.0.0.2", tls=unreadable(kind, root(), MX))
+    outcome = await deliver(hosts)
+    assert (outcome.result.value, outcome.code, outcome.enhanced) == ("temporary", 0, "4.7.5")
+    assert outcome.error.startswith(f"{MX}: refused by DANE: ")
+    assert outcome.transcript
+    assert [result for *_, result in told(outcome.tls_results)] != [""]
+    await hosts.server("127.0.0.3", tls=issued("good", "mx2.example.org"))
+    outcome = await deliver(hosts, "second.example")
+    assert (outcome.result.value, outcome.remote_mta) == ("delivered", "mx2.example.org")
+    assert server.sessions == {}
+
+
+async def test_a_connection_is_closed_when_its_checks_fail(
+    hosts: MxHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if by a fault of ours."""
+    streams: list[TlsStream] = []
+
+    def broken(need: TlsNeed, stream: TlsStream, now: datetime) -> tuple[Verdict, ...]:
+        streams.append(stream)
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("gateway_smtp.mx_server.with_tls", broken)
+    await hosts.server("127.0.0.2", tls=issued("good", MX))
+    with pytest.raises(ExceptionGroup) as caught:
+        await deliver(hosts)
+    assert caught.group_contains(RuntimeError, match="a fault of ours")
+    below = streams[0].transport_stream
+    assert isinstance(below, Stream)
+    assert below.socket.fileno() == -1
 
 
 async def test_dane_without_starttls(hosts: MxHosts) -> None:
