@@ -7,24 +7,32 @@ ones prove nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
-from gateway.net.certificates import names_of
+from gateway.net.certificates import UNREADABLE, names_of
 from gateway.net.dns import Tlsa
 from gateway.net.tls_contexts import verification_fault
 from gateway.net.tls_results import TlsFault
 
-MAX_RECORDS = 32  # that a chain is held against: signatures take time
+MAX_RECORDS = 32  # that a chain is held against
+# Whoever has both the records and the server chooses how much there is to verify, and while OpenSSL does, no
+# other connection is served. Together the bounds keep that below 50 ms; chains that people use have four
+# certificates, and an authority or two in DNS.
+MAX_CHAIN = 10  # certificates
+MAX_SIGNATURES = 24  # 0.7 ms each on the slowest curve
+MAX_OCTETS = 20 * 1024  # of paths: each name is held against each name constraint above it
+# A signature that was made with another key takes 3 ms and more, and up to 4 with a large exponent.
+_MAX_RSA, _MAX_EXPONENT = 8192, 32  # bits
 
 # Certificate usages. PKIX-TA (0) and PKIX-EE (1) are of no use for SMTP (RFC 7672, section 3.1.3).
 _TA, _EE = 2, 3
@@ -37,6 +45,8 @@ _SIZES = {_SHA256: 32, _SHA512: 64}
 # there that it is one (RFC 5280, section 6.1: a trust anchor is a name and a key).
 _NO_CHECK_TIME = 0x200000
 _NOT_YET_VALID, _EXPIRED = 9, 10
+
+_NO_RECORD = TlsFault("validation-failure", "no TLSA record is for the server's certificate")
 
 
 def usable(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
@@ -76,17 +86,61 @@ def verify(
     """
     if not chain:
         return TlsFault("validation-failure", "the server sent no certificate")
-    fault = TlsFault("validation-failure", "no TLSA record is for the server's certificate")
     records = list(records)
     if any(record.usage == _EE and _matches(record, chain[0]) for record in records):
         return None
-    anchors = (anchor for record in records if record.usage == _TA for anchor in _anchors(record, chain))
-    for anchor in dict.fromkeys(anchors):
-        found = _verify_below(anchor, chain, names, now)
+    authorities = [record for record in records if record.usage == _TA]
+    if not authorities:
+        return _NO_RECORD
+    if len(chain) > MAX_CHAIN:
+        text = f"the server sent {len(chain)} certificates, and no more than {MAX_CHAIN} are verified"
+        return TlsFault("validation-failure", text)
+    try:
+        return _verify_by(authorities, chain, list(names), now, _Effort())
+    except _TooMuch:
+        return TlsFault(
+            "validation-failure",
+            "the server's certificates are too large, or too many for the TLSA records, to verify them all",
+        )
+
+
+def _verify_by(
+    authorities: Iterable[Tlsa],
+    chain: Sequence[x509.Certificate],
+    names: Sequence[str],
+    now: datetime,
+    effort: _Effort,
+) -> TlsFault | None:
+    fault = _NO_RECORD
+    tried = set[_Anchor]()
+    for anchor in (anchor for record in authorities for anchor in _anchors(record, chain, effort)):
+        if anchor in tried:
+            continue
+        tried.add(anchor)
+        found = _verify_below(anchor, chain, names, now, effort)
         if found is None:
             return None
         fault = found
     return fault
+
+
+class _TooMuch(Exception):
+    """More than is done for one connection."""
+
+
+@dataclass(slots=True)
+class _Effort:
+    """What may still be done for one connection."""
+
+    signatures: int = MAX_SIGNATURES
+    octets: int = MAX_OCTETS
+
+    def spend(self, signatures: int, octets: int = 0) -> None:
+        """Raises _TooMuch."""
+        self.signatures -= signatures
+        self.octets -= octets
+        if self.signatures < 0 or self.octets < 0:
+            raise _TooMuch
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +151,7 @@ class _Anchor:
     is_authority: bool
 
 
-def _anchors(record: Tlsa, chain: Sequence[x509.Certificate]) -> list[_Anchor]:
+def _anchors(record: Tlsa, chain: Sequence[x509.Certificate], effort: _Effort) -> Iterable[_Anchor]:
     others = (certificate for certificate in chain[1:] if certificate != chain[0])
     sent = [_Anchor(certificate, True) for certificate in others if _matches(record, certificate)]
     if sent or record.matching != _FULL:
@@ -107,12 +161,26 @@ def _anchors(record: Tlsa, chain: Sequence[x509.Certificate]) -> list[_Anchor]:
         authority = _certificate(record.data)
         return [] if authority is None or authority == chain[0] else [_Anchor(authority, True)]
     key = _key(record.data)
-    return [_Anchor(one, False) for one in chain if key is not None and _is_signed_by(one, key)]
+    return () if key is None else _signed_by(key, chain, effort)
+
+
+def _signed_by(key: PublicKeyTypes, chain: Sequence[x509.Certificate], effort: _Effort) -> Iterator[_Anchor]:
+    if not _is_quick(key):
+        return
+    for certificate in chain:
+        effort.spend(1)
+        if _is_signed_by(certificate, key):
+            yield _Anchor(certificate, False)
 
 
 def _verify_below(
-    anchor: _Anchor, chain: Sequence[x509.Certificate], names: Iterable[str], now: datetime
+    anchor: _Anchor, chain: Sequence[x509.Certificate], names: Sequence[str], now: datetime, effort: _Effort
 ) -> TlsFault | None:
+    authorities = {*chain[1:], anchor.certificate}
+    if not all(_is_quick(certificate.public_key()) for certificate in authorities):
+        return TlsFault("validation-failure", "an authority of the server's certificate has too large a key")
+    octets = sum(len(one.public_bytes(Encoding.DER)) for one in {chain[0], *authorities})
+    effort.spend(len(chain), octets)
     store = crypto.X509Store()
     store.add_cert(crypto.X509.from_cryptography(anchor.certificate))
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
@@ -131,9 +199,8 @@ def _verify_below(
     if not _is_for_servers(chain[0]):
         return TlsFault("validation-failure", "the certificate is not for servers")
     whose = names_of(chain[0])
-    wanted = list(names)
-    if not any(whose.match(name) for name in wanted):
-        return TlsFault("certificate-host-mismatch", f"the certificate is not for {' or '.join(wanted)}")
+    if not any(whose.match(name) for name in names):
+        return TlsFault("certificate-host-mismatch", f"the certificate is not for {' or '.join(names)}")
     return None
 
 
@@ -142,7 +209,7 @@ def _is_for_servers(certificate: x509.Certificate) -> bool:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return True
-    except ValueError:
+    except UNREADABLE:
         return False
     return ExtendedKeyUsageOID.SERVER_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
 
@@ -152,6 +219,13 @@ def _matches(record: Tlsa, certificate: x509.Certificate) -> bool:
     data = certificate.public_bytes(Encoding.DER) if whole else _key_info(certificate)
     digest = _DIGESTS.get(record.matching)
     return (data if digest is None else digest(data).digest()) == record.data
+
+
+def _is_quick(key: PublicKeyTypes) -> bool:
+    """Whether its signatures may be verified: neither a large RSA key, nor DSA, which nobody has in TLS."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size <= _MAX_RSA and key.public_numbers().e.bit_length() <= _MAX_EXPONENT
+    return not isinstance(key, dsa.DSAPublicKey)
 
 
 def _is_signed_by(certificate: x509.Certificate, key: PublicKeyTypes) -> bool:
@@ -171,7 +245,7 @@ def _is_signed_by(certificate: x509.Certificate, key: PublicKeyTypes) -> bool:
             key.verify(signature, signed)
         else:
             return False
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (InvalidSignature, TypeError, *UNREADABLE):
         return False
     return True
 
@@ -179,14 +253,14 @@ def _is_signed_by(certificate: x509.Certificate, key: PublicKeyTypes) -> bool:
 def _certificate(data: bytes) -> x509.Certificate | None:
     try:
         return x509.load_der_x509_certificate(data)
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
 def _key(data: bytes) -> PublicKeyTypes | None:
     try:
         return load_der_public_key(data)
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return None
 
 

@@ -15,9 +15,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.net.dane import MAX_RECORDS, usable, verify
+from gateway.net.dane import MAX_CHAIN, MAX_OCTETS, MAX_RECORDS, MAX_SIGNATURES, usable, verify
 from gateway.net.dns import Tlsa
 from tests.net.authority import Issued, Key, new_root, root
+from tests.net.odd_certificates import UNREADABLE, of_version_4, slow_key, unreadable
 
 HOST = "mx.example.org"
 NAMES = [HOST, "example.org"]
@@ -209,6 +210,81 @@ def test_nothing_sent() -> None:
     )
 
 
+# --- Certificates that cannot be read ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_certificate_that_cannot_be_read(kind: str) -> None:
+    """Not all of it has to be, with DANE-EE (3)."""
+    odd = unreadable(kind, root(), HOST)
+    assert said(odd.chain, tlsa(odd.certificate, 3, 1, 1)) is None
+    assert said(odd.chain, tlsa(root().certificate, 2, 0, 1)) is not None
+    assert said(odd.chain, tlsa(root().certificate, 2, 1, 0)) is not None
+
+
+# --- What takes too long ----------------------------------------------------------------------------
+
+TOO_MUCH = (
+    "validation-failure: the server's certificates are too large, or too many for the TLSA records, to "
+    "verify them all"
+)
+
+
+def long_chain(certificates: int) -> list[x509.Certificate]:
+    issued = root()
+    for _ in range(certificates - 2):
+        issued = issued.issue(ca=True)
+    return issued.issue(HOST).chain
+
+
+def test_a_long_chain() -> None:
+    record = tlsa(root().certificate, 2, 0, 1)
+    assert said(long_chain(MAX_CHAIN), record) is None
+    longer = long_chain(MAX_CHAIN + 1)
+    assert (
+        said(longer, record)
+        == "validation-failure: the server sent 11 certificates, and no more than 10 are verified"
+    )
+    assert said(longer, tlsa(longer[0], 3, 1, 1)) is None  # nothing is verified then
+    assert said(longer, tlsa(stranger().certificate, 3, 1, 1)) == NO_RECORD
+
+
+def test_many_bare_keys() -> None:
+    keys = [tlsa(new_root().certificate, 2, 1, 0) for _ in range(MAX_RECORDS - 1)]
+    known = tlsa(root().certificate, 2, 1, 0)
+    enough = MAX_SIGNATURES // 2 - 1  # after them the known one is tried, and the path from it verified
+    chain = [server().certificate, middle().certificate]
+    assert said(chain, *keys[: enough - 1], known) is None
+    assert said(chain, *keys, known) == TOO_MUCH
+    assert said(chain, *keys[:enough]) == NO_RECORD
+
+
+def test_many_authorities() -> None:
+    """Of one name, so that each is tried for what it has signed."""
+    others = [tlsa(new_root().certificate, 2, 0, 0) for _ in range(MAX_RECORDS - 1)]
+    known = tlsa(root().certificate, 2, 0, 0)
+    chain = [server().certificate, middle().certificate]
+    assert said(chain, *others[:5], known) is None
+    assert said(chain, *others, known) == TOO_MUCH
+
+
+def test_large_certificates() -> None:
+    """Each name is held against each constraint of those above it."""
+    large = root().issue(HOST, *(f"host-{number}.example.org" for number in range(1000)))
+    assert len(large.certificate.public_bytes(Encoding.DER)) > MAX_OCTETS
+    assert said(large.chain, tlsa(root().certificate, 2, 0, 1)) == TOO_MUCH
+    assert said(large.chain, tlsa(large.certificate, 3, 0, 1)) is None
+
+
+def test_a_key_that_is_slow_by_design() -> None:
+    slow = new_root(key=slow_key())
+    chain = slow.issue(HOST).chain
+    too_large = "validation-failure: an authority of the server's certificate has too large a key"
+    assert said(chain, tlsa(slow.certificate, 2, 0, 1)) == too_large
+    assert said(chain[:1], tlsa(slow.certificate, 2, 0, 0)) == too_large
+    assert said(chain[:1], tlsa(slow.certificate, 2, 1, 0)) == NO_RECORD
+
+
 # --- What can be used -------------------------------------------------------------------------------
 
 DIGEST, LONG = b"x" * 32, b"x" * 64
@@ -232,6 +308,7 @@ DIGEST, LONG = b"x" * 32, b"x" * 64
         (Tlsa(3, 1, 2, DIGEST), False),
         (Tlsa(3, 0, 0, b"no certificate"), False),
         (Tlsa(3, 1, 0, b"no key"), False),
+        (Tlsa(3, 0, 0, of_version_4(root())), False),
         (Tlsa(2, 0, 0, b""), False),
     ],
 )
