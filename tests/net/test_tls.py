@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from gateway.net.certificates import Certificate
 from gateway.net.tls import TlsError, TlsStream
-from gateway.net.tls_contexts import ClientContext, client_context, observing_context, verification_fault
+from gateway.net.tls_contexts import (
+    ClientContext,
+    Verification,
+    client_context,
+    observing_context,
+    server_context,
+    verification_fault,
+)
 from gateway.net.tls_results import FailureType, TlsFault
+from tests.net.authority import root
 from tests.net.certificates import certificate, client_tls, pem, server_tls, verifying_tls
 
 TIMEOUT = 5.0
@@ -245,6 +256,51 @@ def test_errors_of_openssl_in_the_words_of_reports() -> None:
     assert verification_fault(10) == TlsFault("certificate-expired", "the certificate has expired")
     assert verification_fault(79).type == "validation-failure"
     assert "OpenSSL error 79" in verification_fault(79).text
+
+
+async def test_a_certificate_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peer_chain(stream: TlsStream) -> list[x509.Certificate]:
+        raise x509.InvalidVersion("no", 3)
+
+    monkeypatch.setattr(TlsStream, "peer_chain", property(peer_chain))
+    with pytest.raises(ExceptionGroup) as caught:
+        await pair(verifying_tls())
+    [error] = caught.value.exceptions
+    assert isinstance(error, TlsError)
+    assert str(error) == "the server's certificate cannot be read"
+
+
+def test_long_chains_are_not_followed(tmp_path: Path) -> None:
+    """With keys that are made for it each signature takes milliseconds."""
+    for above, taken in ((8, True), (9, False)):
+        issued = root()
+        for _ in range(above):
+            issued = issued.issue(ca=True)
+        leaf = issued.issue("localhost")
+        assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+        (tmp_path / "ca.pem").write_bytes(root().pem)
+        made, _ = client_context(verified=True, ca_file=str(tmp_path / "ca.pem")).connection("localhost")
+        server = SSL.Connection(server_context(Certificate(tuple(leaf.chain), leaf.key)))
+        server.set_accept_state()
+        made.set_connect_state()
+        fault = handshake(made, server)
+        too_many = TlsFault("validation-failure", "the certificate has too many authorities above it")
+        assert fault == (None if taken else too_many)
+
+
+def handshake(client: SSL.Connection, server: SSL.Connection) -> TlsFault | None:
+    for _ in range(3):
+        for one, other in ((client, server), (server, client)):
+            try:
+                one.do_handshake()
+            except SSL.WantReadError:
+                pass
+            except SSL.Error:
+                break
+            with suppress(SSL.WantReadError):
+                other.bio_write(one.bio_read(65536))
+    verification: Verification = client.get_app_data()
+    return verification.fault
 
 
 async def test_certificate_of_an_unknown_authority() -> None:
