@@ -107,7 +107,10 @@ async def connect(host: str, port: int, *, local_address: str | None = None) -> 
     """
     version = _ip_version(host)
     if version is None:
-        return Stream((await trio.open_tcp_stream(host, port, local_address=local_address)).socket)
+        try:
+            return Stream((await trio.open_tcp_stream(host, port, local_address=local_address)).socket)
+        except UnicodeError:
+            raise socket.gaierror(socket.EAI_NONAME, "it is no name in DNS") from None
     made = trio.socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
     try:
         if local_address is not None:

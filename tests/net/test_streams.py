@@ -213,3 +213,9 @@ async def test_nobody_listens(host: str) -> None:
         unheard.bind(("127.0.0.1", 0))
         with pytest.raises(OSError):
             await connect(host, unheard.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", ["bü_x.example", "ü" * 70 + ".example", "a" * 70 + ".example"])
+async def test_a_name_that_dns_cannot_have(name: str) -> None:
+    with pytest.raises(socket.gaierror, match="it is no name in DNS"):
+        await connect(name, 25)
