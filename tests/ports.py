@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from gateway.cli.localserve import PORTS
 
-_BASES = range(10_000, 31_000)
-_SINGLE = range(31_000 + max(PORTS.values()) + 1, 32_768)
+_BASES = range(10_000, 31_500)  # and what is added to them
+_SINGLE = range(31_500, 32_768)
 
 
 def free_port() -> int:
@@ -26,8 +26,8 @@ def free_port() -> int:
 
 def free_port_base() -> int:
     """A port base whose ports (SMTP +25, and the others) are free."""
-    own = _share(_BASES)
-    while not _all_free((base := random.choice(own)) + port for port in PORTS.values()):
+    bases = _share(_BASES)[: -max(PORTS.values())]
+    while not _all_free((base := random.choice(bases)) + port for port in PORTS.values()):
         pass
     return base
 
@@ -35,7 +35,8 @@ def free_port_base() -> int:
 def _share(ports: range) -> range:
     """Those of this process."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return ports[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    width = len(ports) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return ports[worker * width : (worker + 1) * width]
 
 
 def _all_free(ports: Iterable[int]) -> bool:
