@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -38,12 +38,9 @@ class Recovery:
         self._name, self._step = name, recover
         self._store, self._clock, self._queued = store, clock, queued
 
-    async def recover_dead(self, living: Set[str]) -> None:
-        """Take back what was leased to others than these. Only where the data directory's lock is held.
-
-        Raises StoreError.
-        """
-        dead = await self._store.read(queue.lease_owners) - living
+    async def recover_dead(self, is_dead: Callable[[str], bool]) -> None:
+        """Take back what was leased to owners that are gone. Raises StoreError."""
+        dead = frozenset(filter(is_dead, await self._store.read(queue.lease_owners)))
         if dead and (count := await self._recover(dead)):
             log.warning("%d %s were cut off when the gateway stopped; they are due again", count, self._name)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from gateway.cli.localserve import PORTS
 
+MOST_SHARES = 16  # of more processes, some have the same: a smaller share has no room for a port base
 _BASES = range(10_000, 31_500)  # and what is added to them
 _SINGLE = range(31_500, 32_768)
 
@@ -35,8 +36,10 @@ def free_port_base() -> int:
 def _share(ports: range) -> range:
     """Those of this process."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    width = len(ports) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return ports[worker * width : (worker + 1) * width]
+    count = min(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), MOST_SHARES)
+    width = len(ports) // count
+    start = worker % count * width
+    return ports[start : start + width]
 
 
 def _all_free(ports: Iterable[int]) -> bool:

@@ -69,7 +69,7 @@ def describe(exc: ValidationError, model: type[BaseModel]) -> str:
             place += f"[{part}]"
         else:
             place += ("." if place else "") + (part if part.replace("_", "").isalnum() else f'"{part}"')
-    text = first["msg"].removeprefix("Value error, ")
+    text = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "an array, such as [...]")
     if first["type"] == "extra_forbidden":
         text = "there is no such setting"
         close = difflib.get_close_matches(str(first["loc"][-1]), _names(model, first["loc"][:-1]), n=1)

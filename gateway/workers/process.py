@@ -80,8 +80,7 @@ def _worker(start: Start) -> Worker:
     return Worker(
         number=start.number,
         workers=start.settings.workers,
-        owner=start.owner,
-        others=start.others,
+        run=start.run,
         sockets={name: [socket.socket(fileno=fd) for fd in fds] for name, fds in start.sockets.items()},
         hints=Hints(ears, socket.socket(fileno=start.ear)),
     )

@@ -47,8 +47,7 @@ class Start:
     color: bool
     example: Example | None
     number: int
-    owner: str  # of its leases
-    others: Sequence[str]  # owners: the other workers that run
+    run: str  # of the gateway, as of Worker
     sockets: Mapping[str, Sequence[int]]  # by section
     ear: int
     ears_of_others: Sequence[int]

@@ -83,10 +83,16 @@ class _Supervisor:
         example: Example | None,
     ) -> None:
         self._lock, self._sockets = lock, sockets
-        self._common = partial(Start, settings=settings, config_dir=config_dir, color=color, example=example)
-        self._owners = dict.fromkeys(range(settings.workers), "")  # of leases
+        self._common = partial(
+            Start,
+            settings=settings,
+            config_dir=config_dir,
+            color=color,
+            example=example,
+            run=secrets.token_hex(8),
+        )
         # What is sent to the one is heard at the other.
-        self._ears = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in self._owners]
+        self._ears = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in sockets]
         self._running: dict[int, tuple[trio.Process, trio.SocketStream]] = {}  # with the stream to it
         self._stopping = trio.Event()
 
@@ -150,7 +156,6 @@ class _Supervisor:
     @asynccontextmanager
     async def _process(self, number: int) -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:
         """The process of a worker, which is killed if it has not ended by itself."""
-        self._owners[number] = secrets.token_hex(8)  # others: what they lease is not taken from them
         start = self._start(number)
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
@@ -179,8 +184,6 @@ class _Supervisor:
     def _start(self, number: int) -> Start:
         return self._common(
             number=number,
-            owner=self._owners[number],
-            others=[owner for other, owner in self._owners.items() if other != number],
             sockets={
                 section: [sock.fileno() for sock in several]
                 for section, several in self._sockets[number].items()

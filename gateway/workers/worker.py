@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.net.listeners import Sockets
@@ -16,10 +15,22 @@ class Worker:
 
     number: int = 0
     workers: int = 1  # that there are
-    owner: str = field(default_factory=lambda: secrets.token_hex(8))  # of leases: a new one at each start
-    others: Sequence[str] = ()  # the owners of the other workers' leases
+    run: str = field(default_factory=lambda: secrets.token_hex(8))  # of the gateway, with all its workers
+    start: str = field(default_factory=lambda: secrets.token_hex(4))  # of this process
     sockets: Sockets = field(default_factory=dict)
     hints: Hints
+
+    @property
+    def owner(self) -> str:
+        """Of leases."""
+        return f"{self.run}.{self.number}.{self.start}"
+
+    def follows(self, owner: str) -> bool:
+        """Whether that owner of leases is gone: of an earlier run, as one alone has the data directory, or
+        this worker before it was started again. Another one of this run may have begun a moment ago.
+        """
+        run, _, process = owner.partition(".")
+        return run != self.run or (process.startswith(f"{self.number}.") and owner != self.owner)
 
     @property
     def first(self) -> bool:
