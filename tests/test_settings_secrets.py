@@ -53,9 +53,12 @@ def test_transports(table: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        (SECRET, "accounts.shop.webhooks: Input should be a valid tuple"),
+        (SECRET, "accounts.shop.webhooks: Input should be an array, such as [...]"),
         ([SECRET], "accounts.shop.webhooks[0]: is to be a table"),
-        ([URL | {"secrets": SECRET}], "accounts.shop.webhooks[0].secrets: Input should be a valid tuple"),
+        (
+            [URL | {"secrets": SECRET}],
+            "accounts.shop.webhooks[0].secrets: Input should be an array, such as [...]",
+        ),
         ([URL | {"secrets": [17]}], "accounts.shop.webhooks[0].secrets[0]: Input should be a valid string"),
         ([URL | {"secrets": [SECRET]}], "accounts.shop.webhooks[0].secrets[0]: a secret is whsec_ and 24 to"),
         (
@@ -111,7 +114,7 @@ class OfPlugin(BaseModel):
             {"Account": "a", "Password": SECRET},
             "Password: String should have at least 8 characters",
         ),
-        (OfPlugin, {"logins": SECRET}, "logins: Input should be a valid tuple"),
+        (OfPlugin, {"logins": SECRET}, "logins: Input should be an array, such as [...]"),
         (OfPlugin, {"logins": [SECRET]}, "logins[0]: is to be a table"),
         (OfPlugin, {"logins": [{"more": SECRET}]}, "logins[0].more: Input should be a valid list"),
         (OfPlugin, {"logins": [{"token": 17}]}, "logins[0].token: Input should be a valid string"),

@@ -78,7 +78,11 @@ def test_a_worker_without_a_role(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("roles", "said"),
-    [({"deliver": [-1]}, "roles.deliver"), ({"deliver": 1}, "roles.deliver: Input should be an array, such as [...] (it is 1)"), ({"post": [0]}, "roles.post")],
+    [
+        ({"deliver": [-1]}, "roles.deliver"),
+        ({"deliver": 1}, "roles.deliver: Input should be an array, such as [...] (it is 1)"),
+        ({"post": [0]}, "roles.post"),
+    ],
 )
 def test_roles_that_are_none(roles: dict[str, object], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
