@@ -59,11 +59,16 @@ class Attempts:
     settled: Callable[[], None]  # webhook calls and events may be waiting
     count: Callable[[str], None] = lambda _event: None  # each attempt that ended, by its event
 
-    async def run(self, claims: Sequence[Claimed], recording: Recording) -> bool:
+    async def run(
+        self, claims: Sequence[Claimed], recording: Recording, stopping: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Attempt a transaction and settle it; returns when the result is durable or the lease ran out.
 
         Answers whether it was delivered, to one recipient at least. `recording` is told when only the store
         is still waited for: what is claimed in place of this shares the transaction of its result.
+
+        If nobody answers while the gateway is `stopping`, the attempt is left as one that was cut off, and
+        tried again soon after the next start: the next hop may be this gateway, or a machine that stops too.
         """
         message = claims[0].message
         stages = self.hooks.for_account(message.account)
@@ -95,6 +100,9 @@ class Attempts:
                 ended, failing = replace(_not_tried(str(exc)), counts=False), exc.plugin
         if scope.cancelled_caught and route is not None:
             self.transports[route.transport].took_too_long()
+        if stopping() and all(map(_nobody_answered, (known.get(one.message.id) for one in claims))):
+            log.info("submission=%s: cut off by the stop, as nobody answered", message.submission_id)
+            return False
         settlements: list[Settlement] = []
         now, duration = self.clock.now(), trio.current_time() - started
         transport = "" if route is None else route.transport
@@ -284,6 +292,11 @@ def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:
         )
         for claimed in sent
     )
+
+
+def _nobody_answered(outcome: Outcome | None) -> bool:
+    """It was tried, and there is no reply."""
+    return outcome is not None and outcome.result is Result.TEMPORARY and outcome.counts and not outcome.code
 
 
 def server_for_log(outcome: Outcome) -> str:

@@ -50,6 +50,7 @@ class QueueScheduler:
             most_slow=settings.max_slow_deliveries,
             for_proven=settings.max_deliveries // 2,
         )
+        self._stopping = trio.Event()
         self._position = ""  # where the search for destinations with room goes on
         self._crowded = False  # something that is due waits for a place
 
@@ -60,6 +61,7 @@ class QueueScheduler:
 
         Cancelling it cuts attempts off; their messages are due again soon after the next start.
         """
+        self._stopping = stopping
         async with trio.open_nursery() as nursery:
             task_status.started()
             while not stopping.is_set():
@@ -122,7 +124,7 @@ class QueueScheduler:
 
         delivered = False
         try:
-            delivered = await self._attempts.run(claims, leave)
+            delivered = await self._attempts.run(claims, leave, self._stopping.is_set)
         except Exception:
             # A fault of ours. The lease keeps the message from being lost or sent twice at a time.
             log.exception("attempt failed submission=%s", claims[0].message.submission_id)

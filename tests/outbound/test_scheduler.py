@@ -32,7 +32,9 @@ class Recorded:
         self.store_away = False  # what it came to is known, and cannot be recorded until its end
         self._count = 0
 
-    async def run(self, claims: Sequence[Claimed], recording: Recording) -> bool:
+    async def run(
+        self, claims: Sequence[Claimed], recording: Recording, _stopping: Callable[[], bool]
+    ) -> bool:
         end = self.end[self._count]
         self._count += 1
         self.begun.send_nowait([claimed.message.id for claimed in claims])

@@ -7,11 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+import trio
+
+from gateway import Delivery, Outcome
 from gateway.clock import ManualClock
+from gateway.outbound.transports import CalledTransport
 from gateway.store import holds, queue
 from gateway.store.changes import Claim
 from gateway.store.listing import Filter
-from tests.running import Receiver, running
+from tests.running import PATIENCE, Receiver, running
 
 
 async def test_the_queue_is_as_it_was(tmp_path: Path, webhooks: Receiver) -> None:
@@ -97,6 +102,43 @@ async def test_leases_of_a_killed_process(tmp_path: Path, webhooks: Receiver) ->
         assert (told["QueueMsgID"], told["Attempt"]) == (1, 2)
         assert [a.state for a in (await gateway.message(1))[1]] == ["interrupted", "done"]
         assert (await gateway.message(2))[0].message.attempts == 0  # held
+
+
+@pytest.mark.parametrize(
+    ("answer", "due"),
+    [
+        (Outcome.temporary("connection refused"), 30),  # seconds after the attempt
+        (Outcome.temporary("try later", code=451, enhanced="4.3.0"), 450),
+    ],
+)
+async def test_what_nobody_answers_during_the_stop_is_no_failure(
+    tmp_path: Path, webhooks: Receiver, monkeypatch: pytest.MonkeyPatch, answer: Outcome, due: int
+) -> None:
+    """The next hop may be the gateway itself, which takes no connection any more."""
+    clock, begun = ManualClock(), trio.Event()
+
+    async def deliver(_self: CalledTransport, _delivery: Delivery) -> list[Outcome]:
+        begun.set()
+        await trio.sleep(0.3)
+        return [answer]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CalledTransport, "deliver", deliver)
+        async with running(tmp_path, webhooks, clock=clock) as gateway:
+            await gateway.send("user@example.org")
+            with trio.fail_after(PATIENCE):
+                await begun.wait()
+    began = clock.now()
+    async with running(tmp_path, webhooks, clock=clock) as gateway:
+        item, _ = await gateway.message(1)
+        waiting = item.message
+        assert waiting.attempts == 1
+        assert (waiting.next_attempt - began).total_seconds() == pytest.approx(due, rel=0.2)
+        clock.advance(timedelta(seconds=2 * due))
+        await gateway.nudge()
+        await webhooks.event("delivered")
+    told = [payload["Event"] for payload in webhooks.got if "Event" in payload]
+    assert told == (["delivered"] if due == 30 else ["delayed", "delivered"])
 
 
 async def test_a_gateway_toml_that_the_user_changed(tmp_path: Path, webhooks: Receiver) -> None:
