@@ -100,7 +100,7 @@ class Attempts:
                 ended, failing = replace(_not_tried(str(exc)), counts=False), exc.plugin
         if scope.cancelled_caught and route is not None:
             self.transports[route.transport].took_too_long()
-        if stopping() and all(map(_nobody_answered, (known.get(one.message.id) for one in claims))):
+        if stopping() and all(map(_nobody_serves, (known.get(one.message.id) for one in claims))):
             log.info("submission=%s: cut off by the stop, as nobody answered", message.submission_id)
             return False
         settlements: list[Settlement] = []
@@ -294,9 +294,14 @@ def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:
     )
 
 
-def _nobody_answered(outcome: Outcome | None) -> bool:
-    """It was tried, and there is no reply."""
-    return outcome is not None and outcome.result is Result.TEMPORARY and outcome.counts and not outcome.code
+def _nobody_serves(outcome: Outcome | None) -> bool:
+    """It was tried, and there is no reply, or one that says that the server stops too (421)."""
+    return (
+        outcome is not None
+        and outcome.result is Result.TEMPORARY
+        and outcome.counts
+        and outcome.code in (0, 421)
+    )
 
 
 def server_for_log(outcome: Outcome) -> str:

@@ -108,6 +108,7 @@ async def test_leases_of_a_killed_process(tmp_path: Path, webhooks: Receiver) ->
     ("answer", "due"),
     [
         (Outcome.temporary("connection refused"), 30),  # seconds after the attempt
+        (Outcome.temporary("shutting down", code=421, enhanced="4.3.2"), 30),
         (Outcome.temporary("try later", code=451, enhanced="4.3.0"), 450),
     ],
 )
