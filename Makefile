@@ -12,7 +12,7 @@ SYSTEM += postfix sasl2-bin libsasl2-modules libmail-dkim-perl libemail-mime-per
 # Runs the script of the API's pages.
 SYSTEM += nodejs
 
-.PHONY: help run system test check format bench bench-reports soak clean
+.PHONY: help run system test explore check format bench bench-reports soak clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,8 +35,11 @@ system:          ## install what the tests need of the system (as root, on Debia
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	else echo "missing:$$missing; install them, as in: apt-get install$$missing" >&2; exit 1; fi
 
-test: $(READY)   ## run all tests (they need what `make system` installs)
-	$(BIN)/python -m pytest -n logical --dist loadfile
+test: $(READY)   ## run all tests (they need what `make system` installs); properties with the same examples each time
+	$(BIN)/python -m pytest -n logical --dist loadfile --hypothesis-profile=ci
+
+explore: $(READY) ## run the tests of properties with other examples each time
+	$(BIN)/python -m pytest -n logical --dist loadfile -m hypothesis
 
 check: $(READY) system ## format, lint, types and tests: what continuous integration runs
 	$(BIN)/ruff format --check .
