@@ -16,14 +16,17 @@ from gateway.mail.address import Address, AddressError
 from gateway.mail.compose import MAX_MESSAGE_ID
 from gateway.mail.encoded_words import decode_words
 from gateway.mail.fields import fold_field, format_date
-from gateway.mail.headers import Headers, read_headers, unfold
+from gateway.mail.headers import Headers, parse_message_ids, read_headers, unfold
 
 EXTRA = "x-mox-extra-"  # a field of that name and a key: a value for the webhooks of this message
 MAX_EXTRA = 64 * 1024  # characters of all keys and values; every webhook of every recipient repeats them
 
 # Who also gets the message is not for the others to read, and where it came from is the last server's to say.
 _REMOVED = frozenset({"bcc", "resent-bcc", "return-path"})
+# Kept once: what the gateway adds must not become a second one.
+_ONCE = frozenset({"message-id", "date"})
 
+_WHOLE_ID = re.compile(r"<[^<>@]++@[^<>@]++>")
 _SPECIAL = r'<>@,;:()"\\\[\]'
 _QUOTED = r'"(?:[^"\\]++|\\.)*+"'
 _COMMENT = r"\([^()\\]*+\)"
@@ -76,22 +79,16 @@ def rewrite(
     extra = _extra(headers)
     if isinstance(extra, HeaderFault):
         return extra
-    given = headers.message_ids("Message-ID")
-    usable = bool(given) and len(given[0]) <= MAX_MESSAGE_ID and given[0].isascii() and given[0].isprintable()
-    out = [
-        b"%s:%s\r\n" % (name, value)
-        for name, value in headers.fields
-        if not _left_out(name.decode("ascii").lower(), usable, keep_extra)
-    ]
-    if not usable:
+    out, given, dated = _kept(headers, keep_extra)
+    if not given:
         out.append(fold_field("Message-ID", message_id))
-    if not headers.get("Date"):
+    if not dated:
         out.append(fold_field("Date", format_date(date)))
     written = b"".join(out)
     return SubmittedHeader(
         section=written,
         from_=from_,
-        message_id=given[0] if usable else message_id,
+        message_id=given or message_id,
         subject=headers.text("Subject"),
         tls_required_no=any(value.lower() == "no" for value in headers.get_all("TLS-Required")),
         extra=extra,
@@ -99,10 +96,45 @@ def rewrite(
     )
 
 
-def _left_out(name: str, message_id: bool, keep_extra: bool) -> bool:
-    if name in _REMOVED or (name == "message-id" and not message_id):
-        return True
-    return name.startswith(EXTRA) and not keep_extra
+def _kept(headers: Headers, keep_extra: bool) -> tuple[list[bytes], str, bool]:
+    """The fields that are sent on, the Message-ID among them ("" if there is none that can be used), and
+    whether there is a Date.
+
+    They stay byte for byte, since the client may have signed them. But there can be one Message-ID and one
+    Date only (RFC 5322, 3.6), and servers refuse mail that has more of them, or one that is empty: of these
+    the first that says anything is kept. A Message-ID without its brackets is written as it is understood
+    here, or what is told of the message, and what answers to it, would name another than it has.
+    """
+    out: list[bytes] = []
+    given = ""
+    seen: set[str] = set()
+    for name, value in headers.fields:
+        key = name.decode("ascii").lower()
+        if key in _REMOVED or (key.startswith(EXTRA) and not keep_extra):
+            continue
+        if key in _ONCE:
+            text = unfold(value)
+            if key in seen or not text:
+                continue
+            seen.add(key)
+            if key == "message-id":
+                given = _message_id(text)
+                if not given:
+                    continue
+                if given not in text:
+                    value = b" " + given.encode("ascii")
+        out.append(b"%s:%s\r\n" % (name, value))
+    return out, given, "date" in seen
+
+
+def _message_id(text: str) -> str:
+    """What the gateway takes for the Message-ID where a field says that; "" if it can't be used."""
+    found = next(iter(parse_message_ids(text)), "")
+    if len(found) > MAX_MESSAGE_ID or not (found.isascii() and found.isprintable()):
+        return ""
+    # What stands in brackets is kept even without an "@", as old software writes it. A word with "@" that was
+    # only taken for one may be half of something else.
+    return found if found in text or _WHOLE_ID.fullmatch(found) else ""
 
 
 def _from(headers: Headers) -> Address | HeaderFault:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.mail.address import Address
+from gateway.mail.headers import read_headers
 from gateway.mail.submitted import HeaderFault, SubmittedHeader, canonical, rewrite
 from tests.counting import at_most
 
@@ -54,6 +55,60 @@ def test_a_message_id_that_is_none_is_replaced() -> None:
     header = good(FROM + "Message-ID: 17\r\n")
     assert header.section.count(b"Message-ID") == 1
     assert header.message_id == NEW_ID
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("Message-ID: foo@bar", "Message-ID: <foo@bar>"),
+        ("message-id:\r\n foo@bar", "message-id: <foo@bar>"),
+        ("Message-ID: <a b@x>", "Message-ID: <b@x>"),
+        ("Message-ID: <foo@bar", "Message-ID: <foo@bar>"),
+        ("Message-ID:<a@x>\r\nMessage-ID: <b@x>", "Message-ID:<a@x>"),
+        ("Message-ID: \r\nMESSAGE-ID: <b@x>\r\nMessage-ID: c@x", "MESSAGE-ID: <b@x>"),
+        # What has one in brackets stays as it is.
+        ("Message-ID:  (odd) <a@x> <b@x>", "Message-ID:  (odd) <a@x> <b@x>"),
+        ("Message-ID: <17>", "Message-ID: <17>"),
+    ],
+)
+def test_a_message_id_is_written_once_and_as_it_is_understood(given: str, written: str) -> None:
+    date = "Date: Thu, 1 Jan 2026 00:00:00 +0000\r\n"
+    header = good(f"{FROM}{given}\r\n{date}X-Y:  odd \t \r\n")
+    assert header.section.decode() == f"{FROM}{written}\r\n{date}X-Y:  odd \t \r\n"
+    assert read_headers(header.section)[0].message_ids("Message-ID")[0] == header.message_id
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Message-ID:",
+        "Message-ID: 17\r\nMessage-ID: 18",
+        "Message-ID: <a @b>",
+        "Message-ID: a@",
+        "Message-ID: a@b@c",
+        f"Message-ID: {'a' * 899}@b",
+        "Message-ID: \u00e4@b",
+    ],
+)
+def test_a_message_id_that_cannot_be_understood_is_replaced(given: str) -> None:
+    header = good(f"{FROM}{given}\r\n")
+    assert header.section.startswith(f"{FROM}Message-ID: {NEW_ID}\r\nDate:".encode())
+    assert header.message_id == NEW_ID
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("Date:\r\n", ""),
+        ("Date: \r\n \r\ndate:\t\r\n", ""),
+        ("Date: yesterday\r\nDate: Fri, 2 Jan 2026 00:00:00 +0000\r\n", "Date: yesterday\r\n"),
+        ("Date:\r\ndate:Fri, 2 Jan 2026 00:00 +0000\r\nDATE: x\r\n", "date:Fri, 2 Jan 2026 00:00 +0000\r\n"),
+    ],
+)
+def test_there_is_one_date(given: str, written: str) -> None:
+    header = good(f"{FROM}{given}Message-ID: <a@b>\r\n")
+    added = "" if written else "Date: Fri, 20 Nov 2026 12:00:00 +0000\r\n"
+    assert header.section.decode() == f"{FROM}{written}Message-ID: <a@b>\r\n{added}"
 
 
 def test_what_is_not_for_others_is_removed() -> None:
