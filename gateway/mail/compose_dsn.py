@@ -22,9 +22,10 @@ from gateway.mail.address import Address, ascii_domain, format_mailbox
 from gateway.mail.fields import MAX_TEXT, fold_field, format_date, text_field
 from gateway.mail.headers import parse_message_ids
 from gateway.mail.transfer import encode_text
+from gateway.smtp.dsn import utf8_address
 
 MAX_DIAGNOSTIC = 1_000  # characters of Diagnostic-Code
-MAX_WORD = 240  # characters of one word in the delivery status: with four octets each a line holds it
+MAX_WORD = 960  # octets of one word in the delivery status: with the name of its field a line holds it
 MAX_SAID = 4_000  # characters of an error in the text
 MAX_TRANSCRIPT_LINES = 60  # in the text: the last ones
 
@@ -174,7 +175,7 @@ def _status(draft: DsnDraft) -> bytes:
     fields.append(("Arrival-Date", format_date(draft.arrived)))
     if _plain(draft.future_release):
         fields.append(("Future-Release-Request", draft.future_release))  # RFC 4865, 7
-    groups = [fields, *(_recipient(recipient) for recipient in draft.recipients)]
+    groups = [fields, *(_recipient(recipient, draft.smtputf8) for recipient in draft.recipients)]
     return b"\r\n".join(
         b"".join(_status_field(draft, name, value) for name, value in group) for group in groups
     )
@@ -189,12 +190,13 @@ def _host(name: str) -> str:
     return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
 
 
-def _recipient(recipient: DsnRecipient) -> list[tuple[str, str]]:
+def _recipient(recipient: DsnRecipient, utf8: bool) -> list[tuple[str, str]]:
     fields = []
     if _plain(recipient.original):
-        fields.append(("Original-Recipient", recipient.original))
+        kind, semicolon, address = recipient.original.partition(";")
+        fields.append(("Original-Recipient", f"{kind}{semicolon}{_typed(kind, address, utf8)}"))
     kind = "rfc822" if recipient.address.is_ascii else "utf-8"  # RFC 6533, 3
-    fields.append(("Final-Recipient", f"{kind}; {_shown(recipient.address)}"))
+    fields.append(("Final-Recipient", f"{kind}; {_typed(kind, _shown(recipient.address), utf8)}"))
     fields.append(("Action", recipient.action))
     fields.append(("Status", recipient.status))
     if _HOST.fullmatch(recipient.remote_mta):
@@ -208,10 +210,16 @@ def _recipient(recipient: DsnRecipient) -> list[tuple[str, str]]:
     return fields
 
 
+def _typed(kind: str, address: str, utf8: bool) -> str:
+    """An address of type `kind` as the part can have it: where UTF-8 cannot stand, "utf-8" has escapes."""
+    return address if utf8 or kind.strip().lower() != "utf-8" else utf8_address(address.strip())
+
+
 def _status_field(draft: DsnDraft, name: str, value: str) -> bytes:
     """Of a delivery-status part: it has no encoded words, and UTF-8 only in the global type."""
-    text = " ".join(word[:MAX_WORD] for word in _plain(value).split())
-    return fold_field(name, text if draft.smtputf8 else text.encode("ascii", "replace").decode(), utf8=True)
+    encoding = "utf-8" if draft.smtputf8 else "ascii"
+    words = (word.encode(encoding, "replace")[:MAX_WORD] for word in _plain(value).split())
+    return fold_field(name, " ".join(word.decode(encoding, "ignore") for word in words), utf8=True)
 
 
 def _shown(address: Address) -> str:

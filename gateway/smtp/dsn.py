@@ -20,7 +20,7 @@ class DsnWish:
         text = f" NOTIFY={','.join(self.notify)}" if self.notify else ""
         kind, _, address = self.orcpt.partition(";")
         if address:
-            encoded = _utf8_address(address) if kind.lower() == "utf-8" else xtext(address)
+            encoded = utf8_address(address) if kind.lower() == "utf-8" else xtext(address)
             text += f" ORCPT={xtext(kind)};{encoded}"
         return text
 
@@ -30,8 +30,8 @@ def xtext(text: str) -> str:
     return _NOT_XTEXT.sub(lambda match: f"+{ord(match[0]):02X}" if match[0].isascii() else "?", text)
 
 
-def _utf8_address(address: str) -> str:
-    """In the form that needs no SMTPUTF8; what is in that form already stays."""
+def utf8_address(address: str) -> str:
+    """In the form that needs no SMTPUTF8 (RFC 6533, 3); what is in that form already stays."""
     pieces, start = [], 0
     for match in _ESCAPED.finditer(address):
         pieces += [_escaped(address[start : match.start()]), match[0]]

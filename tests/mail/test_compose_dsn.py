@@ -202,6 +202,48 @@ def test_smtputf8() -> None:
     assert parse_header(data, null_sender=True).dsn
 
 
+@pytest.mark.parametrize(
+    ("original", "ascii_", "utf8"),
+    [
+        ("utf-8;ä@x.example", r"utf-8;\x{E4}@x.example", "utf-8;ä@x.example"),
+        (r"UTF-8;\x{E4}+b@x.example", r"UTF-8;\x{E4}\x{2B}b@x.example", r"UTF-8;\x{E4}+b@x.example"),
+        ("utf-8;" + "я" * 60 + "@x.example", "utf-8;" + r"\x{44F}" * 60 + "@x.example", ""),
+        ("rfc822;a+b@x.example", "rfc822;a+b@x.example", "rfc822;a+b@x.example"),
+    ],
+)
+def test_the_original_recipient_is_not_ascii(original: str, ascii_: str, utf8: str) -> None:
+    """RFC 6533, 3: in message/delivery-status, too, it can be read back as it was."""
+    recipient = replace(JANE, original=original)
+    data = compose_dsn(draft(recipient))
+    assert f"\r\nOriginal-Recipient: {ascii_}\r\n" in status_of(data)
+    assert _GRAMMAR.fullmatch(status_of(data))
+    assert f"\r\nOriginal-Recipient: {utf8 or original}\r\n" in status_of(
+        compose_dsn(draft(recipient, smtputf8=True))
+    )
+    found = read_dsn(data)
+    assert found is not None
+    assert found.recipients[0].original_recipient == ascii_.partition(";")[2]
+
+
+def test_the_final_recipient_is_not_ascii() -> None:
+    address = Address.parse("jörg@exämple.org")
+    data = compose_dsn(draft(replace(JANE, address=address, original="")))
+    assert "\r\nFinal-Recipient: utf-8; j\\x{F6}rg@ex\\x{E4}mple.org\r\n" in status_of(data)
+    found = read_dsn(data)
+    assert found is not None
+    assert found.recipients[0].addresses == (address,)
+
+
+@pytest.mark.parametrize("utf8", [False, True])
+@pytest.mark.parametrize("character", ["a", "ä", "\u4e00", "\U0001f600"])
+def test_a_word_fits_a_line(character: str, utf8: bool) -> None:
+    word = character * 1_000
+    recipient = replace(JANE, original=f"utf-8;{word}", diagnostic=f"550 {word}")
+    data = compose_dsn(draft(recipient, smtputf8=utf8, envelope_id=word, future_release=word))
+    assert max(len(line) for line in data.split(b"\r\n")) <= 998
+    assert data.count(b"\r\nOriginal-Recipient: utf-8;") == 1
+
+
 def test_long_transcripts_are_cut() -> None:
     transcript = "\n".join(f"> line {number}" for number in range(MAX_TRANSCRIPT_LINES + 5))
     people = next(iter(parsed(compose_dsn(draft(replace(JANE, transcript=transcript)))).iter_parts()))
