@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from gateway.mail.address import AddressError, parse_domain
 from gateway.model import QueuedMessage
 from gateway.store.changes import ContentRef
 from gateway.store.pages import State, read_page
@@ -42,7 +44,11 @@ Sort = Literal["next_attempt", "queued"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """All conditions given must match. `from_` and `to` are substrings of the address, case ignored."""
+    """All conditions given must match.
+
+    `from_` and `to` are substrings of the address. Case is ignored, of localparts that of ASCII; domains may
+    be in Unicode or in A-labels.
+    """
 
     ids: tuple[int, ...] | None = None
     account: str = ""
@@ -235,10 +241,13 @@ def conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
             found.append(column == text)
     if wanted.from_id:
         found += [c.from_id == wanted.from_id, _NOT_EMPTY["from_id"]]
-    if wanted.from_:
-        found.append((c.sender_localpart + "@" + c.sender_domain).icontains(wanted.from_, autoescape=True))
-    if wanted.to:
-        found.append((c.recipient_localpart + "@" + c.recipient_domain).icontains(wanted.to, autoescape=True))
+    for localpart, domain, text in (
+        (c.sender_localpart, c.sender_domain, wanted.from_),
+        (c.recipient_localpart, c.recipient_domain, wanted.to),
+    ):
+        if text:
+            address = localpart + "@" + domain
+            found.append(sa.or_(*(address.icontains(one, autoescape=True) for one in _spellings(text))))
     for column, before, after in (
         (c.queued, wanted.submitted_before, wanted.submitted_after),
         (c.next_attempt, wanted.next_attempt_before, wanted.next_attempt_after),
@@ -255,6 +264,27 @@ def conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.success is not None:
         found.append(c.success == wanted.success)
     return found
+
+
+def _spellings(text: str) -> list[str]:
+    """What a part of an address may stand for: SQLite ignores the case of ASCII only, and domains are stored
+    in lower case and in Unicode.
+
+    Without an @ it may be of a localpart, whose case is kept, so that it is looked for as it is, too.
+    """
+    before, at, after = unicodedata.normalize("NFC", text).rpartition("@")
+    domain = ".".join(_label(label) for label in after.split("."))
+    found = (before + at + after, (before + at + after).lower(), before + at + domain)
+    # Those that the database takes for the same are looked for once.
+    return list(dict.fromkeys(one.lower() if one.isascii() else one for one in found))
+
+
+def _label(text: str) -> str:
+    """A label of a domain, or a part of one, as domains are stored."""
+    try:
+        return parse_domain(text)
+    except AddressError:
+        return text.lower()
 
 
 def item_from_row(row: AnyRow) -> Item:

@@ -690,6 +690,36 @@ def test_filters(conn: sa.Connection) -> None:
         Filter(ids=tuple(range(10_001)))
 
 
+def test_parts_of_addresses_in_any_spelling(conn: sa.Connection) -> None:
+    """SQLite knows the case of ASCII only, and domains are in Unicode whatever the message came with."""
+    (idn,) = add(conn, "Twin@ex\u00e4mple.org")
+    (local,) = add(conn, "\u00dcnal@example.org")
+    (plain,) = add(conn, "twin@example.org", sender=Address.parse("shop@\u00fcber.example"))
+
+    def found(**fields: str) -> list[int]:
+        return [i.message.id for i in listing.page(conn, Filter(**fields)).items]  # type: ignore[arg-type]
+
+    for text in (
+        "ex\u00e4mple",
+        "EX\u00c4MPLE",
+        "ex\u00c4",
+        "exa\u0308mple.ORG",
+        "xn--exmple-cua.org",
+        "XN--exmple-cua",
+        "@xn--exmple-cua.o",
+        "tWIN@EX\u00c4MPLE.org",
+        "win@xn--exmple-cua.org",
+    ):
+        assert found(to=text) == [idn], text
+    assert found(to="TWIN@") == [idn, plain]
+    assert found(to="\u00dcnal") == found(to="\u00dcNAL@EXAMPLE") == [local]
+    assert found(from_="@\u00dcBER.example") == found(from_="xn--ber-goa") == [plain]
+    assert found(to="xn--zzzzzz") == found(to="b\u00fccher") == []
+    assert actions.hold(conn, Filter(to="EX\u00c4MPLE")).affected == 1
+    # An ASCII text, as almost all are, costs one comparison.
+    assert str(listing.conditions(Filter(to="EXAMPLE.org"))[0]).count("LIKE") == 1
+
+
 # --- actions --------------------------------------------------------------------------------------
 
 
