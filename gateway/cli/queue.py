@@ -164,10 +164,12 @@ _choice = options(
     dir_option,
     filter_options,
     click.option("--all", "everything", is_flag=True, help="Every message of the queue."),
+    click.option("--max", "Max", type=click.IntRange(1), help="At most this many, those queued first."),
 )
 
 
 def _act(directory: Path, command: str, everything: bool, conditions: dict[str, Any], **more: Any) -> None:
+    more["Max"] = conditions.pop("Max")
     if not given(conditions) and not everything:
         raise CommandError("choose messages (--id, --to, ...), or --all for every message of the queue")
     act(directory, f"queue/{command}", "message", conditions, **more)

@@ -18,7 +18,7 @@ from gateway.outbound.settle import ending
 from gateway.store import actions, holds, listing
 from gateway.store.changes import EventDraft, Report, Retire
 from gateway.store.listing import Filter, Item
-from gateway.store.steps import run_steps
+from gateway.store.steps import remaining, run_filtered, run_steps
 from gateway.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ class HoldRules:
 
 
 class QueueOperations:
-    """Actions on all queued messages that match a filter; each answers how many it changed."""
+    """Actions on the queued messages that match a filter, all or its maximum; each answers how many it
+    changed."""
 
     def __init__(
         self,
@@ -94,37 +95,31 @@ class QueueOperations:
         self._queued, self._settled = queued, settled
 
     async def hold(self, wanted: Filter) -> int:
-        return await run_steps(self._store, lambda conn, at: actions.hold(conn, wanted, at))
+        return await run_filtered(self._store, wanted, actions.hold)
 
     async def release(self, wanted: Filter) -> int:
-        return await run_steps(self._store, lambda conn, at: actions.release(conn, wanted, at), self._queued)
+        return await run_filtered(self._store, wanted, actions.release, self._queued)
 
     async def schedule(self, wanted: Filter, at: datetime) -> int:
         """Set the next attempt. One that is under way is left alone."""
-        return await run_steps(
-            self._store, lambda conn, position: actions.schedule(conn, wanted, position, at=at), self._queued
-        )
+        return await run_filtered(self._store, wanted, partial(actions.schedule, at=at), self._queued)
 
     async def postpone(self, wanted: Filter, by: timedelta) -> int:
         """Move the next attempt, from when it is due now."""
-        return await run_steps(
-            self._store,
-            lambda conn, position: actions.schedule(conn, wanted, position, plus=by),
-            self._queued,
-        )
+        return await run_filtered(self._store, wanted, partial(actions.schedule, plus=by), self._queued)
 
     async def set_transport(self, wanted: Filter, name: str) -> int:
         """From the next attempt on; empty: routes decide. Raises NotConfigured."""
         if name and name not in self._transports:
             raise NotConfigured("transport", name, self._transports)
-        return await run_steps(
-            self._store, lambda conn, position: actions.set_transport(conn, wanted, name, position)
+        return await run_filtered(
+            self._store, wanted, lambda conn, left, at: actions.set_transport(conn, left, name, at)
         )
 
     async def set_require_tls(self, wanted: Filter, value: bool | None) -> int:
         """From the next attempt on (RFC 8689); None: as the recipient's domain asks for."""
-        return await run_steps(
-            self._store, lambda conn, position: actions.set_require_tls(conn, wanted, value, position)
+        return await run_filtered(
+            self._store, wanted, lambda conn, left, at: actions.set_require_tls(conn, left, value, at)
         )
 
     async def fail(self, wanted: Filter, error: str) -> int:
@@ -135,7 +130,7 @@ class QueueOperations:
         changed, position = 0, ""
         while True:
             items, following = await self._store.read(
-                partial(actions.matching, wanted=wanted, position=position)
+                partial(actions.matching, wanted=remaining(wanted, changed), position=position)
             )
             now = self._clock.now()
             reports = [await self._failure(item, error, now) for item in items]
@@ -149,7 +144,7 @@ class QueueOperations:
             await self._store.content.unlink(done.files)
             self._settled()
             changed += done.affected
-            if following is None:
+            if following is None or changed == wanted.maximum:
                 return changed
             position = following
 
@@ -172,11 +167,12 @@ class QueueOperations:
     async def drop(self, wanted: Filter, error: str) -> int:
         """The messages are canceled: the account hears of it, the sender gets no DSN."""
         now = self._clock.now()
-        return await run_steps(
+        return await run_filtered(
             self._store,
-            lambda conn, at: actions.cancel(
+            wanted,
+            lambda conn, left, at: actions.cancel(
                 conn,
-                wanted,
+                left,
                 lambda account: ending(self._settings.accounts.get(account), "canceled", now),
                 error,
                 now,

@@ -17,7 +17,7 @@ from gateway.errors import Stale
 from gateway.store import settle, webhook_calls
 from gateway.store.changes import STEP, Ending, EventDraft, Report, Retire, Step
 from gateway.store.listing import Filter, Item, conditions, item_from_row
-from gateway.store.pages import found_in_state, next_window
+from gateway.store.pages import found_in_state, next_window, position_after
 from gateway.store.tables import UtcTime, message
 
 _ENDING_STEP = 100  # each makes an event and calls: about 0.2 ms
@@ -137,7 +137,7 @@ def _walk(
     *further: sa.ColumnElement[bool],
     lock: bool = True,
 ) -> tuple[list[int], str | None]:
-    """The matching messages among the next `limit`, and where to go on."""
+    """The matching messages among the next `limit`, or the filter's maximum of them, and where to go on."""
     if wanted.state == "retired":
         return [], None
     mine = [message.c.account == wanted.account] if wanted.account else []
@@ -145,8 +145,14 @@ def _walk(
     if not window:
         return [], None
     found = (
-        sa.select(message.c.id)
+        sa.select(message.c.id, message.c.queued)
         .where(message.c.id.in_(window), found_in_state(message, "queued"))
         .where(*conditions(replace(wanted, ids=None)), *further)
     )
-    return list(conn.scalars(found.with_for_update() if lock else found)), following
+    if wanted.maximum is not None:  # in the order of the windows
+        order = (message.c.id,) if wanted.ids is not None else (message.c.queued, message.c.id)
+        found = found.order_by(*order).limit(wanted.maximum)
+    rows = conn.execute(found.with_for_update() if lock else found).all()
+    if wanted.maximum is not None and len(rows) == wanted.maximum:
+        following = position_after(wanted.ids, rows[-1].queued, rows[-1].id)
+    return [row.id for row in rows], following

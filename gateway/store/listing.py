@@ -68,10 +68,13 @@ class Filter:
     from_id: str = ""
     state: State | None = None  # None: both
     success: bool | None = None
+    maximum: int | None = None  # of an action: it changes no more, and those queued first; a page has its own
 
     def __post_init__(self) -> None:
         if self.ids is not None and len(self.ids) > MAX_IDS:
             raise ValueError(f"a filter takes at most {MAX_IDS} IDs, not {len(self.ids)}")
+        if self.maximum is not None and self.maximum < 1:
+            raise ValueError(f"a filter's maximum is 1 or more, not {self.maximum}")
 
     @property
     def empty(self) -> bool:
@@ -79,7 +82,7 @@ class Filter:
         return all(
             getattr(self, field.name) in (None, "")
             for field in fields(self)
-            if field.name not in ("account", "state")
+            if field.name not in ("account", "state", "maximum")
         )
 
 

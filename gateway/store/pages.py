@@ -75,7 +75,7 @@ def next_window(
     after = parse_cursor(position) if position else (_EPOCH, 0)
     if ids is not None:
         window = sorted({row_id for row_id in ids if row_id > after[1]})[:limit]
-        last = (_EPOCH, window[-1]) if window else after
+        last = _EPOCH
     else:
         rows = conn.execute(
             sa.select(table.c.id, column)
@@ -84,8 +84,13 @@ def next_window(
             .limit(limit)
         ).all()
         window = [row[0] for row in rows]
-        last = (rows[-1][1], rows[-1][0]) if rows else after
-    return window, make_cursor(*last) if len(window) == limit else None
+        last = rows[-1][1] if rows else _EPOCH
+    return window, position_after(ids, last, window[-1]) if len(window) == limit else None
+
+
+def position_after(ids: Sequence[int] | None, value: datetime, row_id: int) -> str:
+    """Where `next_window` goes on after a row."""
+    return make_cursor(value if ids is None else _EPOCH, row_id)
 
 
 def in_state(table: sa.FromClause, state: State) -> sa.ColumnElement[bool]:

@@ -73,6 +73,37 @@ async def test_fail_many(gateway: Running) -> None:
     assert {item.retired_as for item in failed} == {"failed"}
 
 
+async def test_at_most_so_many(gateway: Running) -> None:
+    """Over more than one step, and each time those queued first of what is not done yet."""
+    later = (Clock().now() + timedelta(hours=1)).isoformat()
+    to = [{"Address": f"user{number}@example.net"} for number in range(600)]
+    await gateway.call("Send", {"To": to, "Subject": "many", "Text": "hello", "FutureRelease": later})
+    mine, most = ("--to", "@example.net"), ("--to", "@example.net", "--max", 550)
+
+    async def left(*filters: object) -> int:
+        return len(await listed(gateway, *mine, "--max", 1000, *filters))
+
+    assert "choose messages" in await refused(gateway, "queue", "hold", "--max", 2)
+    assert await ok(gateway, "queue", "hold", "--all", "--max", 1) == "1 message\n"
+    assert await listed(gateway, "--held") == [1]
+    assert await ok(gateway, "queue", "hold", *most) == "550 messages\n"
+    assert await listed(gateway, "--not-held") == list(range(552, 602))
+    assert await ok(gateway, "queue", "hold", *most) == "50 messages\n"
+    assert await ok(gateway, "queue", "release", *most) == "550 messages\n"
+    assert await left("--held") == 50
+    assert await ok(gateway, "queue", "schedule", *mine, "--in", "3h", "--max", 2) == "2 messages\n"
+    assert await left("--next-attempt", ">2h") == 2
+    assert await ok(gateway, "queue", "schedule", *mine, "--add", "3h", "--max", 3) == "3 messages\n"
+    assert await left("--next-attempt", ">2h") == 3
+    assert await ok(gateway, "queue", "transport", *most, "--set", "localserve") == "550 messages\n"
+    assert await left("--transport", "localserve") == 550
+    assert await ok(gateway, "queue", "require-tls", "yes", *mine, "--max", 7) == "7 messages\n"
+    assert await ok(gateway, "queue", "fail", *mine, "--max", 130) == "130 messages\n"
+    assert await left() == 470
+    assert await ok(gateway, "queue", "drop", *mine, "--max", 120) == "120 messages\n"
+    assert await listed(gateway, "--max", 1000) == [1, *range(252, 602)]
+
+
 async def test_transport(gateway: Running) -> None:
     assert await ok(gateway, "queue", "transport", "--all", "--set", "localserve") == "1 message\n"
     assert await ok(gateway, "queue", "transport", "--all", "--set", "localserve") == "0 messages\n"
@@ -178,6 +209,7 @@ async def test_retired(gateway: Running) -> None:
     ("arguments", "says"),
     [
         (["schedule", "--all", "--in", "1h", "--add", "1h"], "give either --in or --add"),
+        (["hold", "--all", "--max", "0"], "0 is not in the range x>=1"),
         (["transport", "--all"], "Missing option '--set'"),
         (["require-tls", "maybe", "--all"], "'maybe' is not one of 'yes', 'no', 'default'"),
         (["require-tls", "--all"], "Missing argument"),

@@ -741,6 +741,32 @@ def test_actions_go_in_steps(conn: sa.Connection) -> None:
     assert step.affected + actions.release(conn, Filter(ids=ids), step.position).affected < 600
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_an_action_goes_on_behind_its_maximum(conn: sa.Connection, named: bool) -> None:
+    """Those that were queued first, or by their IDs if these are given, though others do not match."""
+    ids = add(conn, *(f"u{i}@{'ab'[i % 2]}.example" for i in range(20)))
+    late = add(conn, "z@a.example", now=at(-1))  # before them
+    wanted = Filter(to="@a.example", maximum=3, ids=(*ids, *late) if named else None)
+    order = [*ids[::2], *late] if named else [*late, *ids[::2]]
+
+    def held() -> set[int]:
+        return {i.message.id for i in listing.page(conn, Filter(hold=True)).items}
+
+    step = actions.hold(conn, wanted)
+    assert (step.affected, held()) == (3, set(order[:3]))
+    assert step.position is not None
+    step = actions.hold(conn, wanted, step.position)
+    assert (step.affected, held()) == (3, set(order[:6]))
+    found, position = actions.matching(conn, replace(wanted, maximum=10))
+    assert [i.message.id for i in found] == sorted(order[:10])
+    assert position is not None
+    found, position = actions.matching(conn, replace(wanted, maximum=10), position)
+    assert ([i.message.id for i in found], position) == (order[10:], None)
+    with pytest.raises(ValueError, match="1 or more"):
+        Filter(maximum=0)
+    assert Filter(maximum=1).empty
+
+
 def test_schedule_transport_and_tls(conn: sa.Connection) -> None:
     a, b = add(conn, "a@a.example", "b@b.example")
     assert actions.schedule(conn, Filter(ids=(a,)), at=at(77)).affected == 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from pydantic import Field, model_validator
@@ -31,6 +32,10 @@ class ShowRequest(OneRequest):
 
 class ActRequest(Request):
     Filter: MessageFilter
+    Max: Annotated[int, Field(ge=1)] | None = None  # of those queued first; null: all that match
+
+    def wanted(self) -> listing.Filter:
+        return replace(self.Filter.filter(), maximum=self.Max)
 
 
 class ScheduleRequest(ActRequest):
@@ -105,13 +110,13 @@ class QueueCommands:
         }
 
     async def _hold(self, request: ActRequest) -> Mapping[str, Any]:
-        return {"Affected": await self._operations.hold(request.Filter.filter())}
+        return {"Affected": await self._operations.hold(request.wanted())}
 
     async def _release(self, request: ActRequest) -> Mapping[str, Any]:
-        return {"Affected": await self._operations.release(request.Filter.filter())}
+        return {"Affected": await self._operations.release(request.wanted())}
 
     async def _schedule(self, request: ScheduleRequest) -> Mapping[str, Any]:
-        wanted = request.Filter.filter()
+        wanted = request.wanted()
         if request.Seconds is None:
             affected = await self._operations.postpone(wanted, timedelta(seconds=request.Add or 0))
         else:
@@ -120,18 +125,18 @@ class QueueCommands:
         return {"Affected": affected}
 
     async def _transport(self, request: TransportRequest) -> Mapping[str, Any]:
-        changed = await self._operations.set_transport(request.Filter.filter(), request.Transport)
+        changed = await self._operations.set_transport(request.wanted(), request.Transport)
         return {"Affected": changed}
 
     async def _require_tls(self, request: RequireTLSRequest) -> Mapping[str, Any]:
-        changed = await self._operations.set_require_tls(request.Filter.filter(), request.RequireTLS)
+        changed = await self._operations.set_require_tls(request.wanted(), request.RequireTLS)
         return {"Affected": changed}
 
     async def _fail(self, request: ActRequest) -> Mapping[str, Any]:
-        return {"Affected": await self._operations.fail(request.Filter.filter(), "failed by admin")}
+        return {"Affected": await self._operations.fail(request.wanted(), "failed by admin")}
 
     async def _drop(self, request: ActRequest) -> Mapping[str, Any]:
-        return {"Affected": await self._operations.drop(request.Filter.filter(), "canceled by admin")}
+        return {"Affected": await self._operations.drop(request.wanted(), "canceled by admin")}
 
 
 def _page(
