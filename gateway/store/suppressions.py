@@ -140,11 +140,11 @@ def page(
     """The account's entries after `cursor`, by base address and list, and the next page's cursor, empty at
     the end.
 
-    Raises ValueError for a page over 1000.
+    Raises ValueError for a cursor that no page ended with, or a page over 1000.
     """
     if not 1 <= maximum <= MAX_PAGE:
         raise ValueError(f"a page has 1 to {MAX_PAGE} entries, not {maximum}")
-    list_name, _, base = cursor.partition(":")  # the name of a list has no colon
+    list_name, base = _place(cursor) if cursor else ("", "")
     rows = conn.execute(
         sa.select(*_COLUMNS)
         .where(
@@ -164,6 +164,14 @@ def page(
 
 def by_id(conn: sa.Connection, ids: Collection[int]) -> dict[int, Suppression]:
     return {row.id: _entry(row) for row in _BY_ID.all(conn, {"ids": list(ids)})} if ids else {}
+
+
+def _place(cursor: str) -> tuple[str, str]:
+    """The list and the base address that a page ended with. Raises ValueError."""
+    list_name, _, base = cursor.partition(":")  # the name of a list has no colon
+    if "@" not in base or "\0" in cursor:
+        raise ValueError(f"cursor {cursor[:100]!a} is none that a page ended with")
+    return list_name, base
 
 
 def _keys(base_address: str, address: Address) -> list[str]:

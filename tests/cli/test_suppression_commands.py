@@ -74,6 +74,9 @@ async def test_json_and_pages(tmp_path: Path) -> None:
             assert (f"more: --cursor {cursor}" in table) is bool(cursor)
         assert seen == ["a@example.org", "b@example.org", "c@example.org"]
         assert cursor == ""
+        assert await refused(gateway, "suppression", "list", "--cursor", "zzz") == (
+            "cursor 'zzz' is none that a page ended with"
+        )
         looked = json.loads(await ok(gateway, "suppression", "lookup", "c@example.org", "--json"))
         assert looked["Suppression"] == entry
         assert entry["Manual"]

@@ -94,6 +94,15 @@ def test_an_entry_of_one_list_holds_for_that_list_only(conn: sa.Connection) -> N
     assert count(conn, tables.suppression) == 0
 
 
+@pytest.mark.parametrize(
+    "cursor", ["zzz", ":", "news:", "jo@example.net", ":jo", "MS4x", ":jo@example.net\0"]
+)
+def test_a_wrong_cursor_is_said_to_be_one(conn: sa.Connection, cursor: str) -> None:
+    put(conn)
+    with pytest.raises(ValueError, match=r"^cursor '.*' is none that a page ended with$"):
+        suppressions.page(conn, "shop", NOW, cursor=cursor)
+
+
 def test_an_end(conn: sa.Connection) -> None:
     put(conn, expires=at(10))
     put(conn, "other@example.net")
