@@ -99,8 +99,11 @@ def add(
 ) -> None:
     """Add an address: nothing is sent to it, nor to others with the same base address.
 
+    One that begins with - comes after --, so that it is not taken for an option.
+
     \b
     Example: gateway suppression add ada@example.org --reason "asked for it" --expires-in 90d
+    Example: gateway suppression add --reason "asked for it" -- -ada@example.org
     """
     request: dict[str, Any] = {"Account": account, "Address": address, "List": list_name, "Reason": reason}
     if expires_in is not None:
@@ -122,8 +125,11 @@ def remove(
 ) -> None:
     """Remove an address, or all of a CSV file: from the next attempt on, mail is sent to it again.
 
+    An address that begins with - comes after --, so that it is not taken for an option.
+
     \b
     Example: gateway suppression remove ada@example.org
+    Example: gateway suppression remove -- -ada@example.org
     """
     _one_of(address, path)
     if path is None:
@@ -157,8 +163,11 @@ def lookup(
 ) -> None:
     """Say whether an address is suppressed, and why. Of a CSV file's addresses, print those that are, as CSV.
 
+    An address that begins with - comes after --, so that it is not taken for an option.
+
     \b
     Example: gateway suppression lookup ada@example.org
+    Example: gateway suppression lookup -- -ada@example.org
     """
     _one_of(address, path)
     if path is not None:

@@ -16,7 +16,10 @@ ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\u009b31m"
 
 async def run(gateway: Running, *arguments: object) -> Result:
     """A command in this process, with the gateway's directory."""
-    invoke = partial(CliRunner().invoke, main, [*map(str, arguments), "--dir", str(gateway.directory)])
+    words = [str(argument) for argument in arguments]
+    end = words.index("--") if "--" in words else len(words)  # of its options
+    words[end:end] = ["--dir", str(gateway.directory)]
+    invoke = partial(CliRunner().invoke, main, words)
     result: Result = await trio.to_thread.run_sync(invoke)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     return result

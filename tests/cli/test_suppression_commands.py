@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -95,6 +97,17 @@ async def test_an_end(tmp_path: Path) -> None:
         assert await ok(gateway, "suppression", "list") == "no addresses\n"
         await gateway.send()
         await webhooks.event("delivered", QueueMsgID=2)
+
+
+async def test_an_address_that_begins_as_an_option(tmp_path: Path) -> None:
+    """The examples of the commands' help."""
+    async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
+        for action, says in (("add", "added as "), ("lookup", "is suppressed"), ("remove", "removed")):
+            shown = CliRunner().invoke(main, ["suppression", action, "--help"]).stdout
+            assert "that begins with - comes after --" in shown
+            [example] = re.findall(r"Example: gateway (.* -- .*)", shown)
+            words = shlex.split(example)
+            assert says in await ok(gateway, *words), example
 
 
 async def test_which_account(tmp_path: Path) -> None:
