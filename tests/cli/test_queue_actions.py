@@ -14,6 +14,7 @@ from gateway.cli.main import main
 from gateway.clock import Clock
 from gateway.store.listing import Filter
 from tests.cli.asking import ESCAPES, listed, ok, refused
+from tests.plugins.smtp_servers import Server, serving, smtp_transport
 from tests.running import Running, receiving, running
 
 
@@ -113,6 +114,28 @@ async def test_transport(gateway: Running) -> None:
     )
     assert await ok(gateway, "queue", "transport", "--id", 1, "--set", "") == "1 message\n"
     assert await listed(gateway, "--transport", "localserve") == []
+
+
+async def test_the_next_attempt_takes_the_transport(tmp_path: Path) -> None:
+    """In place of what routes say, and what routes say once it is taken back."""
+    async with receiving() as webhooks, serving(Server()) as chosen, serving(Server()) as routed:
+
+        def change(raw: dict[str, Any]) -> None:
+            raw["transports"] |= {"chosen": smtp_transport(chosen), "routed": smtp_transport(routed)}
+            raw["routes"] = [{"transport": "routed"}]
+
+        async with running(tmp_path, webhooks, change=change) as gateway:
+            later = (Clock().now() + timedelta(hours=1)).isoformat()
+            for name in ("one", "two"):
+                await gateway.send(f"{name}@example.org", FutureRelease=later)
+            assert await ok(gateway, "queue", "transport", "--all", "--set", "chosen") == "2 messages\n"
+            assert await ok(gateway, "queue", "transport", "--id", 2, "--set", "") == "1 message\n"
+            assert await ok(gateway, "queue", "schedule", "--all") == "2 messages\n"
+            for message_id, name in ((1, "chosen"), (2, "routed")):
+                await webhooks.event("delivered", QueueMsgID=message_id)
+                _, attempts = await gateway.message(message_id)
+                assert [(a.transport, a.success) for a in attempts] == [(name, True)]
+            assert (chosen.recipients, routed.recipients) == ([["one"]], [["two"]])
 
 
 @pytest.mark.parametrize(("value", "expected"), [("yes", True), ("no", False), ("default", None)])
