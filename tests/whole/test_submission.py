@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from email.policy import SMTP
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,9 @@ async def test_smtplib(gateway: Running, mechanism: str, within_tls: bool) -> No
                 client.starttls(context=context)
             client.ehlo()
             assert log_in(client, mechanism) == (235, b"2.7.0 Authentication successful")
-            return client.send_message(message)
+            # Not send_message, which takes out Bcc itself.
+            recipients = ["user@example.org", "hidden@example.org"]
+            return client.sendmail(USER, recipients, message.as_bytes(policy=SMTP))
 
     assert await trio.to_thread.run_sync(work) == {}
     for recipient in ("user@example.org", "hidden@example.org"):
@@ -147,6 +150,7 @@ async def test_smtplib(gateway: Running, mechanism: str, within_tls: bool) -> No
         assert verified(raw, gateway.directory)
         header = raw.partition(b"\r\n\r\n")[0]
         assert b"hidden@example.org" not in header.partition(b"DKIM-Signature")[2]
+        assert b"\r\nbcc:" not in header.lower()
         assert b"Mox-Extra" not in header
         assert re.search(rb"\r\n\tby localhost with ESMTPSA id [0-9a-f]{12};\r\n", header)
         assert re.search(rb"\r\nMessage-ID: <[\w-]+@localhost>\r\n", header)
