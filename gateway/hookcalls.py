@@ -333,7 +333,7 @@ def failed(
     """Counts, logs, and does what the policy says."""
     call.tally.failures += 1
     call.tally.timeouts += timeout
-    if call.suspends:
+    if call.suspends and (timeout or call.spec.raising_suspends):
         note_failure(call.tally, call.label)
     foreseen = isinstance(exc, GatewayError)  # which says all by itself
     raises = may_raise and call.on_error is OnError.DEFER

@@ -44,6 +44,7 @@ def registered_call(
             answer=(object,),
             necessary=False,
             check=None,
+            raising_suspends=True,
         ),
         function=function if plain else run,
         positions=tuple(range(len(arguments))),

@@ -54,6 +54,9 @@ class Spec:
     answer: tuple[type, ...]  # None is always an answer too
     necessary: bool  # a set without a plugin for it is refused
     check: Callable[..., str] | None  # (answer, *arguments): what is wrong with it; "" is nothing
+    raising_suspends: (
+        bool  # False: only time-outs do; what it raises for one must not leave it out for others
+    )
 
 
 def hookspec(
@@ -65,6 +68,7 @@ def hookspec(
     answer: type | tuple[type, ...],
     necessary: bool = False,
     check: Callable[..., str] | None = None,
+    raising_suspends: bool = True,
 ) -> Callable[[F], F]:
     """Makes a method of `HookSpecs` a hook; the arguments are the fields of `Spec`."""
 
@@ -82,6 +86,7 @@ def hookspec(
             answer=answer if isinstance(answer, tuple) else (answer,),
             necessary=necessary,
             check=check,
+            raising_suspends=raising_suspends,
         )
         setattr(function, SPEC, spec)
         return pluggy.HookspecMarker(PROJECT)(function)

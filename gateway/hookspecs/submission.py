@@ -87,6 +87,7 @@ class SubmissionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=Address,
+        raising_suspends=False,
     )
     def base_address(self, address: Address, settings: Any) -> Address | None:
         """Says which addresses are one and the same for the suppression list: those of one base address.
@@ -94,5 +95,6 @@ class SubmissionSpecs(Protocol):
         Called for each recipient when a message is queued, and when an address is added to the list, removed
         or looked up. The same address must always get the same answer. None leaves it to the next plugin.
 
-        A failure: when nobody else answers, the address itself is its base address.
+        A failure: when nobody else answers, the address itself is its base address. Only time-outs suspend
+        this hook: while it is not asked, mail goes to those who are on the list under their base address.
         """

@@ -1,16 +1,19 @@
 """`mox.base_address`: addresses that likely reach the same person have one base address.
 
-The localpart in lower case, up to its first "+", and of that up to its first "-", without dots. If nothing is
-left of it, the whole localpart in lower case.
+The localpart up to its first "+", and of that up to its first "-", without dots; if nothing is left of it,
+the whole localpart. All of it in lower case, unless that would be too long.
 """
 
 from __future__ import annotations
 
-from gateway import Address, hookimpl
+from gateway import Address, AddressError, hookimpl
 
 
 @hookimpl
 def base_address(address: Address) -> Address:
-    whole = address.localpart.lower()
-    base = whole.partition("+")[0].partition("-")[0].replace(".", "")
-    return Address(base or whole, address.domain)
+    cut = address.localpart.partition("+")[0].partition("-")[0].replace(".", "")
+    base = Address(cut or address.localpart, address.domain)
+    try:
+        return Address(base.localpart.lower(), base.domain)
+    except AddressError:  # some letters have longer small forms, and a localpart grows too long: it stays
+        return base

@@ -10,7 +10,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from gateway import QueuedMessage, Route, Submission, hookimpl
+from gateway import Address, QueuedMessage, Route, Submission, hookimpl
 from gateway.breaker import FAILURES, FIRST_WAIT, LONGEST_WAIT
 from gateway.errors import PluginError
 from gateway.hooks import Hooks
@@ -105,6 +105,45 @@ async def test_one_failure_among_answers_suspends_nobody(autojump_clock: trio.te
         plugin.works = number % FAILURES == 0
         await route(hooks)
     assert plugin.asked == 10 * FAILURES
+
+
+async def test_base_addresses_of_all_stay_when_it_raises_for_some(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a few odd addresses of one account would undo the suppression lists of all."""
+
+    class Picky:
+        @hookimpl
+        def base_address(self, address: Address) -> Address | None:
+            if address.localpart == "nonsense":
+                return "nonsense"  # type: ignore[return-value]
+            if address.localpart.startswith("odd"):
+                raise ValueError("odd")
+            return Address(address.localpart.lower(), address.domain)
+
+    hooks = load({"picky": Picky()})
+    stages = hooks.for_account("")
+    for localpart in (*(f"odd{number}" for number in range(2 * FAILURES)), *["nonsense"] * 2 * FAILURES):
+        assert await stages.base_address(address=Address(localpart, "example.org")) is None
+    found = await stages.base_address(address=Address("Ada", "example.org"))
+    assert found == Address("ada", "example.org")
+    tally = hooks.calls["picky", "base_address"]
+    assert (tally.failures, tally.skipped, tally.suspended) == (4 * FAILURES, 0, False)
+    assert "suspended" not in caplog.text
+
+
+async def test_base_addresses_do_not_wait_for_who_hangs(autojump_clock: trio.testing.MockClock) -> None:
+    class Hanging:
+        @hookimpl
+        async def base_address(self) -> Address | None:
+            await trio.sleep(1000)
+            return None
+
+    hooks = load({"hanging": Hanging()})
+    for _ in range(FAILURES + 3):
+        assert await hooks.for_account("").base_address(address=Address("ada", "example.org")) is None
+    tally = hooks.calls["hanging", "base_address"]
+    assert (tally.timeouts, tally.skipped, tally.suspended) == (FAILURES, 3, True)
 
 
 async def test_while_one_asks_a_suspended_plugin_the_others_do_without(

@@ -6,8 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway import Address, Earlier, FailureSource, Outcome, Suppress, Suppression
+from gateway.mail.address import MAX_LOCALPART, AddressError
 from gateway_mox.base_address import base_address
 from gateway_mox.suppress import suppress
 from gateway_mox.suppressed import suppressed
@@ -45,12 +48,33 @@ ENTRY = Suppression(
         ("Jürgen.Ö@bücher.example", "jürgenö@bücher.example"),
         ("you@[192.0.2.1]", "you@[192.0.2.1]"),
         ('"a b"@example.org', '"a b"@example.org'),
+        # The small form of one letter is longer, and all of them would be too long.
+        ("İ@example.org", "i̇@example.org"),
+        ("İ" * 64 + "@example.org", "İ" * 64 + "@example.org"),
+        (".".join("İ" * 42) + "+@example.org", "i̇" * 42 + "@example.org"),
+        ("İ" * 62 + "+x@example.org", "İ" * 62 + "@example.org"),
+        ("+" + "İ" * 63 + "@example.org", "+" + "İ" * 63 + "@example.org"),
     ],
 )
 def test_base_address(address: str, base: str) -> None:
     found = base_address(Address.parse(address))
     assert str(found) == base
     assert base_address(found) == found
+
+
+_LETTERS = st.characters(codec="utf-8") | st.sampled_from("İẞΣǅK\u0301\u0345+-. A")
+
+
+@given(text=st.text(_LETTERS, max_size=MAX_LOCALPART), fill=st.booleans())
+@example(text="İ", fill=True)
+def test_every_address_has_a_base_address(text: str, fill: bool) -> None:
+    times = MAX_LOCALPART // len(text.encode()) if text and fill else 1
+    try:
+        address = Address(text * times, "example.org")
+    except AddressError:
+        return
+    base = base_address(address)
+    assert base_address(base) == base
 
 
 def test_suppressed() -> None:

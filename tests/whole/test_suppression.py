@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from gateway import Earlier, Suppress, hookimpl
+from gateway.breaker import FAILURES
 from gateway.clock import ManualClock
 from gateway.outbound.attempt import DECIDE_AGAIN
 from gateway.store import tables
@@ -57,6 +58,15 @@ async def test_base_addresses(gateway: Running, webhooks: Receiver) -> None:
         assert await gateway.call("SuppressionPresent", {"EmailAddress": address}) == {"Present": True}
     await gateway.send("xy@example.org")
     await webhooks.event("delivered", QueueMsgID=5)
+
+
+async def test_odd_addresses_do_not_undo_the_list(gateway: Running, webhooks: Receiver) -> None:
+    await gateway.call("SuppressionAdd", {"EmailAddress": "ada@example.org"})
+    for length in range(FAILURES + 1):
+        odd = "İ" * (64 - length) + "@example.org"  # in lower case, longer than a localpart may be
+        assert await gateway.call("SuppressionPresent", {"EmailAddress": odd}) == {"Present": False}
+    await gateway.send("Ada+news@example.org")
+    await webhooks.event("suppressed", Recipient="Ada+news@example.org")
 
 
 async def test_one_recipient_of_several(gateway: Running, webhooks: Receiver) -> None:
