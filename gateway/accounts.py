@@ -12,8 +12,9 @@ import hmac
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import Protocol
 
@@ -83,6 +84,16 @@ def _unknown_password(hasher: argon2.PasswordHasher) -> str:
     return f"$argon2id$v=19${costs}${salt}${digest}"
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """The logins of one network that have begun."""
+
+    begun: int = 0
+    checked: int = 0  # of these; the others wait until it's known what comes of some
+    waiting: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    one: trio.Lock = field(default_factory=trio.Lock)  # who has it may use a thread
+
+
 class AskPlugins(Protocol):
     async def __call__(self, *, credentials: Credentials) -> LoginAnswer | None:
         """Who it is, False for a refusal; None when nobody says. Raises PluginError."""
@@ -110,6 +121,7 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
+        self._under_way: dict[str, _UnderWay] = {}
         # What an unknown login is checked against, so that it takes as long as a known one.
         self._nobody = _unknown_password(self._hasher)
         self._unknown_key = b""
@@ -122,7 +134,13 @@ class Authenticator:
         remembered = self._remembered(given)
         if remembered is not None:
             return remembered
-        self.check_network(remote_ip)
+        async with self._turn(remote_ip) as network:
+            return self._remembered(given) or await self._check(given, login, password, remote_ip, network)
+
+    async def _check(
+        self, given: bytes, login: str, password: str, remote_ip: str, network: _UnderWay
+    ) -> Login:
+        """`authenticate`, when it is its turn."""
         if self._plugins is not None:
             said = await self._plugins(
                 credentials=Credentials(login=login, password=password, remote_ip=remote_ip)
@@ -138,13 +156,40 @@ class Authenticator:
             return self._remember_key(given, found, key)
         stored = await self._stored(found)
         hashed = stored.argon2 if stored is not None else self._nobody
-        if (
-            not await trio.to_thread.run_sync(self._verify, hashed, password, limiter=self._threads)
-            or found is None
-        ):
+        async with network.one:  # or what one network guesses would take both threads
+            if (remembered := self._remembered(given)) is not None:  # it came several times at once
+                return remembered
+            right = await trio.to_thread.run_sync(self._verify, hashed, password, limiter=self._threads)
+        if not right or found is None:
             self.failed(remote_ip)
             raise BadCredentialsError("no such login, or another password")
         return self._remember(given, found, REMEMBER_SECONDS)
+
+    @asynccontextmanager
+    async def _turn(self, remote_ip: str) -> AsyncIterator[_UnderWay]:
+        """Around the check of a login. Raises TooManyFailuresError.
+
+        All that are being checked may fail: with those that did, they are never more than are allowed. Others
+        wait, for they may be right, and are refused when too many have failed.
+        """
+        network = _network(remote_ip)
+        under_way = self._under_way.setdefault(network, _UnderWay())
+        under_way.begun += 1
+        try:
+            self.check_network(remote_ip)
+            while len(self._recent(network)) + under_way.checked >= FAILURES_ALLOWED:
+                await under_way.waiting.park()
+                self.check_network(remote_ip)
+            under_way.checked += 1
+            try:
+                yield under_way
+            finally:
+                under_way.checked -= 1
+                under_way.waiting.unpark_all()
+        finally:
+            under_way.begun -= 1
+            if not under_way.begun:
+                del self._under_way[network]
 
     def _as_said(self, said: Authenticated) -> Login:
         """Raises PluginError, if a plugin names what is not configured."""
@@ -168,14 +213,14 @@ class Authenticator:
         remembered = self._remembered(given)
         if remembered is not None:
             return remembered
-        self.check_network(remote_ip)
-        key = await self.keys.find(text)
-        account = self._directory.accounts.get(key.account) if key is not None else None
-        addresses = account.addresses if account is not None else ()
-        for address in addresses:
-            if key is not None and (found := self._find(str(address))) is not None:
-                return self._remember_key(given, found, key)
-        self.failed(remote_ip)
+        async with self._turn(remote_ip):
+            key = await self.keys.find(text)
+            account = self._directory.accounts.get(key.account) if key is not None else None
+            addresses = account.addresses if account is not None else ()
+            for address in addresses:
+                if key is not None and (found := self._find(str(address))) is not None:
+                    return self._remember_key(given, found, key)
+            self.failed(remote_ip)
         raise BadCredentialsError("no such API key, or it has expired or was revoked")
 
     def check_network(self, remote_ip: str) -> None:
