@@ -54,9 +54,8 @@ class Spec:
     answer: tuple[type, ...]  # None is always an answer too
     necessary: bool  # a set without a plugin for it is refused
     check: Callable[..., str] | None  # (answer, *arguments): what is wrong with it; "" is nothing
-    raising_suspends: (
-        bool  # False: only time-outs do; what it raises for one must not leave it out for others
-    )
+    # False: only time-outs suspend it; what it raises for one must not leave it out for the others.
+    raising_suspends: bool
 
 
 def hookspec(
