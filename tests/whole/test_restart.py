@@ -12,6 +12,7 @@ import trio
 
 from gateway import Delivery, Outcome
 from gateway.clock import ManualClock
+from gateway.outbound.queue import QueueScheduler
 from gateway.outbound.transports import CalledTransport
 from gateway.store import holds, queue
 from gateway.store.changes import Claim
@@ -117,13 +118,20 @@ async def test_what_nobody_answers_during_the_stop_is_no_failure(
 ) -> None:
     """The next hop may be the gateway itself, which takes no connection any more."""
     clock, begun = ManualClock(), trio.Event()
+    stops: list[trio.Event] = []
+    serve = QueueScheduler.serve
+
+    async def serve_and_tell(self: QueueScheduler, *, stopping: trio.Event, **more: Any) -> None:
+        stops.append(stopping)
+        await serve(self, stopping=stopping, **more)
 
     async def deliver(_self: CalledTransport, _delivery: Delivery) -> list[Outcome]:
         begun.set()
-        await trio.sleep(0.3)
+        await stops[0].wait()
         return [answer]
 
     with monkeypatch.context() as patch:
+        patch.setattr(QueueScheduler, "serve", serve_and_tell)
         patch.setattr(CalledTransport, "deliver", deliver)
         async with running(tmp_path, webhooks, clock=clock) as gateway:
             await gateway.send("user@example.org")
