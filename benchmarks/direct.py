@@ -5,9 +5,10 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from benchmarks.backlog import fill
 from benchmarks.load import drive, repeat
 from benchmarks.mx_zone import SILENT_HOSTS
 from benchmarks.processes import GatewayProcess, Running, gateway, script, send_request
+from benchmarks.profiled import profiling, rows
 from benchmarks.progress import counted, progress
 from benchmarks.smtp_load import content
 from benchmarks.smtp_sink import SinkStatistics
@@ -60,7 +62,7 @@ def direct(rounds: int) -> list[Row]:
     With a TLS connection for each message, and with connections that are kept, beside a loop with smtplib
     that does the same. And with 10,000 messages under way or due to as many domains whose servers accept a
     connection and never say anything, beside the same without these; all the healthy domains have taken mail
-    before.
+    before. And what the processor is used for, of one run each with new and kept connections.
     """
     new: list[Figure] = []
     kept: list[Figure] = []
@@ -95,12 +97,26 @@ def direct(rounds: int) -> list[Row]:
                 for kind, tested, figures in measured:
                     progress(f"direct, round {number + 1} of {rounds}, {kind}")
                     figures.append(_released(tested, taken))
+        profiles: list[Row] = []
+        for kind, idle in (("new TLS connections", 0), ("kept connections", 10)):
+            progress(f"direct, CPU profile, {kind}")
+            profiles += _profile(f"direct, {kind}", settings(idle=idle), taken)
         taken.close()
     return [
         compared("direct, 500 domains, new TLS connections", new, plain_new, "600/s"),
         compared("direct, 500 domains, kept connections", kept, plain_kept, "2,000/s"),
         compared(f"direct, kept connections, {SILENT:,} silent domains", behind, kept, "0.90"),
+        *profiles,
     ]
+
+
+def _profile(name: str, settings: str, taken: SinkStatistics) -> list[Row]:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "profile"
+        with gateway(settings=settings, profile=file) as tested:
+            tested.ask("queue/hold-rules/add", Account=ACCOUNT)
+            _released(tested, taken, profiling(tested.process.pid, file))
+            return rows(name, file, COUNT)
 
 
 def _fill(data_dir: Path) -> None:
@@ -117,17 +133,21 @@ def _silence(port: int) -> Iterator[None]:
         yield
 
 
-def _released(tested: GatewayProcess, taken: SinkStatistics) -> Figure:
-    """Submit, while all is held; then release. The processor time is that of the release too."""
+def _released(
+    tested: GatewayProcess, taken: SinkStatistics, beside: AbstractContextManager[None] | None = None
+) -> Figure:
+    """Submit, while all is held; then release. The processor time is that of the release too. `beside` is
+    entered while it is measured."""
     submit: Callable[[int], bytes] = lambda n: send_request(n, f"u{n}@d{n % DOMAINS}.example")  # noqa: E731
     drive(tested.web, repeat(submit), 32, COUNT)
     taken.reset()
     before = tested.cpu()
-    released = tested.ask("queue/release", Filter={"Account": ACCOUNT})["Affected"]
-    if released != COUNT:
-        raise RuntimeError(f"{released} messages were on hold in place of {COUNT}")
-    seconds = taken.wait(COUNT)
-    time.sleep(0.5)  # until the last ones are settled as well
+    with beside or nullcontext():
+        released = tested.ask("queue/release", Filter={"Account": ACCOUNT})["Affected"]
+        if released != COUNT:
+            raise RuntimeError(f"{released} messages were on hold in place of {COUNT}")
+        seconds = taken.wait(COUNT)
+        time.sleep(0.5)  # until the last ones are settled as well
     return Figure(COUNT / seconds, (tested.cpu() - before) / COUNT * 1000)
 
 

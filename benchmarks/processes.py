@@ -86,11 +86,12 @@ def gateway(
     settings: str = "",
     prepare: Callable[[Path], None] | None = None,
     at_least: int = 1,
+    profile: Path | None = None,
 ) -> Iterator[GatewayProcess]:
     """A gateway for development in a directory of its own; `settings` is appended to its configuration.
 
     `at_least`: workers, if the command line has fewer. `prepare` is given the data directory before the
-    start.
+    start. `profile`: the file of benchmarks.profiled; the gateway is one process then.
     """
     directory = Path(tempfile.mkdtemp(prefix="gateway-bench-"))
     log = directory / "log"
@@ -98,10 +99,10 @@ def gateway(
     try:
         first_start(directory, None, None, webhooks + "out", webhooks + "in")
         config = directory / "gateway.toml"
-        config.write_text(_edited(config.read_text(), settings, max(workers, at_least)))
+        config.write_text(_edited(config.read_text(), settings, 1 if profile else max(workers, at_least)))
         if prepare is not None:
             prepare(directory / "data")
-        process, base = _started(partial(_start_gateway, directory, log), PORTS.values())
+        process, base = _started(partial(_start_gateway, directory, log, profile), PORTS.values())
         smtp, submissions, web = (
             ("127.0.0.1", base + PORTS[name]) for name in ("smtp", "submissions", "web")
         )
@@ -118,8 +119,9 @@ def gateway(
         shutil.rmtree(directory)
 
 
-def _start_gateway(directory: Path, log: Path, base: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gateway", "localserve", "--dir", str(directory)]
+def _start_gateway(directory: Path, log: Path, profile: Path | None, base: int) -> subprocess.Popen[bytes]:
+    program = ["benchmarks.profiled", str(profile)] if profile else ["gateway"]
+    command = [sys.executable, "-m", *program, "localserve", "--dir", str(directory)]
     with log.open("wb") as output:
         return subprocess.Popen([*command, "--port-base", str(base)], stdout=output, stderr=output)
 
