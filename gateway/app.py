@@ -325,7 +325,7 @@ async def serving(
             Recovery("webhook calls", webhook_calls.recover, store, clock, calls_came),
         )
         for recovery in recoveries:
-            await recovery.recover_dead(worker.follows)
+            await recovery.recover_dead(worker.knows_gone)
         if prepare is not None:
             await prepare(authenticator)
         context = GatewayContext(hostname=settings.hostname, data_dir=settings.data_dir, now=clock.now)

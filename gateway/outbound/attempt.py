@@ -60,7 +60,7 @@ class Attempts:
     count: Callable[[str], None] = lambda _event: None  # each attempt that ended, by its event
 
     async def run(
-        self, claims: Sequence[Claimed], recording: Recording, stopping: Callable[[], bool] = lambda: False
+        self, claims: Sequence[Claimed], recording: Recording, stopping: Callable[[], bool]
     ) -> bool:
         """Attempt a transaction and settle it; returns when the result is durable or the lease ran out.
 
@@ -295,13 +295,13 @@ def _dsn(sent: Sequence[Claimed]) -> tuple[DsnRequest, ...]:
 
 
 def _nobody_serves(outcome: Outcome | None) -> bool:
-    """It was tried, and there is no reply, or one that says that the server stops too (421)."""
-    return (
-        outcome is not None
-        and outcome.result is Result.TEMPORARY
-        and outcome.counts
-        and outcome.code in (0, 421)
-    )
+    """It was tried, and nobody said anything, or that the server stops too (421).
+
+    A dialogue that was broken off is told as ever: the message may have been taken.
+    """
+    if outcome is None or outcome.result is not Result.TEMPORARY or not outcome.counts:
+        return False
+    return outcome.code == 421 or not (outcome.code or outcome.transcript)
 
 
 def server_for_log(outcome: Outcome) -> str:

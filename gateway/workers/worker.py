@@ -25,7 +25,7 @@ class Worker:
         """Of leases."""
         return f"{self.run}.{self.number}.{self.start}"
 
-    def follows(self, owner: str) -> bool:
+    def knows_gone(self, owner: str) -> bool:
         """Whether that owner of leases is gone: of an earlier run, as one alone has the data directory, or
         this worker before it was started again. Another one of this run may have begun a moment ago.
         """

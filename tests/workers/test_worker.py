@@ -22,11 +22,11 @@ def worker(number: int, run: str, start: str = "now") -> Worker:
     ],
 )
 def test_whose_leases_are_taken_back(owner: Worker, gone: bool) -> None:
-    assert worker(1, "this").follows(owner.owner) is gone
+    assert worker(1, "this").knows_gone(owner.owner) is gone
 
 
 def test_owners_of_another_kind_are_gone() -> None:
-    assert worker(1, "this").follows("5f3a")
+    assert worker(1, "this").knows_gone("5f3a")
 
 
 def test_each_has_an_owner_of_its_own() -> None:
