@@ -24,7 +24,7 @@ import trio
 from gateway.additions import Authenticated, Credentials, LoginAnswer
 from gateway.api_keys import ApiKeys
 from gateway.clock import Clock
-from gateway.config.settings import AccountSettings
+from gateway.config.accounts import AccountSettings
 from gateway.directory import Directory
 from gateway.errors import GatewayError, PluginError
 from gateway.mail.address import Address, AddressError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from gateway.config.settings import AccountSettings, Settings
+from gateway.config.accounts import AccountSettings
+from gateway.config.settings import Settings
 from gateway.mail.address import Address, AddressError
 
 T = TypeVar("T")

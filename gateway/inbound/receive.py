@@ -15,7 +15,8 @@ from typing import Any, Literal
 import trio
 
 from gateway.clock import Clock
-from gateway.config.settings import INCOMING, AccountSettings, Settings
+from gateway.config.accounts import INCOMING, AccountSettings
+from gateway.config.settings import Settings
 from gateway.directory import Directory
 from gateway.errors import PluginError, Stale, StoreError
 from gateway.hooks import Hooks

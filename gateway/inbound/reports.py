@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from gateway.config.settings import AccountSettings, Settings
+from gateway.config.accounts import AccountSettings
+from gateway.config.settings import Settings
 from gateway.errors import StoreError
 from gateway.hooks import Hooks, Stages
 from gateway.mail.address import Address

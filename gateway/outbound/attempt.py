@@ -301,7 +301,9 @@ def _nobody_serves(outcome: Outcome | None) -> bool:
     """
     if outcome is None or outcome.result is not Result.TEMPORARY or not outcome.counts:
         return False
-    return outcome.code == 421 or not (outcome.code or outcome.transcript)
+    # Lines of a transcript that begin with "<" are replies (gateway.smtp.transcript).
+    replied = any(line.startswith("<") for line in outcome.transcript.splitlines())
+    return outcome.code == 421 or not (outcome.code or replied)
 
 
 def server_for_log(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.config.settings import AccountSettings
+from gateway.config.accounts import AccountSettings
 from gateway.hooks import Stages
 from gateway.mail.address import Address
 from gateway.model import EnvIdOrigin, HoldRule, Submission

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from gateway.config.settings import AccountSettings, WebhookTarget
+from gateway.config.accounts import AccountSettings, WebhookTarget
 from gateway.model import EventName, GiveUp, Outcome, Result, RetryAt
 from gateway.outbound.outcomes import add_dialed
 from gateway.store.changes import (

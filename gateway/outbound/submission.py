@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from gateway.clock import Clock
-from gateway.config.settings import AccountSettings, Settings
+from gateway.config.accounts import AccountSettings
+from gateway.config.settings import Settings
 from gateway.directory import Directory
 from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy, SubmissionRefused
 from gateway.hooks import Hooks

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from gateway.config.settings import MOX
+from gateway.config.accounts import MOX
 from gateway.events import read_incoming
 from gateway.model import Event
 from gateway.offload import Offload

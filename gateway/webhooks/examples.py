@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import cast
 
-from gateway.config.settings import INCOMING, MOX, AccountSettings, Settings
+from gateway.config.accounts import INCOMING, MOX, AccountSettings
+from gateway.config.settings import Settings
 from gateway.errors import ConfigError
 from gateway.hooks import Hooks
 from gateway.mail.fields import format_date

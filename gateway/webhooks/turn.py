@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from gateway.config.settings import INCOMING
+from gateway.config.accounts import INCOMING
 from gateway.model import Event
 from gateway.store import events, received, webhook_calls, webhook_results, webhook_urls
 from gateway.store.changes import Call, CallResult, ClaimCalls, NewReceived, Received

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.config.settings import AccountSettings, Settings
+from gateway.config.accounts import AccountSettings
+from gateway.config.settings import Settings
 from gateway.errors import GatewayError
 from gateway.model import WebhookCall
 from gateway.store import webhook_urls

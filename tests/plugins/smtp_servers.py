@@ -14,7 +14,7 @@ import trio
 
 from gateway import Address, Delivery, DsnRequest, Outcome, testing
 from gateway.accounts import Login
-from gateway.config.settings import AccountSettings
+from gateway.config.accounts import AccountSettings
 from gateway.net.certificates import load_certificate, self_signed
 from gateway.net.shaping import Shaper
 from gateway.net.smtp_connection import TlsContext

@@ -16,7 +16,8 @@ import trio
 
 from gateway import model
 from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
-from gateway.config.settings import AccountSettings, DomainSettings, Settings
+from gateway.config.accounts import AccountSettings, DomainSettings
+from gateway.config.settings import Settings
 from gateway.directory import Directory
 from gateway.errors import KeyUsed, NotVisible, SubmissionRefused
 from gateway.mail.address import Address

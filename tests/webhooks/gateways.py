@@ -15,7 +15,8 @@ import trio
 
 from gateway import EventName, GiveUp, RetryAt, Route, TransportType, hookimpl
 from gateway.clock import ManualClock
-from gateway.config.settings import AccountSettings, Settings
+from gateway.config.accounts import AccountSettings
+from gateway.config.settings import Settings
 from gateway.offload import Offload
 from gateway.outbound.settle import outgoing_calls
 from gateway.plugins import load_plugins

@@ -112,7 +112,8 @@ async def test_leases_of_a_killed_process(tmp_path: Path, webhooks: Receiver) ->
         (Outcome.temporary("connection refused"), 30),  # seconds after the attempt
         (Outcome.temporary("shutting down", code=421, enhanced="4.3.2"), 30),
         (Outcome.temporary("try later", code=451, enhanced="4.3.0"), 450),
-        (replace(Outcome.temporary("outcome unknown"), transcript="S: 354 go on"), 450),
+        (replace(Outcome.temporary("connection reset"), transcript="* connection reset"), 30),
+        (replace(Outcome.temporary("outcome unknown"), transcript="< 354 go on\n* connection closed"), 450),
     ],
 )
 async def test_what_nobody_answers_during_the_stop_is_no_failure(
