@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
 import re
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from gateway.cli.common import ask
 from gateway.cli.localserve import LOGIN, PASSWORD, PORTS, first_start
 from gateway.datadir import control_socket
 
+INHERITED: Mapping[str, str] = {}  # an environment with nothing of its own
 STARTS = 5  # of a process that does not get its port
 workers = 1  # processes of each gateway: as the command line has it
 AUTHORIZATION = "Basic " + base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode()
@@ -87,11 +89,13 @@ def gateway(
     prepare: Callable[[Path], None] | None = None,
     at_least: int = 1,
     profile: Path | None = None,
+    environment: Mapping[str, str] = INHERITED,
 ) -> Iterator[GatewayProcess]:
     """A gateway for development in a directory of its own; `settings` is appended to its configuration.
 
     `at_least`: workers, if the command line has fewer. `prepare` is given the data directory before the
-    start. `profile`: the file of benchmarks.profiled; the gateway is one process then.
+    start. `profile`: the file of benchmarks.profiled; the gateway is one process then. `environment`: what
+    its environment has beside ours.
     """
     directory = Path(tempfile.mkdtemp(prefix="gateway-bench-"))
     log = directory / "log"
@@ -102,7 +106,9 @@ def gateway(
         config.write_text(_edited(config.read_text(), settings, 1 if profile else max(workers, at_least)))
         if prepare is not None:
             prepare(directory / "data")
-        process, base = _started(partial(_start_gateway, directory, log, profile), PORTS.values())
+        process, base = _started(
+            partial(_start_gateway, directory, log, profile, environment), PORTS.values()
+        )
         smtp, submissions, web = (
             ("127.0.0.1", base + PORTS[name]) for name in ("smtp", "submissions", "web")
         )
@@ -119,11 +125,14 @@ def gateway(
         shutil.rmtree(directory)
 
 
-def _start_gateway(directory: Path, log: Path, profile: Path | None, base: int) -> subprocess.Popen[bytes]:
+def _start_gateway(
+    directory: Path, log: Path, profile: Path | None, environment: Mapping[str, str], base: int
+) -> subprocess.Popen[bytes]:
     program = ["benchmarks.profiled", str(profile)] if profile else ["gateway"]
     command = [sys.executable, "-m", *program, "localserve", "--dir", str(directory)]
+    command += ["--port-base", str(base)]
     with log.open("wb") as output:
-        return subprocess.Popen([*command, "--port-base", str(base)], stdout=output, stderr=output)
+        return subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
 
 
 def _edited(config: str, settings: str, workers: int) -> str:
@@ -144,9 +153,9 @@ def quart_yardstick() -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def script(module: str, *arguments: str) -> Iterator[Running]:
+def script(module: str, *arguments: str, environment: Mapping[str, str] = INHERITED) -> Iterator[Running]:
     """A module that is run with a port, on which it then listens, and `arguments`."""
-    process, port = _started(partial(_start_script, module, arguments), [0])
+    process, port = _started(partial(_start_script, module, arguments, environment), [0])
     try:
         yield Running(("127.0.0.1", port), process)
     finally:
@@ -154,8 +163,11 @@ def script(module: str, *arguments: str) -> Iterator[Running]:
         process.wait(timeout=30)
 
 
-def _start_script(module: str, arguments: Sequence[str], port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", module, str(port), *arguments])
+def _start_script(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], port: int
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", module, str(port), *arguments]
+    return subprocess.Popen(command, env={**os.environ, **environment})
 
 
 def _started(
