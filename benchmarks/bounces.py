@@ -21,10 +21,10 @@ import trio
 
 from gateway import Address, AddressError, AutomaticReply, DeliveryStatus, FeedbackReport, RecipientStatus
 from gateway.config.settings import Settings
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.dsn import readable_addresses
 from gateway.mail.report_source import read_source
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpora" / "bounces"
 

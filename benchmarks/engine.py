@@ -14,8 +14,8 @@ from benchmarks.progress import progress
 from benchmarks.table import Row
 from gateway import QueuedMessage, Route, hookimpl
 from gateway.config.settings import Settings
-from gateway.hooks import Hooks
-from gateway.plugins import load_plugins
+from gateway.hooks.stages import Hooks
+from gateway.plugins.loading import load_plugins
 from gateway.testing.samples import delivery, event, queued_message, submission
 
 CALLS = 5000

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.additions import (
+from gateway.errors import ApiError, GatewayError, PluginError, TemplateError
+from gateway.hooks.additions import (
     ApiCall,
     ApiMethod,
     AsgiApplication,
@@ -15,7 +16,6 @@ from gateway.additions import (
     NewContent,
     Service,
 )
-from gateway.errors import ApiError, GatewayError, PluginError, TemplateError
 from gateway.hookspecs.marks import ConfigPath, hookimpl
 from gateway.mail.address import Address, AddressError
 from gateway.mail.auth_results import (

@@ -42,15 +42,16 @@ from typing import Any
 import trio
 
 from gateway import datadir, templates
-from gateway.accounts import Authenticator
-from gateway.additions import GatewayContext
+from gateway.accounts.directory import Directory
+from gateway.accounts.logins import Authenticator
+from gateway.accounts.sasl import SaslLogins
 from gateway.cleanup import clean_up
 from gateway.clock import Clock
 from gateway.config.settings import ROLES, RolesSettings, Settings, SmtpSettings, SubmissionSettings
-from gateway.directory import Directory
 from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
-from gateway.hooks import Hooks
+from gateway.hooks.additions import GatewayContext
+from gateway.hooks.stages import Hooks
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
 from gateway.inbound.verify.message import Verifier
@@ -78,10 +79,9 @@ from gateway.outbound.submission import Submitter
 from gateway.outbound.suppression import SuppressionLists
 from gateway.outbound.transports import called_transports, read_transports, tables_of
 from gateway.outbound.unsubscribe import Unsubscriber
-from gateway.plugin_views import tally_rows
-from gateway.plugins import load_plugins
-from gateway.sasl import SaslLogins
-from gateway.services import serve_service
+from gateway.plugins.loading import load_plugins
+from gateway.plugins.services import serve_service
+from gateway.plugins.views import tally_rows
 from gateway.smtp.server import ServerLimits
 from gateway.store import queue, webhook_calls
 from gateway.store.content_stores import registered

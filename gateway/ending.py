@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from gateway.hookcalls import Call
+from gateway.hooks.calls import Call
 
 MARGIN = 5.0  # seconds beyond the grace period, until a process that has not ended is ended
 TO_SAY_SO = 1.0  # seconds: whoever reads the log may not

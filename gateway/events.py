@@ -15,7 +15,7 @@ import trio
 
 from gateway.config.settings import Settings
 from gateway.errors import PluginError, StoreError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.reading import parse_message
 from gateway.model import Event, IncomingEvent
 from gateway.offload import Offload, OffloadError

@@ -16,14 +16,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from gateway.additions import OWN_METRICS, Collector
-from gateway.breaker import Tally
 from gateway.clock import Clock
 from gateway.errors import PluginError, StoreError
-from gateway.hookcalls import Call, Calls, Nonsense, ask_plain
-from gateway.hooks import Hooks
+from gateway.hooks.additions import OWN_METRICS, Collector
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Call, Calls, Nonsense, ask_plain
+from gateway.hooks.registered import registered_call
+from gateway.hooks.stages import Hooks
 from gateway.net.shaping import ShapingCounters
-from gateway.registered import registered_call
 from gateway.store import listing, tables
 from gateway.store.store import Store
 

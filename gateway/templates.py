@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from gateway.breaker import Tally
 from gateway.clock import Clock
 from gateway.errors import SubmissionRefused, TemplateError
-from gateway.hookcalls import Call, Calls, ask
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Call, Calls, ask
+from gateway.hooks.registered import registered_call
 from gateway.model import Rendered, Template, TemplateEngine
 from gateway.offload import Offload, OffloadError
-from gateway.registered import registered_call
 from gateway.store import templates
 from gateway.store.store import Store
 from gateway.store.templates import StoredTemplate

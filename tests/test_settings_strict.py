@@ -13,7 +13,7 @@ from gateway.config.load import parse
 from gateway.config.sets import plugin_sets
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
-from gateway.plugins import installed
+from gateway.plugins.loading import installed
 from gateway_mox.mailbox import MailboxSettings
 from gateway_mox.retry import RetrySettings
 from gateway_smtp.direct import Direct

@@ -14,7 +14,7 @@ import trio
 from gateway import Rendered, Template
 from gateway.clock import ManualClock
 from gateway.errors import PluginError, SubmissionRefused
-from gateway.hookcalls import Calls
+from gateway.hooks.calls import Calls
 from gateway.offload import Offload
 from gateway.store.store import Store
 from gateway.templates import MAX_RENDERED, MAX_SIZE, Templates

@@ -38,7 +38,7 @@ def _of_plugins() -> Mapping[str, click.Command]:
     # Only now: they take most of a second to import.
     from gateway.config.load import load
     from gateway.errors import GatewayError
-    from gateway.plugins import load_plugins
+    from gateway.plugins.loading import load_plugins
 
     try:
         commands = load_plugins(load(directory / CONFIG_FILE), directory).added.commands

@@ -180,8 +180,8 @@ def _from_configuration(directory: Path, command: str, request: dict[str, Any]) 
     from gateway.clock import Clock
     from gateway.config.load import load
     from gateway.config.sets import plugin_sets
-    from gateway.plugin_views import plugin_rows
-    from gateway.plugins import load_plugins
+    from gateway.plugins.loading import load_plugins
+    from gateway.plugins.views import plugin_rows
     from gateway.web.control.plugins import PluginCommands
 
     try:

@@ -14,12 +14,12 @@ from gateway.cli.common import CONFIG_FILE, CommandError, dir_option, json_optio
 from gateway.config.load import load
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.address import Address, AddressError
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus, readable_addresses
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.mail.report_source import ReportSource, read_source
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 
 MAX_SIZE = 100_000_000  # octets of a file that are read
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from gateway import hookchecks
+from gateway.hooks import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.model import (
     Delivery,
@@ -49,7 +49,7 @@ class DeliverySpecs(Protocol):
         on_error=OnError.DEFER,
         answer=Route,
         necessary=True,
-        check=hookchecks.route,
+        check=checks.route,
     )
     def route(self, message: QueuedMessage, routes: Sequence[RouteRule], settings: Any) -> Route | None:
         """Chooses the transport of an attempt.
@@ -68,7 +68,7 @@ class DeliverySpecs(Protocol):
         on_error=OnError.DEFER,
         answer=Mapping,
         necessary=True,
-        check=hookchecks.transports,
+        check=checks.transports,
     )
     def transports(self, settings: Any) -> Mapping[str, TransportType] | None:
         """Registers types of transports: what `type = "..."` of `[transports.NAME]` can be.
@@ -105,7 +105,7 @@ class DeliverySpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=Limits,
-        check=hookchecks.shape,
+        check=checks.shape,
     )
     def shape(self, hop: NextHop, settings: Any) -> Limits | None:
         """Limits what goes to a server at a time.
@@ -123,7 +123,7 @@ class DeliverySpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=Outcome,
-        check=hookchecks.outcome,
+        check=checks.outcome,
     )
     def classify_outcome(
         self, outcome: Outcome, message: QueuedMessage, transport: str, settings: Any
@@ -145,7 +145,7 @@ class DeliverySpecs(Protocol):
         on_error=OnError.FALLBACK,
         answer=(RetryAt, GiveUp),
         necessary=True,
-        check=hookchecks.retry,
+        check=checks.retry,
     )
     def retry(
         self, message: QueuedMessage, outcome: Outcome, now: datetime, route: Route | None, settings: Any
@@ -167,7 +167,7 @@ class DeliverySpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=(Suppress, bool),
-        check=hookchecks.suppress,
+        check=checks.suppress,
     )
     def suppress(
         self,

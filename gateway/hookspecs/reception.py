@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from gateway import hookchecks
+from gateway.hooks import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.mail.address import Address
 from gateway.model import Accept, Reception, Reject
@@ -19,7 +19,7 @@ class ReceptionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=(Accept, Reject),
-        check=hookchecks.receive_policy,
+        check=checks.receive_policy,
     )
     def receive_policy(self, reception: Reception, settings: Any) -> Accept | Reject | None:
         """Accepts or refuses mail that comes in.
@@ -38,7 +38,7 @@ class ReceptionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=str,
-        check=hookchecks.mailbox,
+        check=checks.mailbox,
     )
     def mailbox(
         self, reception: Reception, account: str, recipient: Address, chosen: str, settings: Any

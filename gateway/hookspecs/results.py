@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
-from gateway import hookchecks
+from gateway.hooks import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
@@ -31,7 +31,7 @@ class ResultSpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=(DeliveryStatus, FeedbackReport, AutomaticReply),
-        check=hookchecks.read_report,
+        check=checks.read_report,
     )
     def read_report(
         self, source: ReportSource, settings: Any
@@ -52,7 +52,7 @@ class ResultSpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=(ReportMatch, tuple),
-        check=hookchecks.match_report,
+        check=checks.match_report,
     )
     def match_report(
         self, report: IncomingReport, sent: SentMessages, settings: Any
@@ -84,7 +84,7 @@ class ResultSpecs(Protocol):
         on_error=OnError.FALLBACK,
         answer=(WebhookBody, bool),
         necessary=True,
-        check=hookchecks.webhook,
+        check=checks.webhook,
     )
     def format_webhook(
         self, event: Event | IncomingEvent, format_name: str, settings: Any
@@ -105,7 +105,7 @@ class ResultSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=hookchecks.webhook_headers,
+        check=checks.webhook_headers,
     )
     def sign_webhook(
         self, headers: Mapping[str, str], call: WebhookCall, settings: Any

@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 
 import click
 
-from gateway import additionchecks
-from gateway.additions import (
+from gateway.hooks import addition_checks
+from gateway.hooks.additions import (
     ApiMethod,
     AsgiApplication,
     Authenticated,
@@ -30,7 +30,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=(Authenticated, bool),
-        check=additionchecks.authenticate,
+        check=addition_checks.authenticate,
     )
     def authenticate(self, credentials: Credentials, settings: Any) -> Authenticated | Literal[False] | None:
         """Says who somebody is that logs in with a name and a password.
@@ -49,7 +49,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=additionchecks.api_methods,
+        check=addition_checks.api_methods,
     )
     def api_methods(self, settings: Any) -> Mapping[str, ApiMethod] | None:
         """Adds methods to the web API.
@@ -67,7 +67,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=additionchecks.pages,
+        check=addition_checks.pages,
     )
     def pages(self, settings: Any) -> Mapping[str, AsgiApplication] | None:
         """Adds pages to the web server: ASGI applications, each below `/plugins/NAME/`.
@@ -83,7 +83,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=additionchecks.commands,
+        check=addition_checks.commands,
     )
     def commands(self, settings: Any) -> Mapping[str, click.Command] | None:
         """Adds commands to the command line: `gateway NAME`.
@@ -99,7 +99,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=(list, tuple),
-        check=additionchecks.metrics,
+        check=addition_checks.metrics,
     )
     def metrics(self, settings: Any) -> Sequence[Collector] | None:
         """Adds numbers to the metrics.
@@ -116,7 +116,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=additionchecks.services,
+        check=addition_checks.services,
     )
     def services(self, settings: Any) -> Mapping[str, Service] | None:
         """Adds services: functions that run as long as the gateway does.
@@ -134,7 +134,7 @@ class ServiceSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=additionchecks.content_store,
+        check=addition_checks.content_store,
     )
     def content_store(self, settings: Any) -> Mapping[str, ContentStore] | None:
         """Adds content stores: where large messages (over 128 KiB) are kept.

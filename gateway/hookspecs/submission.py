@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway import hookchecks
+from gateway.hooks import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.mail.address import Address
 from gateway.model import HoldRule, Reject, Submission, TemplateEngine
@@ -20,7 +20,7 @@ class SubmissionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=Mapping,
-        check=hookchecks.template_engines,
+        check=checks.template_engines,
     )
     def template_engines(self, settings: Any) -> Mapping[str, TemplateEngine] | None:
         """Registers languages of templates: what `Engine` of TemplateSet can be.
@@ -37,7 +37,7 @@ class SubmissionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=(Submission, Reject),
-        check=hookchecks.submission,
+        check=checks.submission,
     )
     def submission(self, submission: Submission, settings: Any) -> Submission | Reject | None:
         """Looks at a message that an account hands in; may change or refuse it.
@@ -56,7 +56,7 @@ class SubmissionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.DEFER,
         answer=bytes,
-        check=hookchecks.data,
+        check=checks.data,
     )
     def sign(self, data: bytes, submission: Submission, settings: Any) -> bytes | None:
         """Signs a message: the last that changes its data.

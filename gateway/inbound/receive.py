@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import trio
 
+from gateway.accounts.directory import Directory
 from gateway.clock import Clock
 from gateway.config.accounts import INCOMING, AccountSettings
 from gateway.config.settings import Settings
-from gateway.directory import Directory
 from gateway.errors import PluginError, Stale, StoreError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.inbound.replies import FULL, OK, rejection, reply_to
 from gateway.inbound.reports import Arrived, Reports
 from gateway.inbound.verify.message import Client, IncomingMessage, Verifier

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from gateway.config.accounts import AccountSettings
 from gateway.config.settings import Settings
 from gateway.errors import StoreError
-from gateway.hooks import Hooks, Stages
+from gateway.hooks.stages import Hooks, Stages
 from gateway.mail.address import Address
 from gateway.mail.dsn import DeliveryStatus, RecipientStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport

@@ -21,7 +21,7 @@ from typing import TypeAlias, TypeVar
 import trio
 from OpenSSL import SSL
 
-from gateway.accounts import Login
+from gateway.accounts.logins import Login
 from gateway.net.deadlines import Deadlines
 from gateway.net.smtp_handler import Exchange, Handler, Logins, Session, Sink
 from gateway.net.tls import TlsError, TlsStream

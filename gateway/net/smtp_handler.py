@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from gateway.accounts import Login
+from gateway.accounts.logins import Login
 from gateway.smtp.addresses import Mailbox
 from gateway.smtp.commands import Hello
 from gateway.smtp.events import Envelope

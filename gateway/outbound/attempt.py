@@ -15,11 +15,11 @@ from typing import Protocol
 
 import trio
 
+from gateway.accounts.directory import Directory
 from gateway.clock import Clock
 from gateway.config.settings import DIRECT, Settings
-from gateway.directory import Directory
 from gateway.errors import PluginError, Stale, StoreError
-from gateway.hooks import Hooks, Stages
+from gateway.hooks.stages import Hooks, Stages
 from gateway.mail.address import ascii_domain
 from gateway.model import Delivery, DsnRequest, Outcome, QueuedMessage, Result, Route, RouteRule
 from gateway.outbound import outcomes, suppression

@@ -15,7 +15,7 @@ import trio
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.hookcalls import Calls
+from gateway.hooks.calls import Calls
 from gateway.store import deferred
 from gateway.store.store import Store
 

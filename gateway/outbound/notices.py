@@ -17,7 +17,7 @@ import trio
 
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
-from gateway.hooks import Stages
+from gateway.hooks.stages import Stages
 from gateway.mail.address import Address, ascii_domain
 from gateway.mail.compose import new_message_id
 from gateway.mail.compose_dsn import Action, DsnDraft, DsnRecipient, compose_dsn, dsn_subject

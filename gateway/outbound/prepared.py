@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.config.accounts import AccountSettings
-from gateway.hooks import Stages
+from gateway.hooks.stages import Stages
 from gateway.mail.address import Address
 from gateway.model import EnvIdOrigin, HoldRule, Submission
 from gateway.outbound.from_ids import FromId, random_id

@@ -14,10 +14,10 @@ from typing import IO
 
 import trio
 
-from gateway.accounts import Login
+from gateway.accounts.directory import Directory
+from gateway.accounts.logins import Login
 from gateway.clock import Clock
 from gateway.config.settings import Settings
-from gateway.directory import Directory
 from gateway.errors import StoreUnavailable, SubmissionRefused
 from gateway.inbound.replies import reply_to
 from gateway.mail.address import Address, AddressError, ascii_domain

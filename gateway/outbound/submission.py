@@ -13,12 +13,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from gateway.accounts.directory import Directory
 from gateway.clock import Clock
 from gateway.config.accounts import AccountSettings
 from gateway.config.settings import Settings
-from gateway.directory import Directory
 from gateway.errors import GatewayError, KeyUsed, PluginError, Stale, StoreBusy, SubmissionRefused
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.address import Address, AddressError
 from gateway.mail.feedback import announces_feedback
 from gateway.mail.fields import fold_field

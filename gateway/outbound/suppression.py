@@ -12,7 +12,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from gateway.clock import Clock
-from gateway.hooks import Hooks, Stages
+from gateway.hooks.stages import Hooks, Stages
 from gateway.mail.address import Address
 from gateway.model import FailureSource, Outcome, QueuedMessage, Suppression
 from gateway.store import settle, suppressions

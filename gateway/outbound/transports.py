@@ -15,16 +15,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.breaker import Tally
 from gateway.config.load import describe
 from gateway.config.settings import DIRECT, Settings
 from gateway.errors import ConfigError, PluginError
-from gateway.hookcalls import Nonsense, ask, described, passes
-from gateway.hooks import Hooks
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Nonsense, ask, described, passes
+from gateway.hooks.registered import registered_call
+from gateway.hooks.stages import Hooks
 from gateway.model import Delivery, Outcome, ServingTransport, Transport, TransportType
 from gateway.net.network import Network
 from gateway.outbound import outcomes
-from gateway.registered import registered_call
 
 HOOK = "transports"
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.address import Address, AddressError
 from gateway.outbound.settle import keep_events_until, outgoing_calls
 from gateway.outbound.suppression import base_address

@@ -17,12 +17,12 @@ from typing import TypeVar
 
 import trio
 
-from gateway.additions import ContentReader, ContentStore, NewContent
-from gateway.breaker import Tally
 from gateway.config.settings import ContentSettings
 from gateway.errors import ConfigError, ContentUnavailable, PluginError, StoreUnavailable
-from gateway.hookcalls import Call, Calls, Nonsense, ask, described
-from gateway.registered import registered_call
+from gateway.hooks.additions import ContentReader, ContentStore, NewContent
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Call, Calls, Nonsense, ask, described
+from gateway.hooks.registered import registered_call
 from gateway.store.faults import unavailable
 
 T = TypeVar("T")

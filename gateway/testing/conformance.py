@@ -17,16 +17,16 @@ from typing import Any, ClassVar
 import pytest
 import trio
 
-from gateway.additions import ContentStore, NewContent
 from gateway.config.settings import Settings
 from gateway.errors import StoreUnavailable
-from gateway.hookcalls import SLOW
-from gateway.hooks import Hooks
+from gateway.hooks.additions import ContentStore, NewContent
+from gateway.hooks.calls import SLOW
+from gateway.hooks.stages import Hooks
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.model import Delivery, Outcome, Result, ServingTransport, Transport
 from gateway.outbound.outcomes import checked
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 from gateway.store.content_files import FileStore
 from gateway.store.content_reading import BytesContent, StoredContent
 from gateway.store.content_stores import CalledStore

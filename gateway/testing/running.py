@@ -368,7 +368,7 @@ def _lay_over(raw: dict[str, Any], over: Mapping[str, Any]) -> None:
 @contextmanager
 def _logged(plugins: Iterable[object]) -> Iterator[list[str]]:
     """The lines that the plugins log, and those on their failures, as they come."""
-    names = {"gateway.hookcalls"}
+    names = {"gateway.hooks.calls"}
     for plugin in plugins:
         module = plugin.__name__ if isinstance(plugin, ModuleType) else str(plugin.__module__)
         names.add(module.partition(".")[0] if not module.startswith("gateway.") else module)

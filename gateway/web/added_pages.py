@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from gateway.additions import AsgiApplication
-from gateway.breaker import Tally
 from gateway.errors import PluginError
-from gateway.hookcalls import ask
-from gateway.hooks import Hooks
-from gateway.registered import registered_call
+from gateway.hooks.additions import AsgiApplication
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import ask
+from gateway.hooks.registered import registered_call
+from gateway.hooks.stages import Hooks
 from gateway.web.http1 import ASGIApp
 
 HOOK = "pages"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.accounts import parse_basic, parse_bearer
+from gateway.accounts.logins import parse_basic, parse_bearer
 from gateway.model import Scope
 from gateway.web.api.errors import HttpError
 from gateway.web.api.services import Accounts, BadCredentialsError, Login

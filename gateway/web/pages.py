@@ -16,7 +16,7 @@ from quart import Quart, Response, abort, redirect, render_template, request
 from quart_trio import QuartTrio
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from gateway.accounts import parse_basic
+from gateway.accounts.logins import parse_basic
 from gateway.web.api.methods import Method
 from gateway.web.api.services import Unsubscriber
 from gateway.web.openapi import PATH, make_document

@@ -7,7 +7,7 @@ from datetime import datetime
 from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.errors import PluginError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.model import Event, IncomingEvent, WebhookBody, WebhookCall
 from gateway.store.changes import Call
 from gateway.webhooks.client import Answer, WebhookClient, clean

@@ -8,7 +8,7 @@ from typing import cast
 from gateway.config.accounts import INCOMING, MOX, AccountSettings
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.fields import format_date
 from gateway.mail.reading import parse_message
 from gateway.model import Event, EventName, IncomingEvent, ReceivedMessage

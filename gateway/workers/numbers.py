@@ -16,9 +16,9 @@ import trio
 from prometheus_client import Metric
 from pydantic_core import from_json, to_json
 
-from gateway.breaker import Tally
+from gateway.hooks.breaker import Tally
 from gateway.net.listeners import open_unix
-from gateway.plugin_views import Tallies
+from gateway.plugins.views import Tallies
 from gateway.workers.worker import Worker
 
 log = logging.getLogger(__name__)

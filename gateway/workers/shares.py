@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from gateway.config.settings import Role, Settings
 from gateway.config.values import Section
-from gateway.hooks import GatewayStages
+from gateway.hooks.stages import GatewayStages
 from gateway.model import Limits, NextHop
 
 # What is divided, by section, and among whom.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from gateway.config.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.accounts import Authenticator
+    from gateway.accounts.logins import Authenticator
 
 _LENGTH = 8  # bytes of the length before a Start
 MAX_ANSWER = 64 * 1024  # bytes

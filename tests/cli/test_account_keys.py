@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from gateway.api_keys import MAX_KEYS, PREFIX
+from gateway.accounts.api_keys import MAX_KEYS, PREFIX
 from gateway.clock import ManualClock
 from gateway.smtp import scram
 from gateway.store import api_keys

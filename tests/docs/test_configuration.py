@@ -23,7 +23,7 @@ from gateway.mail.address import Address
 from gateway.net.listeners import UNIX_PATH_MAX
 from gateway.outbound import prepared
 from gateway.outbound.transports import make_transports, read_transports, tables_of
-from gateway.plugins import installed, load_plugins
+from gateway.plugins.loading import installed, load_plugins
 from gateway_dkim.plugin import DkimSettings, Selector
 from gateway_formats.cloudevents import CloudEventsSettings
 from gateway_formats.mailgun import MailgunSettings

@@ -15,7 +15,7 @@ import trio
 from pydantic import BaseModel
 
 from gateway import templates
-from gateway.accounts import FAILURE_WINDOW, FAILURES_ALLOWED
+from gateway.accounts.logins import FAILURE_WINDOW, FAILURES_ALLOWED
 from gateway.errors import ApiCode
 from gateway.mail import flags
 from gateway.mail.compose import MAX_FILE_NAME, REFUSED_HEADERS

@@ -28,9 +28,9 @@ from gateway import (
     testing,
 )
 from gateway.config.settings import Settings
-from gateway.hooks import Hooks, Stages
+from gateway.hooks.stages import Hooks, Stages
 from gateway.mail.report_source import read_source
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 
 NOW = testing.NOW
 HERE = Path("/etc/gateway")

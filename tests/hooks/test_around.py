@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from gateway import Delivery, PluginError, hookimpl
-from gateway.hooks import Stages
+from gateway.hooks.stages import Stages
 from tests.hooks.helpers import a_delivery, load, stages
 
 Manager = AbstractAsyncContextManager[object]

@@ -11,9 +11,9 @@ import trio.lowlevel
 import trio.testing
 
 from gateway import Address, QueuedMessage, Route, Submission, hookimpl
-from gateway.breaker import FAILURES, FIRST_WAIT, LONGEST_WAIT
 from gateway.errors import PluginError
-from gateway.hooks import Hooks
+from gateway.hooks.breaker import FAILURES, FIRST_WAIT, LONGEST_WAIT
+from gateway.hooks.stages import Hooks
 from tests.hooks.helpers import a_delivery, a_message, a_submission, load
 
 

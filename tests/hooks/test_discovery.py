@@ -11,8 +11,8 @@ import pytest
 
 from gateway.config.sets import plugin_sets
 from gateway.errors import ConfigError
-from gateway.hooks import Hooks
-from gateway.plugins import installed, load_plugins
+from gateway.hooks.stages import Hooks
+from gateway.plugins.loading import installed, load_plugins
 from tests.hooks.helpers import HERE, Rest, a_message, configured
 
 MODULE = """

@@ -31,7 +31,7 @@ from gateway import (
     hookimpl,
 )
 from gateway.errors import RejectedByPlugin
-from gateway.hooks import GatewayStages, Stages
+from gateway.hooks.stages import GatewayStages, Stages
 from gateway.hookspecs import SPECS, HookSpecs
 from gateway.hookspecs.marks import Scope, Verb
 from tests.hooks.helpers import (

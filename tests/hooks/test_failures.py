@@ -28,7 +28,7 @@ from gateway import (
     WebhookBody,
     hookimpl,
 )
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from tests.hooks.helpers import (
     NOW,
     a_delivery,

@@ -10,8 +10,8 @@ import pytest
 from gateway.config.load import parse
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
-from gateway.plugin_views import plugin_rows
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
+from gateway.plugins.views import plugin_rows
 from tests.hooks.helpers import Rest, a_message, configured
 
 SOURCE = """

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from gateway import Accept, ConfigPath, PluginError, Route, hookimpl
 from gateway.errors import ConfigError
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from tests.hooks.helpers import HERE, a_message, a_reception, a_submission, load
 
 

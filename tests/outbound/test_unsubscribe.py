@@ -17,7 +17,7 @@ from gateway.clock import ManualClock
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.outbound.unsubscribe import MAX_TOKEN, BadLinkError, Link, Unsubscriber, sign, verify
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 from gateway.store import events, suppressions, webhook_calls
 from gateway.store.changes import ClaimCalls
 from gateway.store.store import Store

@@ -22,7 +22,7 @@ LOAD = """
 import json, sys, tomllib
 from pathlib import Path
 from gateway.config.settings import Settings
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 
 found = {}
 for name, text in json.load(sys.stdin).items():

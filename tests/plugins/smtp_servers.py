@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from gateway import Address, Delivery, DsnRequest, Outcome, testing
-from gateway.accounts import Login
+from gateway.accounts.logins import Login
 from gateway.config.accounts import AccountSettings
 from gateway.net.certificates import load_certificate, self_signed
 from gateway.net.shaping import Shaper

@@ -11,7 +11,7 @@ import pytest
 from gateway import Event, IncomingEvent, ReceivedMessage, TransportType, hookimpl
 from gateway.config.settings import Settings
 from gateway.mail.reading import parse_message
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 from gateway_mox import hold, retry, routing, webhook
 from tests.plugins.mox_messages import QUEUED
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from benchmarks import bounces
 from gateway import Address, AutomaticReply, DeliveryStatus, FailureClass, FeedbackReport
 from gateway.config.settings import Settings
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail import report_source
 from gateway.mail.report_source import read_source
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 from tests.counting import never_stalled, without_ages
 from tests.docs.pages import all_sections, tables, text
 from tests.plugins.report_formats import FORMATS, SENT, Said

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gateway.additions import ContentReader, NewContent
-from gateway.breaker import FAILURES, FIRST_WAIT, Tally
 from gateway.errors import ContentUnavailable, StoreUnavailable
+from gateway.hooks.additions import ContentReader, NewContent
+from gateway.hooks.breaker import FAILURES, FIRST_WAIT, Tally
 from gateway.store.content_reading import BytesContent
 from gateway.store.content_stores import TIDY, TIMEOUT, CalledStore
 

@@ -51,7 +51,7 @@ def failures(log: pytest.LogCaptureFixture, way: Way, hook: str) -> list[str]:
     lines = [
         record.getMessage()
         for record in log.records
-        if record.name == "gateway.hookcalls"
+        if record.name == "gateway.hooks.calls"
         and f"plugin '{way.plugin}', hook '{hook}': " in record.getMessage()
     ]
     # One plugin has few threads; in a gateway where all of them hang, the next call waits for one.

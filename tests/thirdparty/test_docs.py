@@ -40,11 +40,11 @@ from gateway import (
 )
 from gateway.config.settings import Settings
 from gateway.errors import RejectedByPlugin
-from gateway.hooks import Hooks, Stages
+from gateway.hooks.stages import Hooks, Stages
 from gateway.hookspecs import SPECS, HookSpecs
 from gateway.hookspecs.marks import OnError, Verb
 from gateway.mail.structure import Summary
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 from gateway.store.content_reading import BytesContent
 from tests.hooks.helpers import (
     NOW,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import QueuedMessage, hookimpl
-from gateway import breaker as breaker_module
+from gateway.hooks import breaker as breaker_module
 from gateway.outbound import deferred
 from tests.running import Receiver, running
 from tests.thirdparty.gateways import usual, with_sets

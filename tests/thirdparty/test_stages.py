@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.plugins import installed
+from gateway.plugins.loading import installed
 from gateway.store.listing import Filter
 from tests.running import Receiver, running
 from tests.thirdparty.gateways import add_account, send_as, usual, with_sets

@@ -15,10 +15,10 @@ import pytest
 import trio
 
 from gateway import model
-from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
+from gateway.accounts.directory import Directory
+from gateway.accounts.logins import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.accounts import AccountSettings, DomainSettings
 from gateway.config.settings import Settings
-from gateway.directory import Directory
 from gateway.errors import KeyUsed, NotVisible, SubmissionRefused
 from gateway.mail.address import Address
 from gateway.mail.flags import changed

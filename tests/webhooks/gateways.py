@@ -19,7 +19,7 @@ from gateway.config.accounts import AccountSettings
 from gateway.config.settings import Settings
 from gateway.offload import Offload
 from gateway.outbound.settle import outgoing_calls
-from gateway.plugins import load_plugins
+from gateway.plugins.loading import load_plugins
 from gateway.store import call_listing, webhook_calls
 from gateway.store.call_listing import CallAttempt
 from gateway.store.changes import Call, CallDraft

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 import trio
 
-from gateway.accounts import FAILURES_ALLOWED, Authenticator, BadCredentialsError, TooManyFailuresError
-from gateway.api_keys import PREFIX
+from gateway.accounts.api_keys import PREFIX
+from gateway.accounts.logins import FAILURES_ALLOWED, Authenticator, BadCredentialsError, TooManyFailuresError
 from tests.running import AUTH, Running
 
 GUESSER, NEIGHBOUR, ELSEWHERE = "192.0.2.1", "192.0.2.2", "198.51.100.1"

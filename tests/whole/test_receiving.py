@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from gateway import Reception, Reject, hookimpl
+from gateway.accounts.directory import Directory
 from gateway.config.load import parse
 from gateway.config.settings import Settings
-from gateway.directory import Directory
 from gateway.errors import ConfigError
 from gateway.mail.address import Address
 from gateway.store.listing import Filter

@@ -22,7 +22,7 @@ import pytest
 import trio
 
 from gateway import Reject, hookimpl, sasl
-from gateway.accounts import FAILURES_ALLOWED
+from gateway.accounts.logins import FAILURES_ALLOWED
 from gateway.net import renewal
 from gateway.net.certificates import self_signed
 from gateway.net.smtp_client import connect_smtp

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from gateway import Earlier, Suppress, hookimpl
-from gateway.breaker import FAILURES
 from gateway.clock import ManualClock
+from gateway.hooks.breaker import FAILURES
 from gateway.outbound.attempt import DECIDE_AGAIN
 from gateway.store import tables
 from gateway.store.listing import Filter

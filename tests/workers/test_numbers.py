@@ -11,7 +11,7 @@ import pytest
 import trio
 from prometheus_client.core import CounterMetricFamily
 
-from gateway.breaker import Tally
+from gateway.hooks.breaker import Tally
 from gateway.workers.hints import Hints
 from gateway.workers.numbers import Exchange, Numbers
 from gateway.workers.worker import Worker

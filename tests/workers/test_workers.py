@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.accounts import FAILURES_ALLOWED
+from gateway.accounts.logins import FAILURES_ALLOWED
 from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, launch, localserve
 from tests.under_load import WORKERS, Load, Webhooks, configured, drain, retired, wait_for
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import trio
 
-from gateway.accounts import BadCredentialsError, Login, TooManyFailuresError
+from gateway.accounts.logins import BadCredentialsError, Login, TooManyFailuresError
 from gateway.config.settings import Settings
 from gateway.mail.address import Address
 from gateway.model import Content, Event, ReceivedMessage, Rendered, Suppression, Template

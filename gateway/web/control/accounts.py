@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.accounts import Authenticator
+from gateway.accounts.logins import Authenticator
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.errors import NotConfigured

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from gateway.accounts.directory import Directory
 from gateway.clock import Clock
 from gateway.config.settings import Settings
-from gateway.directory import Directory
 from gateway.errors import NotConfigured
-from gateway.hooks import Hooks
+from gateway.hooks.stages import Hooks
 from gateway.mail.address import Address, AddressError
 from gateway.model import HoldRule, Suppression
 from gateway.outbound.operations import HoldRules
-from gateway.plugin_views import ALONE, Tallies, hook_rows, plugin_rows
+from gateway.plugins.tracing import Known, Sample, trace_incoming, trace_outgoing
+from gateway.plugins.views import ALONE, Tallies, hook_rows, plugin_rows
 from gateway.store import suppressions
 from gateway.store.store import Store
-from gateway.tracing import Known, Sample, trace_incoming, trace_outgoing
 from gateway.web.control.app import Command, CommandFailed, Empty, Request
 
 

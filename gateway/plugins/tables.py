@@ -1,4 +1,4 @@
-"""Compiles plugin sets into the tables of `gateway.hooks`, with the settings of each account."""
+"""Compiles plugin sets into the tables of `gateway.hooks.stages`, with the settings of each account."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 import trio
 from pydantic import BaseModel, ValidationError
 
-from gateway.additions import OWN_METRICS, Collector
 from gateway.config.load import describe
 from gateway.config.sets import GATEWAY, hint, key, place
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError, PluginError
-from gateway.hookcalls import Call, Calls, Way
-from gateway.hooks import Added, GatewayStages, Hooks, Named, Stages, Table
+from gateway.hooks.additions import OWN_METRICS, Collector
+from gateway.hooks.calls import Call, Calls, Way
+from gateway.hooks.stages import Added, GatewayStages, Hooks, Named, Stages, Table
+from gateway.hooks.verbs import all_answers
 from gateway.hookspecs import SPECS
 from gateway.hookspecs.marks import OnError, Scope, Verb
-from gateway.hookverbs import all_answers
-from gateway.pluginchecks import LIMITS, ON_ERROR, Implementation, Plugin, is_seconds, one_line, raised_at
+from gateway.plugins.checks import LIMITS, ON_ERROR, Implementation, Plugin, is_seconds, one_line, raised_at
 
 _NOBODY = ""  # no account in particular
 

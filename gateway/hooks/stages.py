@@ -1,10 +1,10 @@
 """The typed methods by which core code asks plugins, one for each hook of `gateway.hookspecs`.
 
-`gateway.plugins` compiles each plugin set into a table, hook to calls, that never changes: a reload makes
-new tables, and work under way keeps the ones that it began with. What the hooks mean, and what becomes of a
-plugin's failure, is written in `gateway.hookspecs`; every method here raises `PluginError` where a plugin
-fails whose policy is DEFER. An answer of the wrong type is a failure, so what comes out here is what the
-signature says.
+`gateway.plugins.tables` compiles each plugin set into a table, hook to calls, that never changes: a reload
+makes new tables, and work under way keeps the ones that it began with. What the hooks mean, and what
+becomes of a plugin's failure, is written in `gateway.hookspecs`; every method here raises `PluginError` where
+a plugin fails whose policy is DEFER. An answer of the wrong type is a failure, so what comes out here is what
+the signature says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TypeVar
 import click
 import trio
 
-from gateway.additions import (
+from gateway.hooks.additions import (
     ApiMethod,
     AsgiApplication,
     Collector,
@@ -28,8 +28,8 @@ from gateway.additions import (
     LoginAnswer,
     Service,
 )
-from gateway.hookcalls import Call, Calls
-from gateway.hookverbs import around, first, fold, tell
+from gateway.hooks.calls import Call, Calls
+from gateway.hooks.verbs import around, first, fold, tell
 from gateway.mail.address import Address
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport

@@ -2,7 +2,7 @@
 
 `Authenticator` checks passwords and API keys against what the store keeps of them, remembers the good ones
 for a short time (argon2 does six checks a second on a core), hands out what SCRAM needs, and makes a network
-that guesses wait, however it guesses. Whose an address is, `gateway.directory` knows.
+that guesses wait, however it guesses. Whose an address is, `gateway.accounts.directory` knows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Protocol
 import argon2
 import trio
 
-from gateway.additions import Authenticated, Credentials, LoginAnswer
-from gateway.api_keys import ApiKeys
+from gateway.accounts.api_keys import ApiKeys
+from gateway.accounts.directory import Directory
 from gateway.clock import Clock
 from gateway.config.accounts import AccountSettings
-from gateway.directory import Directory
 from gateway.errors import GatewayError, PluginError
+from gateway.hooks.additions import Authenticated, Credentials, LoginAnswer
 from gateway.mail.address import Address, AddressError
 from gateway.model import Scope
 from gateway.smtp import scram

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import trio
 
-from gateway.breaker import Tally
 from gateway.errors import PluginError, RejectedByPlugin
-from gateway.hookcalls import Call, Way, described
-from gateway.hooks import GatewayStages, Stages, Table
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Call, Way, described
+from gateway.hooks.stages import GatewayStages, Stages, Table
 from gateway.mail.address import Address
 from gateway.model import Submission, WebhookBody
 

@@ -1,7 +1,7 @@
 """API keys: named passwords of an account that may do some of what the account may.
 
 A key is 256 random bits, so a plain hash of it is enough to find it by and gives nothing away: argon2 is for
-what people think up. It is shown once, when it is made. `gateway.accounts` logs people in with it.
+what people think up. It is shown once, when it is made. `gateway.accounts.logins` logs people in with it.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from datetime import datetime
 from functools import partial
 
 from gateway.config.settings import DIRECT, Settings
-from gateway.hooks import GatewayStages, Hooks, Stages
-from gateway.hooktrace import Ended, Step, Trace, shown
+from gateway.hooks.stages import GatewayStages, Hooks, Stages
 from gateway.mail.address import Address, ascii_domain
 from gateway.mail.compose import Draft, Mailbox, compose
 from gateway.mail.report_source import read_source
@@ -39,6 +38,7 @@ from gateway.model import (
 )
 from gateway.outbound.attempt import configured_routes
 from gateway.outbound.schedule import fallback_next_attempt
+from gateway.plugins.traced_calls import Ended, Step, Trace, shown
 
 SAMPLE_ID = "trace"  # of the submission, in log lines
 

@@ -3,8 +3,8 @@
 A plugin is an entry point of the group "mail_gateway": its name is the plugin's, its value a module, an
 object, or a class that is made without arguments. Built-in plugins are found in the same way. Small ones
 may be a file NAME.py in the directory `plugins.directory`. Only those are imported that a plugin set in use
-names; `gateway.pluginchecks` looks at what they are, and `gateway.plugintables` compiles the sets. pluggy's
-own order and calls are not used.
+names; `gateway.plugins.checks` looks at what they are, and `gateway.plugins.tables` compiles the sets.
+pluggy's own order and calls are not used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import trio
 from gateway.config.sets import hint, place, sets_in_use
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError
-from gateway.hookcalls import THREADS, Calls, passes
-from gateway.hooks import Hooks
-from gateway.pluginchecks import Plugin, one_line
-from gateway.plugintables import Compiler
+from gateway.hooks.calls import THREADS, Calls, passes
+from gateway.hooks.stages import Hooks
+from gateway.plugins.checks import Plugin, one_line
+from gateway.plugins.tables import Compiler
 
 GROUP = "mail_gateway"
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gateway.breaker import Tally
-from gateway.hookcalls import Call, Way
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Call, Way
 from gateway.hookspecs.marks import OnError, Scope, Spec, Verb
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from gateway.config.sets import hint
 from gateway.errors import ConfigError
-from gateway.hookcalls import Way, passes
+from gateway.hooks.calls import Way, passes
 from gateway.hookspecs import SPECS, HookSpecs
 from gateway.hookspecs.marks import PROJECT, SETTINGS, Spec, Verb
 

@@ -13,7 +13,7 @@ import logging
 
 import trio
 
-from gateway.accounts import Authenticator, BadCredentialsError, Login, TooManyFailuresError
+from gateway.accounts.logins import Authenticator, BadCredentialsError, Login, TooManyFailuresError
 from gateway.errors import PluginError, StoreError
 from gateway.net.smtp_handler import Exchange, Session
 from gateway.smtp.replies import Reply

@@ -1,4 +1,4 @@
-"""How a stage asks its plugins: the verbs that `gateway.hooks` is made of.
+"""How a stage asks its plugins: the verbs that `gateway.hooks.stages` is made of.
 
 All of them raise `PluginError` where a plugin fails whose policy is DEFER.
 """
@@ -15,8 +15,8 @@ import trio
 
 from gateway.errors import PluginError, RejectedByPlugin
 from gateway.frozen import frozen
-from gateway.hookcalls import Call, Way, answered, ask, ask_plain, contain, described, failed, timed
-from gateway.leftopen import close_left_open
+from gateway.hooks.calls import Call, Way, answered, ask, ask_plain, contain, described, failed, timed
+from gateway.hooks.left_open import close_left_open
 from gateway.model import Reject
 
 T = TypeVar("T")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.breaker import Tally
 from gateway.config.sets import plugin_sets, sets_in_use
 from gateway.config.settings import Settings
 from gateway.errors import NotConfigured
-from gateway.hookcalls import Call
-from gateway.hooks import Hooks
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Call
+from gateway.hooks.stages import Hooks
 from gateway.hookspecs import SPECS
 from gateway.hookspecs.marks import Scope
-from gateway.plugins import installed
+from gateway.plugins.loading import installed
 
 Row = dict[str, Any]
 Tallies = Mapping[tuple[str, str], Sequence[Tally]]  # by plugin and hook, of other processes

@@ -25,10 +25,10 @@ from typing import Any
 
 import trio
 
-from gateway.breaker import FAILURES, Tally, may_ask, note_answer, note_failure
 from gateway.errors import GatewayError, PluginError
+from gateway.hooks.breaker import FAILURES, Tally, may_ask, note_answer, note_failure
+from gateway.hooks.left_open import close_left_open, open_nurseries
 from gateway.hookspecs.marks import OnError, Spec, Verb
-from gateway.leftopen import close_left_open, open_nurseries
 from gateway.model import Delivery, QueuedMessage, Submission, WebhookCall
 
 SLOW = 0.1  # seconds that a plain function may take; the event loop stands still meanwhile

@@ -10,11 +10,11 @@ from contextlib import suppress
 
 import trio
 
-from gateway.additions import GatewayContext, Service
-from gateway.breaker import Tally
 from gateway.errors import PluginError
-from gateway.hookcalls import Nonsense, ask
-from gateway.registered import registered_call
+from gateway.hooks.additions import GatewayContext, Service
+from gateway.hooks.breaker import Tally
+from gateway.hooks.calls import Nonsense, ask
+from gateway.hooks.registered import registered_call
 
 HOOK = "services"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a service is started again; doubled each time

@@ -28,7 +28,7 @@ class Tally:
     calls: int = 0
     failures: int = 0  # time-outs included
     timeouts: int = 0
-    slow: int = 0  # times that it stopped the event loop for longer than gateway.hookcalls.SLOW
+    slow: int = 0  # times that it stopped the event loop for longer than gateway.hooks.calls.SLOW
     seconds: float = 0.0  # altogether
     skipped: int = 0  # calls that were not made, because it was suspended
     in_a_row: int = 0  # failures since it last answered

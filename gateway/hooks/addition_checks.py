@@ -1,4 +1,7 @@
-"""What must hold of what plugins add (`gateway.additions`), besides its type: see `gateway.hookchecks`."""
+"""What must hold of what plugins add (`gateway.hooks.additions`), besides its type.
+
+For answers of the other stages: `gateway.hooks.checks`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, get_args
 import click
 from pydantic import BaseModel
 
-from gateway.additions import ApiMethod, Authenticated
+from gateway.hooks.additions import ApiMethod, Authenticated
 from gateway.mail.address import Address
 from gateway.model import Scope
 
