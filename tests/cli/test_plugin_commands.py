@@ -30,12 +30,12 @@ from gateway import (
     Submission,
     Suppress,
     hookimpl,
-    tracing,
 )
 from gateway.cli.main import main
 from gateway.cli.new_plugin import make
 from gateway.hookspecs import SPECS
 from gateway.hookspecs.marks import Verb
+from gateway.plugins import tracing
 from tests.cli.asking import ok, refused
 from tests.running import receiving, running, with_plugins, write_configuration
 

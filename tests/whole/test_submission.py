@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 import trio
 
-from gateway import Reject, hookimpl, sasl
+from gateway import Reject, hookimpl
+from gateway.accounts import sasl
 from gateway.accounts.logins import FAILURES_ALLOWED
 from gateway.net import renewal
 from gateway.net.certificates import self_signed
