@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -62,6 +63,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would say "Aborted!", with status 1
+            sys.exit(130)
         except OSError as exc:
             if exc.errno != errno.ENOSPC:
                 raise
