@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,6 +22,8 @@ from gateway.errors import GatewayError
 from gateway.model import EventName
 
 CONFIG_FILE = "gateway.toml"
+STARTING = 5.0  # seconds that a gateway is waited for that runs, but does not listen yet
+LOOK_AGAIN = 0.1  # seconds
 EVENTS = (*get_args(EventName), "incoming")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,19 +95,10 @@ def asker(directory: Path) -> Ask:
 def _ask(directory: Path, path: Path, command: str, request: dict[str, Any]) -> Any:
     connection = _UnixConnection(path)
     try:
+        _connect(connection, directory, path)
         connection.request("POST", f"/{command}", json.dumps(request), {"Content-Type": "application/json"})
         response = connection.getresponse()
         answer = json.loads(response.read())
-    except (FileNotFoundError, ConnectionRefusedError):
-        if process := datadir.user_of(path.parent.parent):
-            raise NotRunning(
-                f"the gateway with {directory} (process {process}) takes no commands yet: it is starting, or "
-                "one of its processes is being started again; try again in a moment"
-            ) from None
-        raise NotRunning(
-            f"no gateway runs with {directory}; start one (gateway localserve --dir {directory}) or name its "
-            "directory with --dir"
-        ) from None
     except (OSError, http.client.HTTPException, ValueError) as exc:
         raise CommandError(f"the gateway at {path} did not answer: {exc}; see its log") from None
     finally:
@@ -112,6 +106,28 @@ def _ask(directory: Path, path: Path, command: str, request: dict[str, Any]) -> 
     if response.status != 200:
         raise CommandError(answer.get("Message", f"the gateway answered {response.status}"))
     return answer
+
+
+def _connect(connection: _UnixConnection, directory: Path, path: Path) -> None:
+    """A gateway that is starting is waited for. Raises NotRunning, OSError."""
+    give_up = time.monotonic() + STARTING
+    while True:
+        try:
+            return connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        process = datadir.user_of(path.parent.parent)
+        if not process:
+            raise NotRunning(
+                f"no gateway runs with {directory}; start one (gateway localserve --dir {directory}) or name "
+                "its directory with --dir"
+            )
+        if time.monotonic() > give_up:
+            raise NotRunning(
+                f"the gateway with {directory} (process {process}) takes no commands yet: it is starting, or "
+                "one of its processes is being started again; try again in a moment"
+            )
+        time.sleep(LOOK_AGAIN)
 
 
 def duration(text: str) -> timedelta:

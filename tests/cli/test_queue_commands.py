@@ -14,6 +14,7 @@ import trio
 from click.testing import CliRunner
 
 from gateway import datadir
+from gateway.cli import common
 from gateway.cli.common import duration, relative, time_bound
 from gateway.cli.main import main
 from gateway.clock import Clock
@@ -232,8 +233,26 @@ async def test_the_gateway_has_stopped(tmp_path: Path) -> None:
     )
 
 
-async def test_a_gateway_that_takes_no_commands_yet(tmp_path: Path) -> None:
+async def test_a_gateway_that_starts_is_waited_for(tmp_path: Path) -> None:
+    async with (
+        receiving() as webhooks,
+        running(tmp_path, webhooks) as gateway,
+        trio.open_nursery() as nursery,
+    ):
+        socket = datadir.control_socket(gateway.gateway.settings.data_dir)
+        away = socket.rename(socket.with_name("away"))
+
+        async def listen() -> None:
+            await trio.sleep(0.3)
+            away.rename(socket)
+
+        nursery.start_soon(listen)
+        assert await listed(gateway) == []
+
+
+async def test_a_gateway_that_takes_no_commands_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It starts, or with workers the first of them does."""
+    monkeypatch.setattr(common, "STARTING", 0.2)
     async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
         datadir.control_socket(gateway.gateway.settings.data_dir).unlink()
         line = await refused(gateway, "queue", "list")
