@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +171,10 @@ def lookup(
     """
     _one_of(address, path)
     if path is not None:
+        found = _in_steps(directory, account, path, "lookup-many", list_name=list_name, skip_wrong=skip_wrong)
+        first = list(islice(found, 1))  # so that nothing is written if the file is refused
         writer = csv_files.write_header(sys.stdout, "asked", *csv_files.COLUMNS)
-        for asked, answer in _in_steps(
-            directory, account, path, "lookup-many", list_name=list_name, skip_wrong=skip_wrong
-        ):
+        for asked, answer in chain(first, found):
             for one, entry in zip(asked, answer["Suppressions"], strict=True):
                 if entry is not None:
                     writer.writerow([one["Address"], *csv_files.cells(entry, plain=sys.stdout.isatty())])

@@ -152,6 +152,13 @@ async def test_lookup_of_a_file(tmp_path: Path) -> None:
             ("ada@example.org", "ada@example.org"),
         ]
         assert found[0]["reason"] == ESCAPES  # a file is to be exact
+        empty = await ok(gateway, "suppression", "lookup", "--file", write(gateway, "address\n"))
+        assert (empty.startswith("asked,address,"), rows(empty)) == (True, [])
+        assert "no column is named address" in await refused(
+            gateway, "suppression", "lookup", "--file", write(gateway, "name,age\nx,1\n")
+        )
+        result = await run(gateway, "suppression", "lookup", "--file", write(gateway, "address\nada\n"))
+        assert (result.exit_code, result.stdout) == (1, "")
 
 
 async def test_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
