@@ -241,6 +241,7 @@ class Outcome:
     # False: the sender or the session was refused, or nobody was asked; that says nothing of the recipient.
     about_recipient: bool = True
     dsn_passed_on: bool = False  # the next hop was told what the sender wants to hear: see DsnRequest
+    unknown: bool = False  # of a failure: there was no answer to the whole message, which may have been taken
     # False, of a temporary one: nothing was tried, for limits of our own; no attempt is counted for it.
     counts: bool = True
     # The addresses that were tried, by host, in this order; kept while the message waits: see Delivery.

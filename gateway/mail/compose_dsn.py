@@ -44,6 +44,9 @@ _OPENINGS: dict[Action, str] = {
     "relayed": "Your message was handed to the next mail server, which does not report further, for:",
     "delivered": "Your message was delivered to:",
 }
+# Of a failure where it is in doubt.
+_UNKNOWN_SUBJECT = "Perhaps not delivered"
+_UNKNOWN_OPENING = "It is not known whether your message was delivered, and it is not tried again, for:"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 
@@ -63,11 +66,12 @@ class DsnRecipient:
     last_attempt: datetime | None = None
     next_attempts: tuple[datetime, ...] = ()
     retry_until: datetime | None = None  # the last attempt's time
+    unknown: bool = False  # of one that failed: it may have been delivered all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DsnDraft:
-    """What to compose. All recipients have one action."""
+    """What to compose. All recipients have one action, and one doubt."""
 
     hostname: str  # ours
     to: Address
@@ -111,15 +115,15 @@ def compose_dsn(draft: DsnDraft) -> bytes:
 # --- Header ---------------------------------------------------------------------------------------
 
 
-def dsn_subject(action: Action, subject: str) -> str:
+def dsn_subject(recipient: DsnRecipient, subject: str) -> str:
     """The Subject of a notice on a message with that one."""
     subject = _plain(subject)[: MAX_TEXT // 2]
-    return f"{_SUBJECTS[action]}: {subject}" if subject else _SUBJECTS[action]
+    what = _UNKNOWN_SUBJECT if recipient.unknown else _SUBJECTS[recipient.action]
+    return f"{what}: {subject}" if subject else what
 
 
 def _header(draft: DsnDraft, boundary: str, encoding: str) -> bytes:
     utf8 = not draft.to.is_ascii
-    action = draft.recipients[0].action
     postmaster = Address("postmaster", draft.hostname)
     original = parse_message_ids(draft.original_message_id)[:1]
     if not all(known.isascii() and known.isprintable() for known in original):
@@ -131,7 +135,7 @@ def _header(draft: DsnDraft, boundary: str, encoding: str) -> bytes:
             b"Return-Path: <>\r\n",
             fold_field("From", format_mailbox("Mail delivery", postmaster, utf8), utf8),
             fold_field("To", format_mailbox("", draft.to, utf8), utf8),
-            text_field("Subject", dsn_subject(action, draft.subject), utf8),
+            text_field("Subject", dsn_subject(draft.recipients[0], draft.subject), utf8),
             fold_field("Date", format_date(draft.date)),
             fold_field("Message-ID", draft.message_id),
             *(fold_field(name, known) for known in original for name in ("In-Reply-To", "References")),
@@ -230,7 +234,8 @@ def _shown(address: Address) -> str:
 
 
 def _text(draft: DsnDraft) -> Iterator[str]:
-    yield f"{_OPENINGS[draft.recipients[0].action]}\n\n"
+    first = draft.recipients[0]
+    yield f"{_UNKNOWN_OPENING if first.unknown else _OPENINGS[first.action]}\n\n"
     for recipient in draft.recipients:
         yield f"    {recipient.address}\n"
     yield f"\nSubject:    {_plain(draft.subject)}\n"

@@ -203,7 +203,7 @@ class Notices:
                     dsn=True,
                     automated=True,
                     message_id=draft.message_id,
-                    subject=dsn_subject(action, message.subject),
+                    subject=dsn_subject(recipient, message.subject),
                 ),
             ),
         )
@@ -223,6 +223,7 @@ def recipient_status(requested: Requested, news: News, action: Action) -> DsnRec
         error="" if succeeded else news.error,
         transcript="" if succeeded else outcome.transcript,
         last_attempt=message.last_attempt,
+        unknown=action == "failed" and outcome.unknown,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -154,7 +155,8 @@ class QueueOperations:
         why = error + (actions.UNDER_WAY if item.leased else "")
         where = await self._store.read(partial(listing.content_of, message_id=item.message.id))
         content = None if where is None else self._store.content.open(where)
-        news = News(event="failed", outcome=Outcome.permanent(why), error=why)
+        outcome = replace(Outcome.permanent(why), unknown=item.leased)
+        news = News(event="failed", outcome=outcome, error=why)
         return Report(
             message_id=item.message.id,
             error=why,

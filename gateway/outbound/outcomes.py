@@ -47,6 +47,7 @@ def _is_outcome(value: object) -> bool:
         and type(value.code) is int
         and 0 <= value.code <= 999
         and all(isinstance(getattr(value, name), str) for name in MAX_TEXT)
+        and isinstance(value.unknown, bool)
         and isinstance(value.counts, bool)
         and _is_dialed(value.dialed)
         and isinstance(value.tls_results, tuple)

@@ -230,6 +230,7 @@ def _outcome(
         transcript="" if answer.accepted else transcript,
         about_recipient=answer.stage in ("rcpt", "data", "dot"),
         dsn_passed_on=passed_on and answer.accepted,
+        unknown=answer.fate is Fate.UNKNOWN,
     )
 
 

@@ -61,6 +61,8 @@ async def test_fail_says_that_an_attempt_was_under_way(gateway: Running) -> None
     told = await gateway.webhooks.event("failed")
     assert told["Error"] == "failed by admin; an attempt was under way and may still deliver it"
     assert (await gateway.message(2))[0].retired_as == "failed"
+    [notice] = (await gateway.call("MessageList", {"MailboxName": "Inbox"}))["Messages"]
+    assert notice["Subject"].startswith("Perhaps not delivered")
 
 
 async def test_fail_many(gateway: Running) -> None:

@@ -174,6 +174,13 @@ def test_a_delay() -> None:
     assert _GRAMMAR.fullmatch(status_of(data))
 
 
+def test_a_failure_in_doubt() -> None:
+    message = parsed(compose_dsn(draft(replace(JANE, status="4.4.2", diagnostic="", unknown=True))))
+    people, _, _ = message.iter_parts()
+    assert message["Subject"] == "Perhaps not delivered: hi"
+    assert people.get_content().startswith("It is not known whether your message was delivered, ")
+
+
 def test_the_whole_message_comes_back() -> None:
     original = HEADER + b"\r\nGr\xfc\xdfe\r\n"
     data = compose_dsn(draft(original=original, full=True))

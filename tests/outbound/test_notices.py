@@ -84,6 +84,13 @@ def test_the_fields_of_a_recipient(outcome: Outcome, action: str, status: str, d
     assert (said.status, said.diagnostic) == (status, diagnostic)
 
 
+def test_a_doubt_is_told_when_a_message_is_given_up() -> None:
+    outcome = replace(Outcome.temporary("no answer"), unknown=True)
+    news = News(event="", outcome=outcome, error=outcome.error)
+    assert recipient_status(Request(a_message()), news, "failed").unknown
+    assert not recipient_status(Request(a_message()), news, "delayed").unknown
+
+
 async def test_the_schedule_in_force_is_foretold() -> None:
     settings = RetrySettings()
     message = attempted(5)

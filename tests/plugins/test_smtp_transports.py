@@ -759,6 +759,7 @@ async def test_those_who_were_not_asked_for(tmp_path: Path) -> None:
     assert first.error.startswith("outcome unknown, the message may have been delivered: connection ")
     assert [other.error.startswith("connection ") for other in others] == [True, True]
     assert results([first, *others]) == [("temporary", 0)] * 3
+    assert [outcome.unknown for outcome in (first, *others)] == [True, False, False]
 
 
 # --- DSN ---
