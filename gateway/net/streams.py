@@ -17,6 +17,8 @@ _RECEIVE = 65536  # octets at once, unless the caller says
 _SHORT = 16384  # octets: what goes out at once without letting others run
 _ADDRESS_ONLY: int | None = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", None)  # Linux
 _CLOSED = frozenset({errno.EBADF, errno.ENOTSOCK})
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class Stream(trio.abc.HalfCloseableStream):
@@ -111,7 +113,7 @@ async def connect(host: str, port: int, *, local_address: str | None = None) -> 
             return Stream((await trio.open_tcp_stream(host, port, local_address=local_address)).socket)
         except UnicodeError:
             raise socket.gaierror(socket.EAI_NONAME, "it is no name in DNS") from None
-    made = trio.socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    made = trio.socket.socket(_FAMILIES[version])
     try:
         if local_address is not None:
             await _bind(made, local_address)
@@ -132,6 +134,16 @@ async def _bind(made: trio.socket.SocketType, local_address: str) -> None:
         if exc.errno != errno.EADDRNOTAVAIL:
             raise
         raise NotHere(f"{local_address} is no address of this machine") from None
+
+
+def is_here(address: str) -> bool:
+    """Whether this machine has an IP address to connect from, as far as can be told."""
+    try:
+        with socket.socket(_FAMILIES[ip_address(address).version], socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError as exc:
+        return exc.errno not in _NOT_HERE
+    return True
 
 
 class Listener(trio.abc.Listener[Stream]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
 from gateway import Network, Transport, TransportType, hookimpl
@@ -10,6 +12,8 @@ from gateway.net import streams
 from gateway.net.socks import connect_through
 from gateway_smtp.mx import MxTransport
 from gateway_smtp.mx_settings import DirectSettings, SocksSettings
+
+log = logging.getLogger(__name__)
 
 
 class Direct:
@@ -28,6 +32,13 @@ def _make_direct(name: str, settings: DirectSettings, network: Network) -> Trans
         except streams.NotHere as exc:
             raise OSError(f"{exc}; repair local_addresses of [transports.{name}]") from None
 
+    for address in settings.local_addresses:
+        if not streams.is_here(address):
+            log.warning(
+                "transports.%s.local_addresses: %s is no address of this machine; mail waits until it is",
+                name,
+                address,
+            )
     return MxTransport(name, settings, network, dial)
 
 

@@ -250,6 +250,16 @@ async def test_an_address_that_was_not_tried_before(hosts: MxHosts) -> None:
             assert outcome.dialed == {"two.example": (other,)}
 
 
+async def test_a_local_address_that_is_not_there_is_told_at_start(
+    hosts: MxHosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosts.transport(local_addresses=["127.0.0.77"]):
+        assert caplog.messages == []
+    async with hosts.transport(local_addresses=["127.0.0.77", "2001:db8::25"]):
+        [said] = caplog.messages
+    assert said.startswith("transports.out.local_addresses: 2001:db8::25 is no address of this machine; ")
+
+
 async def test_local_address_and_families(hosts: MxHosts) -> None:
     server = await hosts.server("127.0.0.2")
     hosts.dns.add("mx1.example.org", "AAAA", "::1")
