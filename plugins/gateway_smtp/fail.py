@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway import Delivery, Network, Outcome, Transport, TransportType, hookimpl
+
+
+def _line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError(f"{value!a} is not one line of printable characters")
+    return value
 
 
 class FailTransportSettings(BaseModel):
@@ -16,7 +22,9 @@ class FailTransportSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     code: Annotated[int, Field(ge=400, le=599)] = 554  # 4xx: tried again, 5xx: failed for good
-    message: Annotated[str, Field(min_length=1, max_length=500)] = "no mail is delivered this way"
+    message: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_line)] = (
+        "no mail is delivered this way"
+    )
 
 
 class FailTransport:

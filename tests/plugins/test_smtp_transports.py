@@ -966,3 +966,10 @@ async def test_fail(tmp_path: Path, settings: dict[str, Any], result: str, code:
     outcomes = await made.deliver(delivery("a@x.example", "b@x.example"))
     assert results(outcomes) == [(result, code)] * 2
     assert outcomes[0].error == error
+
+
+@pytest.mark.parametrize("break_", ["\r\n", "\r", "\n"])
+def test_the_message_of_fail_is_one_line(tmp_path: Path, break_: str) -> None:
+    table = {"type": "fail", "message": f"closed{break_}550 2.0.0 ok"}
+    with pytest.raises(ConfigError, match=r"message: .* is not one line of printable characters"):
+        read_transports({"no": table}, Fail().transports(), tmp_path)
