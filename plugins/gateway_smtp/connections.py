@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
 import trio
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.net.plan import TlsNeed
 from gateway.net.shaping import Place, Share
 from gateway.net.smtp_client import SmtpConnection
+from gateway.net.tls_checks import Verdict
 from gateway.smtp.results import Result
 
 SHORTEST_SLEEP = 0.5  # seconds
@@ -41,6 +43,7 @@ class Kept:
     refused: Result | None = None  # why we do not use it, though the server would
     abandoned: bool = False  # closed in the middle of something
     tls_used: str = ""  # the version, and how far the server was verified
+    verdicts: dict[TlsNeed, Sequence[Verdict]] = field(default_factory=dict)  # what its checks came to
 
     @property
     def failure(self) -> Result | None:

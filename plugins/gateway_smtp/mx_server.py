@@ -23,6 +23,7 @@ from gateway.smtp.transaction import NO_REQUIRETLS
 from gateway_smtp.connections import Connections, Kept
 from gateway_smtp.handover import error_text
 
+MAX_VERDICTS = 10  # remembered of a connection: whoever writes the DNS makes as many needs as he likes
 _POLICIES = {"tlsa": "DANE", "sts": "MTA-STS"}
 
 
@@ -156,6 +157,7 @@ class MxServer:
             verdicts = self._verdicts(tls)
             self._note(connection, verdicts)
             kept = Kept(connection, self.key, opened, place, tls_used=_tls_used(tls, verdicts))
+            kept.verdicts[need] = verdicts
             if failure is None:
                 kept.refused = self._refused(connection, verdicts)
         except BaseException:
@@ -174,6 +176,16 @@ class MxServer:
 
     def _verdicts(self, tls: TlsStream | None) -> tuple[Verdict, ...]:
         return without_tls(self.target.tls) if tls is None else with_tls(self.target.tls, tls, self._now())
+
+    def _verdicts_on(self, kept: Kept) -> Sequence[Verdict]:
+        """Found once: a hostile host's certificate takes up to 28 ms, and many connections may be kept."""
+        need = self.target.tls
+        verdicts = kept.verdicts.get(need)
+        if verdicts is None:
+            if len(kept.verdicts) >= MAX_VERDICTS:
+                kept.verdicts.clear()
+            verdicts = kept.verdicts[need] = self._verdicts(kept.connection.tls)
+        return verdicts
 
     def _now(self) -> datetime:
         return self.clock.now()
@@ -195,7 +207,7 @@ class MxServer:
         tls = kept.connection.tls
         if tls is None and self.target.tls.required:
             return False
-        verdicts = self._verdicts(tls)
+        verdicts = self._verdicts_on(kept)
         if self._refused(kept.connection, verdicts) is not None:
             self.lacks_require_tls = False  # another one may offer it
             return False

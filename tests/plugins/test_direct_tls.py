@@ -16,9 +16,10 @@ from gateway.net.plan import TlsNeed
 from gateway.net.smtp_client_settings import ClientSettings
 from gateway.net.streams import Stream
 from gateway.net.tls import TlsStream
-from gateway.net.tls_checks import Verdict
+from gateway.net.tls_checks import Verdict, with_tls
 from gateway.net.tls_results import TlsFault
 from gateway.smtp.replies import Reply
+from gateway_smtp.mx_server import MAX_VERDICTS
 from tests.net.authority import Issued, new_root, root
 from tests.net.odd_certificates import UNREADABLE, unreadable
 from tests.net.test_dane import tlsa
@@ -527,6 +528,32 @@ async def test_a_connection_is_not_used_by_those_who_need_more(hosts: MxHosts) -
         [outcome] = await direct.deliver(delivery("b@example.org"))
         assert outcome.result.value == "delivered"
     assert len(server.transactions) == 2
+
+
+async def test_the_certificate_of_a_kept_connection_is_looked_at_once(
+    hosts: MxHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each need, of which some are remembered."""
+    looked: list[tuple[TlsStream, TlsNeed]] = []
+
+    def counted(need: TlsNeed, stream: TlsStream, now: datetime) -> tuple[Verdict, ...]:
+        looked.append((stream, need))
+        return with_tls(need, stream, now)
+
+    monkeypatch.setattr("gateway_smtp.mx_server.with_tls", counted)
+    hosts.domain("strict.example", MX)
+    hosts.policy("strict.example", MX)
+    await hosts.server("127.0.0.2", tls=issued("self-signed", MX))
+    async with hosts.transport() as direct:
+        for domain in ("example.org", *["strict.example"] * 3, "example.org"):
+            await direct.deliver(delivery(f"b@{domain}"))
+        assert len(looked) == len(set(looked)) == 5  # one is kept, three are refused
+        for number in range(MAX_VERDICTS):
+            hosts.domain(f"d{number}.example", MX)
+            await direct.deliver(delivery(f"b@d{number}.example"))
+        assert len(set(looked)) == 5 + MAX_VERDICTS
+        await direct.deliver(delivery("b@example.org"))
+        assert len(looked) == 6 + MAX_VERDICTS
 
 
 async def test_a_connection_in_plain_text_is_not_used_where_tls_is_needed(hosts: MxHosts) -> None:
