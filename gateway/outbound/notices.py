@@ -122,7 +122,19 @@ class Notices:
         try:
             if action == "delayed" and await self._was_told(requested.message):
                 return None
-            return await self._make(stages, requested, content, news, action, now)
+            try:
+                return await self._make(stages, requested, content, news, action, now)
+            except GatewayError as exc:
+                if content is None:
+                    raise
+                # This is told now or never. What is left is small, and so is stored with the result.
+                log.warning(
+                    "submission=%s message=%d: the sender's notice is made without the message: %s",
+                    requested.message.submission_id,
+                    requested.message.id,
+                    exc,
+                )
+                return await self._make(stages, requested, None, news, action, now)
         except (GatewayError, FieldError, ValueError) as exc:
             # The result is recorded all the same: nothing may stop that.
             message = requested.message

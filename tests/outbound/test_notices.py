@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
 
-from gateway import GiveUp, Outcome, QueuedMessage, Result, RetryAt, hookimpl
-from gateway.outbound.notices import FORESEEN, News, action_for, foresee, recipient_status, returns_all
+from gateway import Content, GiveUp, NewContent, Outcome, QueuedMessage, Result, RetryAt, hookimpl
+from gateway.clock import ManualClock
+from gateway.config.settings import Settings
+from gateway.errors import StoreUnavailable
+from gateway.offload import Offload
+from gateway.outbound.notices import (
+    FORESEEN,
+    News,
+    Notices,
+    action_for,
+    foresee,
+    recipient_status,
+    returns_all,
+)
+from gateway.store.content_files import FileStore
+from gateway.store.content_reading import BytesContent
+from gateway.store.store import Store
 from gateway_mox.retry import Retry, RetrySettings, next_attempt
 from tests.hooks.helpers import NOW, a_message, stages
 
@@ -89,6 +106,40 @@ def test_a_doubt_is_told_when_a_message_is_given_up() -> None:
     news = News(event="", outcome=outcome, error=outcome.error)
     assert recipient_status(Request(a_message()), news, "failed").unknown
     assert not recipient_status(Request(a_message()), news, "delayed").unknown
+
+
+class Away:
+    """A message that its content store does not give."""
+
+    size = 1000
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        raise StoreUnavailable("no answer")
+
+    async def read(self) -> bytes:
+        raise StoreUnavailable("no answer")
+
+
+async def nowhere(self: FileStore, name: str, content: NewContent) -> None:
+    raise StoreUnavailable("no space left on device")
+
+
+@pytest.mark.parametrize("message", [Away(), BytesContent(b"X: " + b"x" * 200_000 + b"\r\n\r\nhello\r\n")])
+@pytest.mark.parametrize("event", ["failed", "delayed"])
+async def test_a_notice_is_made_without_a_message_that_cannot_be_had_or_kept(
+    message: Content, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not be made later."""
+    monkeypatch.setattr(FileStore, "put", nowhere)
+    accounts = {"app": {"addresses": ["app@example.org"]}}
+    raw = {"hostname": "gateway.example", "domains": {"example.org": {}}, "accounts": accounts}
+    news = News(event=event, outcome=Outcome.temporary("no"), error="no")
+    async with Store.open(tmp_path, ManualClock()) as store, Offload.open() as offload:
+        notices = Notices(Settings.model_validate(raw), store, offload)
+        made = await notices.about(None, Request(attempted(5)), message, news, NOW)
+    assert made is not None
+    assert made.content.data is not None
+    assert b"\r\nTo: app@example.org\r\n" in made.content.data
 
 
 async def test_the_schedule_in_force_is_foretold() -> None:
