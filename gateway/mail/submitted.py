@@ -25,6 +25,10 @@ MAX_EXTRA = 64 * 1024  # characters of all keys and values; every webhook of eve
 _REMOVED = frozenset({"bcc", "resent-bcc", "return-path"})
 # Kept once: what the gateway adds must not become a second one.
 _ONCE = frozenset({"message-id", "date"})
+# Of these, too, there can be one only (RFC 5322, 3.6). Several To or Cc are one list with commas in between
+# (4.5.3 there); so are lists of other sorts, with what separates them. Of the rest the first is kept.
+_SEPARATORS = {"to": b",", "cc": b",", "reply-to": b",", "in-reply-to": b"", "references": b""}
+_SINGLE = (*_SEPARATORS, "subject", "sender")
 
 _WHOLE_ID = re.compile(r"<[^<>@]++@[^<>@]++>")
 _SPECIAL = r'<>@,;:()"\\\[\]'
@@ -73,6 +77,7 @@ def rewrite(
         return HeaderFault("header", "the header is too large")
     if headers.malformed:
         return HeaderFault("header", "a line of the header is no header field")
+    headers = _singly(headers)
     from_ = _from(headers)
     if isinstance(from_, HeaderFault):
         return from_
@@ -94,6 +99,34 @@ def rewrite(
         extra=extra,
         utf8=not written.isascii() and _is_utf8(written),
     )
+
+
+def _singly(headers: Headers) -> Headers:
+    """With one field of each that there can be one of, From, Message-ID and Date aside.
+
+    What is there once stays byte for byte; of what is there several times, what is empty says nothing.
+    """
+    several = {name for name in _SINGLE if headers.count(name) > 1}
+    if not several:
+        return headers
+    said: dict[str, list[bytes]] = {name: [] for name in several}
+    for name, value in headers.fields:
+        key = name.decode("ascii").lower()
+        if key in several and unfold(value):
+            said[key].append(value)
+    fields: list[tuple[bytes, bytes]] = []
+    for name, value in headers.fields:
+        key = name.decode("ascii").lower()
+        if key not in several:
+            fields.append((name, value))
+        elif values := said.pop(key, None):
+            separator = _SEPARATORS.get(key)
+            if separator is not None:
+                value = b" " + (separator + b"\r\n ").join(one.strip() for one in values)
+            else:
+                value = values[0]
+            fields.append((name, value))
+    return Headers(tuple(fields))
 
 
 def _kept(headers: Headers, keep_extra: bool) -> tuple[list[bytes], str, bool]:

@@ -111,6 +111,30 @@ def test_there_is_one_date(given: str, written: str) -> None:
     assert header.section.decode() == f"{FROM}{written}Message-ID: <a@b>\r\n{added}"
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("To: a@x\r\nX-Y: 1\r\nTO:b@x,\r\n c@x \r\n", "To: a@x,\r\n b@x,\r\n c@x\r\nX-Y: 1\r\n"),
+        ("Cc:\r\n a@x\r\ncc:\r\n b@x\r\n", "Cc: a@x,\r\n b@x\r\n"),
+        ("Reply-To: a@x\r\nReply-To: b@x\r\n", "Reply-To: a@x,\r\n b@x\r\n"),
+        ("References: <1@x>\r\nReferences: <2@x>\r\n", "References: <1@x>\r\n <2@x>\r\n"),
+        ("In-Reply-To: <1@x>\r\nIn-Reply-To: <2@x>\r\n", "In-Reply-To: <1@x>\r\n <2@x>\r\n"),
+        ("Subject:  one\r\nSUBJECT: two\r\n", "Subject:  one\r\n"),
+        ("Subject:\r\nX-Y: 1\r\nsubject:two\r\n", "Subject:two\r\nX-Y: 1\r\n"),
+        ("Sender: a@x\r\nSender: b@x\r\n", "Sender: a@x\r\n"),
+        ("To: a@x\r\nTo:\r\nSubject:\r\nsubject:\r\n", "To: a@x\r\n"),
+        # What is there once, or may be there twice, stays as it is.
+        ("To:\r\nSubject:\r\nCc:a@x\r\n", "To:\r\nSubject:\r\nCc:a@x\r\n"),
+        ("Comments: a\r\nComments: b\r\nX-Y: 1\r\nX-Y: 2\r\n",) * 2,
+    ],
+)
+def test_what_can_be_there_once_is_there_once(given: str, written: str) -> None:
+    rest = "Message-ID: <a@b>\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\n"
+    header = good(FROM + given + rest)
+    assert header.section.decode() == FROM + written + rest
+    assert header.subject == read_headers(header.section)[0].text("Subject")
+
+
 def test_what_is_not_for_others_is_removed() -> None:
     header = good(
         "Bcc: a@x,\r\n b@x\r\nReturn-Path: <me@example.org>\r\n" + FROM + "RESENT-BCC: c@x\r\nbcc : d@x\r\n"
