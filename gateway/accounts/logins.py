@@ -134,7 +134,7 @@ class Authenticator:
         remembered = self._remembered(given)
         if remembered is not None:
             return remembered
-        async with self._turn(remote_ip) as network:
+        async with self.turn(remote_ip) as network:
             return self._remembered(given) or await self._check(given, login, password, remote_ip, network)
 
     async def _check(
@@ -166,7 +166,7 @@ class Authenticator:
         return self._remember(given, found, REMEMBER_SECONDS)
 
     @asynccontextmanager
-    async def _turn(self, remote_ip: str) -> AsyncIterator[_UnderWay]:
+    async def turn(self, remote_ip: str) -> AsyncIterator[_UnderWay]:
         """Around the check of a login. Raises TooManyFailuresError.
 
         All that are being checked may fail: with those that did, they are never more than are allowed. Others
@@ -185,9 +185,13 @@ class Authenticator:
                 yield under_way
             finally:
                 under_way.checked -= 1
-                under_way.waiting.unpark_all()
         finally:
             under_way.begun -= 1
+            if (failures := len(self._recent(network))) < FAILURES_ALLOWED:
+                # As many as there is room for: if a thousand wait, each end must not wake them all.
+                under_way.waiting.unpark(count=max(0, FAILURES_ALLOWED - failures - under_way.checked))
+            else:
+                under_way.waiting.unpark_all()
             if not under_way.begun:
                 del self._under_way[network]
 
@@ -213,7 +217,9 @@ class Authenticator:
         remembered = self._remembered(given)
         if remembered is not None:
             return remembered
-        async with self._turn(remote_ip):
+        async with self.turn(remote_ip):
+            if (remembered := self._remembered(given)) is not None:  # it came several times at once
+                return remembered
             key = await self.keys.find(text)
             account = self._directory.accounts.get(key.account) if key is not None else None
             addresses = account.addresses if account is not None else ()

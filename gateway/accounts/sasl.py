@@ -141,10 +141,11 @@ class _Scram:
             self._login, secret = await self._authenticator.scram_secret(user)
             return self._server.first(secret)
         if self._steps == 2:
-            signature = self._server.read_final(response)
-            if signature is None or self._login is None:
-                self._authenticator.failed(self._peer)
-                raise BadCredentialsError("no such login, or another password")
+            async with self._authenticator.turn(self._peer):  # a guess as any other
+                signature = self._server.read_final(response)
+                if signature is None or self._login is None:
+                    self._authenticator.failed(self._peer)
+                    raise BadCredentialsError("no such login, or another password")
             return signature
         if response or self._login is None:
             return MALFORMED

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections import Counter
+from ipaddress import IPv4Address
 
 import pytest
 import trio
 
 from gateway.accounts.api_keys import PREFIX
 from gateway.accounts.logins import FAILURES_ALLOWED, Authenticator, BadCredentialsError, TooManyFailuresError
+from gateway.accounts.sasl import SaslLogins
+from gateway.net.smtp_handler import Session
+from gateway.smtp.replies import Reply
+from gateway.store.api_keys import ApiKey
 from tests.running import AUTH, Running
 
 GUESSER, NEIGHBOUR, ELSEWHERE = "192.0.2.1", "192.0.2.2", "198.51.100.1"
@@ -128,3 +134,75 @@ async def test_who_gives_up_leaves_nothing(authenticator: Authenticator) -> None
             checks.let_through.release()
     assert guesses.answers == {"BadCredentialsError": 1}
     assert not authenticator._under_way
+
+
+async def test_guesses_by_scram_are_counted_with_passwords(authenticator: Authenticator) -> None:
+    """While a password is being checked, a proof may take no more than what the limit leaves."""
+    checks, guesses = Checks(authenticator), Guesses(authenticator)
+    proofs: Counter[int] = Counter()
+
+    async def prove() -> None:
+        exchange = SaslLogins(authenticator).begin(Session("s", IPv4Address(GUESSER)), "SCRAM-SHA-256")
+        challenge = await exchange.step(f"n,,n={AUTH[0]},r=nonce".encode())
+        assert isinstance(challenge, bytes)
+        nonce, _, _ = challenge.partition(b",")
+        answer = await exchange.step(b"c=biws,%s,p=%s" % (nonce, base64.b64encode(bytes(32))))
+        assert isinstance(answer, Reply)
+        proofs[answer.code] += 1
+
+    async with trio.open_nursery() as nursery:
+        for number in range(FAILURES_ALLOWED - 1):
+            nursery.start_soon(guesses.one, f"wrong{number}")
+        try:
+            with trio.fail_after(10):
+                await checks.first.wait()
+            for _ in range(AT_ONCE):
+                nursery.start_soon(prove)
+            await trio.sleep(0.2)
+        finally:
+            checks.let_through.release(AT_ONCE)
+    assert proofs == {535: 1, 454: AT_ONCE - 1}
+    assert guesses.answers == {"BadCredentialsError": FAILURES_ALLOWED - 1}
+
+
+async def test_a_key_that_comes_at_once_is_looked_up_once(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await authenticator.keys.add("mox", "app", frozenset({"send"}))
+    looked_up: list[str] = []
+    find = authenticator.keys.find
+
+    async def counted(text: str) -> ApiKey | None:
+        looked_up.append(text)
+        return await find(text)
+
+    monkeypatch.setattr(authenticator.keys, "find", counted)
+    async with trio.open_nursery() as nursery:
+        for _ in range(10 * AT_ONCE):
+            nursery.start_soon(authenticator.authenticate_key, key, GUESSER)
+    assert len(looked_up) <= FAILURES_ALLOWED
+
+
+async def test_an_end_wakes_as_many_as_there_is_room_for(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If each woke all that wait, the loop would have nothing else to do."""
+    keys = [await authenticator.keys.add("mox", f"app{n}", frozenset({"send"})) for n in range(2 * AT_ONCE)]
+    find, check = authenticator.keys.find, authenticator.check_network
+    one = trio.Lock()
+    looks: list[str] = []
+
+    async def one_by_one(text: str) -> ApiKey | None:
+        async with one:
+            return await find(text)
+
+    def counted(remote_ip: str) -> None:
+        looks.append(remote_ip)
+        check(remote_ip)
+
+    monkeypatch.setattr(authenticator.keys, "find", one_by_one)
+    monkeypatch.setattr(authenticator, "check_network", counted)
+    async with trio.open_nursery() as nursery:
+        for key in keys:
+            nursery.start_soon(authenticator.authenticate_key, key, GUESSER)
+    assert len(looks) <= 2 * len(keys)
