@@ -34,7 +34,7 @@ _RECIPIENT = ("Final-Recipient", "Original-Recipient", "Action", "Status")
 FAILURES = ("failed", "delayed")  # the actions that have a class
 _EMPTY_LINES = re.compile(rb"\n(?:[ \t]*+\n)++")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")  # RFC 3461, 4
-_UNITEXT = re.compile(r"\\x\{([0-9A-F]{2,6})\}")  # RFC 6533, 3: utf-8-addr-xtext
+_UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")  # RFC 6533, 3: utf-8-addr-xtext
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 _NOT_XTEXT = re.compile(r"[^!-*,-<>-~]")  # RFC 3461 section 4
 _NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")  # RFC 6533 section 3: what stands for itself
-_ESCAPED = re.compile(r"\\x\{[0-9A-F]{1,6}\}")
+_ESCAPED = re.compile(r"\\x\{[0-9A-Fa-f]{1,6}\}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,13 @@ def test_codes(diagnostic: str, status: str, code: int, enhanced: str) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["rfc822; ä@example.org", "utf-8; ä@example.org", r"utf-8; \x{E4}@example.org", "ä@example.org"],
+    [
+        "rfc822; ä@example.org",
+        "utf-8; ä@example.org",
+        r"utf-8; \x{E4}@example.org",
+        r"utf-8; \x{e4}@example.org",
+        "ä@example.org",
+    ],
 )
 def test_addresses_that_are_not_ascii(written: str) -> None:
     status = f"Reporting-MTA: dns; mx\r\n\r\nFinal-Recipient: {written}\r\nAction: failed\r\n"

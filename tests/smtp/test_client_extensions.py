@@ -52,6 +52,7 @@ def test_dsn_not_offered() -> None:
         ("a b;x", " ORCPT=a+20b;x"),
         ("utf-8;\xfc@x", " ORCPT=utf-8;\\x{FC}@x"),
         ("utf-8;\\x{FC}@x", " ORCPT=utf-8;\\x{FC}@x"),
+        ("utf-8;\\x{fc}@x", " ORCPT=utf-8;\\x{fc}@x"),
         ("UTF-8;a+b\\c\n", " ORCPT=UTF-8;a\\x{2B}b\\x{5C}c\\x{0A}"),
         ("nothing", ""),
         ("", ""),
