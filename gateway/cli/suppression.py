@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -84,7 +85,8 @@ def list_(directory: Path, account: str, maximum: int, cursor: str, as_json: boo
         ],
     )
     if answer["NextCursor"]:
-        click.echo(f"more: --cursor {printable(answer['NextCursor'])}")
+        # It has an address in it, which may hold what a shell acts on, and is there to be pasted.
+        click.echo(f"more: --cursor {shlex.quote(printable(answer['NextCursor']))}")
 
 
 @suppression.command()

@@ -87,6 +87,17 @@ async def test_json_and_pages(tmp_path: Path) -> None:
         assert looked == {"Suppression": None}
 
 
+async def test_a_cursor_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    async with receiving() as webhooks, running(tmp_path, webhooks) as gateway:
+        for address in ("o'brien|`id`@example.org", "z@example.org"):
+            await ok(gateway, "suppression", "add", address)
+        *_, more = (await ok(gateway, "suppression", "list", "--max", 1)).splitlines()
+        options = [":o'brien|`id`@example.org"]
+        assert more == "more: --cursor " + shlex.join(options)
+        page = await ok(gateway, "suppression", "list", "--cursor", *options)
+        assert page.splitlines()[1].startswith("z@example.org ")
+
+
 async def test_an_end(tmp_path: Path) -> None:
     clock = ManualClock()
     async with receiving() as webhooks, running(tmp_path, webhooks, clock=clock) as gateway:
