@@ -79,7 +79,12 @@ class TlsStream(trio.abc.Stream):
         connection.set_connect_state()
         if not _is_ip(host):
             connection.set_tlsext_host_name(host.encode("idna" if not host.isascii() else "ascii"))
-        self = await cls(stream, connection)._shake_hands(timeout)
+        try:
+            self = await cls(stream, connection)._shake_hands(timeout)
+        except trio.BrokenResourceError:
+            if resuming:  # the session may be what the server cannot go on with
+                context.forget(host)
+            raise
         if context.refuses and (fault := self.certificate_fault(host)) is not None:
             raise TlsError(fault.text, fault.type)
         if not resuming:

@@ -97,6 +97,10 @@ class ClientContext:
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
 
+    def forget(self, host: str) -> None:
+        """The next connection to the host begins a session."""
+        self._sessions.pop(host, None)
+
 
 def client_context(*, verified: bool, ca_file: str | None = None) -> ClientContext:
     """For many connections. `verified`: only with a certificate of an authority in `ca_file` (or known to

@@ -92,6 +92,22 @@ async def test_other_hosts_have_sessions_of_their_own(tmp_path: Path) -> None:
     assert (await talk(context, peer, "a.example"))[1]
 
 
+@pytest.mark.parametrize("hangs", [True, False])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_session_that_a_server_cannot_go_on_with_is_forgotten(
+    version: ssl.TLSVersion, hangs: bool
+) -> None:
+    """Or no connection to it would have TLS for as long as the session is kept."""
+    peer, context = server(root().issue(HOST), version), client_context(verified=False)
+    await talk(context, peer)
+    below_client, below_server = trio.testing.memory_stream_pair()
+    if not hangs:
+        await below_server.aclose()
+    with pytest.raises(TlsError if hangs else trio.BrokenResourceError):
+        await TlsStream.connect(below_client, context, HOST, timeout=0.1)
+    assert [(await talk(context, peer))[1] for _ in range(2)] == [False, True]
+
+
 async def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     peer, context = server(root().issue(HOST)), client_context(verified=False)
     await talk(context, peer)
