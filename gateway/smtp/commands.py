@@ -351,8 +351,8 @@ def _notify(value: str | None) -> tuple[str, ...]:
 
 
 def _orcpt(value: str | None) -> str:
-    kind, semicolon, address = (value or "").partition(";")
-    if not semicolon or not _MECHANISM.fullmatch(kind) or len(address) > 500:
+    kind, _, address = (value or "").partition(";")
+    if not _MECHANISM.fullmatch(kind) or not 1 <= len(address) <= 500:
         raise ValueError
     # RFC 6533 section 3 has a form in UTF-8; it is kept as it is written.
     return f"{kind};{address if kind.lower() == 'utf-8' else _xtext(address)}"

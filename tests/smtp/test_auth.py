@@ -241,6 +241,8 @@ def test_values_of_mail(parameters: bytes, code: str) -> None:
         (b"NOTIFY=FAILURE,FAILURE", "501 5.5.4"),
         (b"NOTIFY=SOMETIMES", "501 5.5.4"),
         (b"ORCPT=b@x", "501 5.5.4"),
+        (b"ORCPT=rfc822;", "501 5.5.4"),
+        (b"ORCPT=utf-8;", "501 5.5.4"),
         (b"ORCPT=rfc822;" + b"x" * 501, "501 5.5.4"),
         (b"ORCPT=rfc822;" + b"x" * 500, "250 2.0.0"),
     ],
