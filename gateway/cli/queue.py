@@ -164,7 +164,9 @@ _choice = options(
     dir_option,
     filter_options,
     click.option("--all", "everything", is_flag=True, help="Every message of the queue."),
-    click.option("--max", "Max", type=click.IntRange(1), help="At most this many, those queued first."),
+    click.option(
+        "--max", "Max", type=click.IntRange(1, 2**63 - 1), help="At most this many, those queued first."
+    ),
 )
 
 

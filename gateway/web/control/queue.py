@@ -32,7 +32,7 @@ class ShowRequest(OneRequest):
 
 class ActRequest(Request):
     Filter: MessageFilter
-    Max: Annotated[int, Field(ge=1)] | None = None  # of those queued first; null: all that match
+    Max: Annotated[int, Field(ge=1, lt=2**63)] | None = None  # of those queued first; null: all that match
 
     def wanted(self) -> listing.Filter:
         return replace(self.Filter.filter(), maximum=self.Max)
