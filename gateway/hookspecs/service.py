@@ -31,6 +31,7 @@ class ServiceSpecs(Protocol):
         on_error=OnError.DEFER,
         answer=(Authenticated, bool),
         check=addition_checks.authenticate,
+        raising_suspends=False,
     )
     def authenticate(self, credentials: Credentials, settings: Any) -> Authenticated | Literal[False] | None:
         """Says who somebody is that logs in with a name and a password.
@@ -40,7 +41,8 @@ class ServiceSpecs(Protocol):
         Answer Authenticated, False to refuse (nobody else is asked, the gateway neither), None to leave it to
         the next.
 
-        A failure: nobody is logged in, and the client is asked to try again (API error, SMTP 454).
+        A failure: nobody is logged in, and the client is asked to try again (API error, SMTP 454). Only
+        time-outs suspend this hook: strangers choose what it is asked, and must not keep others out by that.
         """
 
     @hookspec(

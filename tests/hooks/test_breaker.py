@@ -10,7 +10,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from gateway import Address, QueuedMessage, Route, Submission, hookimpl
+from gateway import Address, Authenticated, Credentials, QueuedMessage, Route, Submission, hookimpl
 from gateway.errors import PluginError
 from gateway.hooks.breaker import FAILURES, FIRST_WAIT, LONGEST_WAIT
 from gateway.hooks.stages import Hooks
@@ -130,6 +130,22 @@ async def test_base_addresses_of_all_stay_when_it_raises_for_some(
     tally = hooks.calls["picky", "base_address"]
     assert (tally.failures, tally.skipped, tally.suspended) == (4 * FAILURES, 0, False)
     assert "suspended" not in caplog.text
+
+
+async def test_logins_go_on_when_it_raises_for_some(autojump_clock: trio.testing.MockClock) -> None:
+    """Else a stranger who finds a name that it cannot bear would keep everybody out."""
+
+    class Picky:
+        @hookimpl
+        def authenticate(self, credentials: Credentials) -> Authenticated:
+            return Authenticated(account=credentials.login.encode("ascii").decode())
+
+    hooks = load({"picky": Picky()})
+    for _ in range(2 * FAILURES):
+        with pytest.raises(PluginError):
+            await hooks.gateway.authenticate(credentials=Credentials(login="ä", password="", remote_ip=""))
+    ada = Credentials(login="ada", password="", remote_ip="")
+    assert await hooks.gateway.authenticate(credentials=ada) == Authenticated(account="ada")
 
 
 async def test_base_addresses_do_not_wait_for_who_hangs(autojump_clock: trio.testing.MockClock) -> None:
