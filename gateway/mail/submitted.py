@@ -30,7 +30,7 @@ _ONCE = frozenset({"message-id", "date"})
 _SEPARATORS = {"to": b",", "cc": b",", "reply-to": b",", "in-reply-to": b"", "references": b""}
 _SINGLE = (*_SEPARATORS, "subject", "sender")
 
-_WHOLE_ID = re.compile(r"<[^<>@]++@[^<>@]++>")
+_WHOLE_ID = re.compile(r'<[^<>@"]++@[^<>@"]++>')
 _SPECIAL = r'<>@,;:()"\\\[\]'
 _QUOTED = r'"(?:[^"\\]++|\\.)*+"'
 _COMMENT = r"\([^()\\]*+\)"

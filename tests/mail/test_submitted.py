@@ -84,6 +84,7 @@ def test_a_message_id_is_written_once_and_as_it_is_understood(given: str, writte
         "Message-ID:",
         "Message-ID: 17\r\nMessage-ID: 18",
         "Message-ID: <a @b>",
+        'Message-ID: <"a b"@x>',
         "Message-ID: a@",
         "Message-ID: a@b@c",
         f"Message-ID: {'a' * 899}@b",
