@@ -80,7 +80,7 @@ class TlsStream(trio.abc.Stream):
         if not _is_ip(host):
             connection.set_tlsext_host_name(host.encode("idna" if not host.isascii() else "ascii"))
         try:
-            self = await cls(stream, connection)._shake_hands(timeout)
+            self = await cls(stream, connection)._shake_hands(timeout, refuses=context.refuses)
         except trio.BrokenResourceError:
             if resuming:  # the session may be what the server cannot go on with
                 context.forget(host)
@@ -186,7 +186,8 @@ class TlsStream(trio.abc.Stream):
 
     # --- Between OpenSSL and the stream below ---
 
-    async def _shake_hands(self, timeout: float) -> Self:
+    async def _shake_hands(self, timeout: float, *, refuses: bool = False) -> Self:
+        """`refuses`: what is wrong with the peer's certificate makes the handshake fail."""
         with trio.move_on_after(timeout) as scope:
             while True:
                 try:
@@ -196,9 +197,9 @@ class TlsStream(trio.abc.Stream):
                     await self._feed()
                 except SSL.Error as exc:
                     await self._flush()  # the alert
-                    found: Verification | None = self._tls.get_app_data()  # None: of a server
-                    if found is not None and found.fault is not None:
-                        raise TlsError(f"no TLS: {found.fault.text}", found.fault.type) from None
+                    fault = self._tls.get_app_data().fault if refuses else None
+                    if fault is not None:
+                        raise TlsError(f"no TLS: {fault.text}", fault.type) from None
                     raise TlsError(f"no TLS: {_why(exc)}") from None
                 else:
                     await self._flush()
