@@ -335,6 +335,8 @@ def failed(
     call.tally.timeouts += timeout
     if call.suspends and (timeout or call.spec.raising_suspends):
         note_failure(call.tally, call.label)
+    elif call.suspends and call.tally.in_a_row:  # it was in time, and nothing else counts
+        answered(call)
     foreseen = isinstance(exc, GatewayError)  # which says all by itself
     raises = may_raise and call.on_error is OnError.DEFER
     loading = raises and call.spec.verb is Verb.ALL  # then the configuration is refused, and that is told

@@ -162,6 +162,33 @@ async def test_base_addresses_do_not_wait_for_who_hangs(autojump_clock: trio.tes
     assert (tally.timeouts, tally.skipped, tally.suspended) == (FAILURES, 3, True)
 
 
+async def test_who_hung_and_raises_in_time_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
+    """An odd address that is asked about to see how it does must not leave it out for the others."""
+
+    class Recovering:
+        works = False
+
+        @hookimpl
+        async def base_address(self, address: Address) -> Address | None:
+            if not self.works:
+                await trio.sleep(1000)
+            if address.localpart == "odd":
+                raise ValueError("odd")
+            return Address("base", address.domain)
+
+    plugin = Recovering()
+    hooks = load({"recovering": plugin})
+    stages = hooks.for_account("")
+    ada, odd = Address("ada", "example.org"), Address("odd", "example.org")
+    for _ in range(FAILURES):
+        assert await stages.base_address(address=ada) is None
+    plugin.works = True
+    assert await stages.base_address(address=ada) is None
+    await trio.sleep(FIRST_WAIT)
+    assert await stages.base_address(address=odd) is None
+    assert await stages.base_address(address=ada) == Address("base", "example.org")
+
+
 async def test_while_one_asks_a_suspended_plugin_the_others_do_without(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
