@@ -22,6 +22,7 @@ from gateway.smtp.addresses import (
     parse_mailbox,
     split_path,
 )
+from gateway.smtp.dsn import MAX_ORCPT
 from gateway.smtp.replies import Reply
 
 # Octets of a command line with CRLF: RFC 5321 section 4.5.3.1.4, and what the extensions add to it
@@ -352,7 +353,7 @@ def _notify(value: str | None) -> tuple[str, ...]:
 
 def _orcpt(value: str | None) -> str:
     kind, _, address = (value or "").partition(";")
-    if not _MECHANISM.fullmatch(kind) or not 1 <= len(address) <= 500:
+    if not _MECHANISM.fullmatch(kind) or not 1 <= len(address) <= MAX_ORCPT:
         raise ValueError
     # RFC 6533 section 3 has a form in UTF-8; it is kept as it is written.
     return f"{kind};{address if kind.lower() == 'utf-8' else _xtext(address)}"

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+MAX_ORCPT = 500  # characters of the address, RFC 3461 section 4.2
 _NOT_XTEXT = re.compile(r"[^!-*,-<>-~]")  # RFC 3461 section 4
 _NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")  # RFC 6533 section 3: what stands for itself
 _ESCAPED = re.compile(r"\\x\{[0-9A-Fa-f]{1,6}\}")
@@ -19,8 +20,8 @@ class DsnWish:
         """Of RCPT, with a space before each."""
         text = f" NOTIFY={','.join(self.notify)}" if self.notify else ""
         kind, _, address = self.orcpt.partition(";")
-        if address:
-            encoded = utf8_address(address) if kind.lower() == "utf-8" else xtext(address)
+        encoded = utf8_address(address) if kind.lower() == "utf-8" else xtext(address)
+        if 1 <= len(encoded) <= MAX_ORCPT:  # a longer one would have the recipient refused
             text += f" ORCPT={xtext(kind)};{encoded}"
         return text
 

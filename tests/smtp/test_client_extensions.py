@@ -54,6 +54,8 @@ def test_dsn_not_offered() -> None:
         ("utf-8;\\x{FC}@x", " ORCPT=utf-8;\\x{FC}@x"),
         ("utf-8;\\x{fc}@x", " ORCPT=utf-8;\\x{fc}@x"),
         ("UTF-8;a+b\\c\n", " ORCPT=UTF-8;a\\x{2B}b\\x{5C}c\\x{0A}"),
+        ("utf-8;" + "x" * 500, " ORCPT=utf-8;" + "x" * 500),
+        ("utf-8;" + "\u7528" * 63, ""),  # more than 500 characters when it is written, and refused therefore
         ("nothing", ""),
         ("", ""),
     ],
