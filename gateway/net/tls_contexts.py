@@ -62,7 +62,7 @@ class Verification:
 
 
 class _Session(NamedTuple):
-    session: SSL.Session
+    session: SSL.Session | None  # None: the server could not go on with one
     fault: TlsFault | None  # of the certificate
     until: float  # of time.monotonic
 
@@ -80,7 +80,7 @@ class ClientContext:
         """A new one; and whether it goes on with an earlier session, should the peer want that."""
         made = SSL.Connection(self.openssl)
         kept = self._sessions.get(host)
-        if kept is None or kept.until <= time.monotonic():
+        if kept is None or kept.session is None or kept.until <= time.monotonic():
             made.set_app_data(Verification())
             return made, False
         made.set_app_data(Verification(kept.fault))
@@ -89,17 +89,22 @@ class ClientContext:
 
     def remember(self, host: str, ended: SSL.Connection) -> None:
         """Keep the session of a connection that began it, in place of any other with that host."""
-        session = ended.get_session()
-        if session is None:
+        kept = self._sessions.get(host)
+        if kept is not None and kept.session is None and kept.until > time.monotonic():
             return
-        self._sessions.pop(host, None)
-        self._sessions[host] = _Session(session, ended.get_app_data().fault, time.monotonic() + RESUME_FOR)
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+        session = ended.get_session()
+        if session is not None:
+            self._keep(host, _Session(session, ended.get_app_data().fault, time.monotonic() + RESUME_FOR))
 
     def forget(self, host: str) -> None:
-        """The next connection to the host begins a session."""
+        """Each connection to the host begins a session, as long as one would have been kept."""
+        self._keep(host, _Session(None, None, time.monotonic() + RESUME_FOR))
+
+    def _keep(self, host: str, session: _Session) -> None:
         self._sessions.pop(host, None)
+        self._sessions[host] = session
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
 
 
 def client_context(*, verified: bool, ca_file: str | None = None) -> ClientContext:

@@ -94,10 +94,10 @@ async def test_other_hosts_have_sessions_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hangs", [True, False])
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_session_that_a_server_cannot_go_on_with_is_forgotten(
-    version: ssl.TLSVersion, hangs: bool
+async def test_a_server_that_cannot_go_on_with_a_session_is_given_none(
+    version: ssl.TLSVersion, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or no connection to it would have TLS for as long as the session is kept."""
+    """Or none of the connections to it, or only every other one, would have TLS."""
     peer, context = server(root().issue(HOST), version), client_context(verified=False)
     await talk(context, peer)
     below_client, below_server = trio.testing.memory_stream_pair()
@@ -105,6 +105,9 @@ async def test_a_session_that_a_server_cannot_go_on_with_is_forgotten(
         await below_server.aclose()
     with pytest.raises(TlsError if hangs else trio.BrokenResourceError):
         await TlsStream.connect(below_client, context, HOST, timeout=0.1)
+    assert [(await talk(context, peer))[1] for _ in range(3)] == [False] * 3
+    begun = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: begun + tls_contexts.RESUME_FOR + 1)
     assert [(await talk(context, peer))[1] for _ in range(2)] == [False, True]
 
 
