@@ -54,7 +54,8 @@ class Spec:
     answer: tuple[type, ...]  # None is always an answer too
     necessary: bool  # a set without a plugin for it is refused
     check: Callable[..., str] | None  # (answer, *arguments): what is wrong with it; "" is nothing
-    # False: only time-outs suspend it; what it raises for one must not leave it out for the others.
+    # False: only time-outs suspend it. What it raises for one must not leave it out for the others, above all
+    # where strangers choose what it is asked.
     raising_suspends: bool
 
 

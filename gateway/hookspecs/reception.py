@@ -20,6 +20,7 @@ class ReceptionSpecs(Protocol):
         on_error=OnError.DEFER,
         answer=(Accept, Reject),
         check=checks.receive_policy,
+        raising_suspends=False,
     )
     def receive_policy(self, reception: Reception, settings: Any) -> Accept | Reject | None:
         """Accepts or refuses mail that comes in.
@@ -29,7 +30,8 @@ class ReceptionSpecs(Protocol):
         with a mailbox, Reject with the reply to give, at once or `after` a while, None to leave it to the
         next. When nobody answers, it is accepted.
 
-        A failure: 451, and the client tries again.
+        A failure: 451, and the client tries again. Only time-outs suspend this hook: strangers choose what it
+        is asked, and must not keep others' mail out by that.
         """
 
     @hookspec(
@@ -39,6 +41,7 @@ class ReceptionSpecs(Protocol):
         on_error=OnError.DEFER,
         answer=str,
         check=checks.mailbox,
+        raising_suspends=False,
     )
     def mailbox(
         self, reception: Reception, account: str, recipient: Address, chosen: str, settings: Any
@@ -51,5 +54,6 @@ class ReceptionSpecs(Protocol):
         else the Inbox. Answer the name of a mailbox, which is made if it is missing; None leaves it to the
         next plugin.
 
-        A failure: 451, and the client tries again.
+        A failure: 451, and the client tries again. Only time-outs suspend this hook: strangers choose what it
+        is asked, and must not keep others' mail out by that.
         """

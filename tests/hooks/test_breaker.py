@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from gateway import Address, Authenticated, Credentials, QueuedMessage, Route, S
 from gateway.errors import PluginError
 from gateway.hooks.breaker import FAILURES, FIRST_WAIT, LONGEST_WAIT
 from gateway.hooks.stages import Hooks
-from tests.hooks.helpers import a_delivery, a_message, a_submission, load
+from tests.hooks.helpers import a_delivery, a_message, a_reception, a_report, a_source, a_submission, load
 
 
 class Moody:
@@ -146,6 +147,28 @@ async def test_logins_go_on_when_it_raises_for_some(autojump_clock: trio.testing
             await hooks.gateway.authenticate(credentials=Credentials(login="ä", password="", remote_ip=""))
     ada = Credentials(login="ada", password="", remote_ip="")
     assert await hooks.gateway.authenticate(credentials=ada) == Authenticated(account="ada")
+
+
+async def test_what_strangers_send_leaves_nobody_out(autojump_clock: trio.testing.MockClock) -> None:
+    class Picky:
+        @hookimpl
+        def receive_policy(self) -> None:
+            raise ValueError("odd")
+
+        mailbox = read_report = match_report = receive_policy
+
+    hooks = load({"picky": Picky()})
+    stages, reception, account = hooks.for_account(""), a_reception(), Address("ada", "example.org")
+    for _ in range(2 * FAILURES):
+        with pytest.raises(PluginError, match="ValueError"):
+            await hooks.gateway.receive_policy(reception=reception)
+        with pytest.raises(PluginError, match="ValueError"):
+            await stages.mailbox(reception=reception, account="", recipient=account, chosen="Inbox")
+        await hooks.gateway.read_report(source=a_source())
+        await stages.match_report(report=a_report(), sent=Mock())
+    tallies = {hook: tally for _, hook, tally in hooks.calls if tally.failures}
+    assert tallies.keys() == {"receive_policy", "mailbox", "read_report", "match_report"}
+    assert all((tally.failures, tally.skipped) == (2 * FAILURES, 0) for tally in tallies.values())
 
 
 async def test_base_addresses_do_not_wait_for_who_hangs(autojump_clock: trio.testing.MockClock) -> None:
