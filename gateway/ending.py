@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def ended_in_time(
-    grace: float, *signals: signal.Signals, at_once: Callable[[], object]
+    grace: float, *signals: signal.Signals, at_once: Callable[[], object], margin: float = MARGIN
 ) -> Iterator[Callable[[], None]]:
     """To be entered in trio, within its receiver of `signals`, which goes on as it is.
 
     From the first of the signals on, or a call of what this yields, the process has `grace` seconds and
-    MARGIN; then it says what it still waits for, and exits with status 1. A second signal calls `at_once`.
+    `margin`; then it says what it still waits for, and exits with status 1. A second signal calls `at_once`.
     """
     root = trio.lowlevel.current_root_task()
-    timer = threading.Timer(grace + MARGIN, _leave, (grace, root, threading.get_ident()))
+    timer = threading.Timer(grace + margin, _leave, (grace, margin, root, threading.get_ident()))
     timer.daemon = True
     begun = False
 
@@ -48,8 +48,9 @@ def ended_in_time(
             timer.start()
 
     def heard(number: int, frame: FrameType | None) -> None:  # also while a plugin blocks the event loop
-        if begun:
+        if begun:  # the receiver has been told, and trio would raise what is left in it once more
             at_once()
+            return
         begin()
         passed_on = receivers[number]
         if callable(passed_on):
@@ -63,13 +64,13 @@ def ended_in_time(
             signal.signal(number, receiver)
 
 
-def _leave(grace: float, root: trio.lowlevel.Task | None, loop: int) -> None:
+def _leave(grace: float, margin: float, root: trio.lowlevel.Task | None, loop: int) -> None:
     def say() -> None:
         log.critical(
             "after the grace period of %g s and %g s more there is still %s: ended without it;"
             " what was under way is taken up again at the next start",
             grace,
-            MARGIN,
+            margin,
             " and ".join(_left(root, loop)) or "something that does not end",
         )
 

@@ -3,6 +3,7 @@
     GatewayError
     ├── ConfigError            the configuration is wrong; says where, and what to do
     ├── StartError             the gateway cannot start here: port in use, directory not writable, ...
+    ├── StopError              workers did not end as they should when the gateway stopped
     ├── SubmissionRefused      a submission breaks a rule; carries the code that the API answers
     │   └── RejectedByPlugin   a plugin answered Reject to a submission
     ├── NotConfigured          there is no account or transport of that name; says which there are
@@ -62,6 +63,10 @@ class ConfigError(GatewayError):
 
 class StartError(GatewayError):
     """The gateway cannot start. The text is one line: what is wrong and what to do."""
+
+
+class StopError(GatewayError):
+    """The gateway has stopped, but workers did not end as they should. The text is one line: which."""
 
 
 class ApiError(GatewayError):

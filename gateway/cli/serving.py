@@ -14,12 +14,12 @@ import click
 import trio
 
 from gateway.config.settings import Settings
-from gateway.ending import ended_in_time
+from gateway.ending import MARGIN, ended_in_time
 from gateway.errors import foreseen
 from gateway.logs import set_up_logging
 from gateway.net.listeners import Addresses
 from gateway.workers.start import Example
-from gateway.workers.supervisor import Serving, supervising
+from gateway.workers.supervisor import TO_END, Serving, supervising
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,11 @@ async def _run(
             serving.kill()
         os._exit(1)
 
+    # A supervisor ends the workers that do not end themselves, and must be there for it.
+    margin = MARGIN if settings.workers == 1 else TO_END + MARGIN
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
-        ended_in_time(settings.grace, signal.SIGINT, signal.SIGTERM, at_once=at_once),
+        ended_in_time(settings.grace, signal.SIGINT, signal.SIGTERM, at_once=at_once, margin=margin),
     ):
         gateway = (
             supervising(settings, directory, color=color, example=example)

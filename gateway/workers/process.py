@@ -26,8 +26,8 @@ def main() -> None:
     try:
         with supervisor.makefile("rb") as stream:
             start = read(stream)
-    except (EOFError, OSError):  # there is no supervisor any more
-        sys.exit(1)
+    except (EOFError, OSError):  # the supervisor stops, or is gone
+        return
     set_up_logging(start.settings.log_level, color=start.color, worker=start.number)
     try:
         trio.run(_serve, start, supervisor)

@@ -22,7 +22,7 @@ import trio
 from gateway import datadir
 from gateway.config.settings import Settings
 from gateway.ending import MARGIN, TO_SAY_SO
-from gateway.errors import StartError
+from gateway.errors import StartError, StopError
 from gateway.net.listeners import SECTIONS, Addresses, Sockets, bind, bound
 from gateway.store import store
 from gateway.workers.start import MAX_ANSWER, Example, Start, encode, read_answer
@@ -47,7 +47,7 @@ async def supervising(
     settings: Settings, config_dir: Path, *, color: bool = False, example: Example | None = None
 ) -> AsyncIterator[Serving]:
     """Run a gateway of several processes while the body runs; leaving the body stops it within the grace
-    period. Raises StartError.
+    period. Raises StartError, and StopError if a worker did not end as it should.
     """
     with datadir.locked(settings.data_dir) as lock, ExitStack() as sockets:
         of_each = bind(settings)
@@ -70,6 +70,9 @@ async def supervising(
                 supervisor.stop()
                 sockets.close()  # who connects now is refused
                 nursery.cancel_scope.deadline = trio.current_time() + settings.grace + TO_END
+        if supervisor.problems:
+            problems = "; ".join(sorted(supervisor.problems))
+            raise StopError(f"{problems}; what was under way is taken up again at the next start")
 
 
 class _Supervisor:
@@ -94,13 +97,18 @@ class _Supervisor:
         # What is sent to the one is heard at the other.
         self._ears = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in sockets]
         self._running: dict[int, tuple[trio.Process, trio.SocketStream]] = {}  # with the stream to it
+        self._serving: set[int] = set()
         self._stopping = trio.Event()
+        self.problems: list[str] = []  # with workers that were to stop
 
     def stop(self) -> None:
         """Has the workers end, and `keep` with them."""
         self._stopping.set()
-        for _, stream in self._running.values():
-            stream.socket.shutdown(socket.SHUT_WR)
+        for number, (process, stream) in self._running.items():
+            if number in self._serving:  # it hears a signal also while a plugin blocks its event loop
+                process.terminate()
+            else:
+                stream.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """The workers' ears, to which they have descriptors of their own."""
@@ -147,6 +155,7 @@ class _Supervisor:
                 failure = await _answer(stream)
                 if failure == "":
                     log.info("worker %d serves, process %d", number, process.pid)
+                    self._serving.add(number)
                     serves()
                 await process.wait()
         except OSError as exc:  # no process or descriptor to be had, for one
@@ -176,10 +185,17 @@ class _Supervisor:
                 yield process, stream
             finally:
                 del self._running[number]
+                self._serving.discard(number)
+                problem = ""
                 if process.returncode is None:
+                    problem = f"worker {number} did not end, and was killed"
                     process.kill()
                     with trio.CancelScope(shield=True):
                         await process.wait()
+                elif process.returncode:
+                    problem = f"worker {number} ended with status {process.returncode}; its log says more"
+                if problem and self._stopping.is_set():
+                    self.problems.append(problem)
 
     def _start(self, number: int) -> Start:
         return self._common(

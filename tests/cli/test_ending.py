@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -16,6 +17,7 @@ from gateway.ending import MARGIN
 from tests.commands import PATIENCE, Localserve, localserve
 from tests.running import AUTH, write_configuration
 from tests.under_load import wait_for
+from tests.workers.test_workers import processes, wait_for_workers
 
 GRACE = 1
 BEGIN = """
@@ -165,11 +167,29 @@ def test_what_was_taken_is_there_at_the_next_start(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
-def test_a_worker_too(tmp_path: Path) -> None:
-    with localserve(with_plugin(tmp_path / "gw", PLUGINS["shielded"], workers=2)) as running:
-        stop(running)
+@pytest.mark.parametrize("how", ["shielded", "blocking"])
+def test_a_worker_too(how: str, tmp_path: Path) -> None:
+    """The supervisor waits until the worker has said why, and leaves none behind."""
+    with localserve(with_plugin(tmp_path / "gw", PLUGINS[how], workers=2)) as running:
+        workers = processes(running)
+        assert stop(running) == 1
         log = running.log.read_text()
-        assert re.search(r"worker \d CRITICAL gateway\.ending: .*" + re.escape(SAID["shielded"]), log)
+        [number] = re.findall(r"worker (\d) CRITICAL gateway\.ending: .*" + re.escape(SAID[how]), log)
+        assert f"gateway: worker {number} ended with status 1; its log says more" in log
+        assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_worker_that_does_not_even_end_itself(tmp_path: Path) -> None:
+    config = write_configuration(tmp_path / "gw", "http://127.0.0.1:1/")
+    config.write_text(f"grace = {GRACE}\nworkers = 2\n{config.read_text()}")
+    with localserve(tmp_path / "gw") as running:
+        wait_for_workers(running)
+        [(number, pid)] = re.findall(r"worker (1) serves, process (\d+)", running.log.read_text())
+        os.kill(int(pid), signal.SIGSTOP)
+        assert running.stop() == 1
+        assert f"gateway: worker {number} did not end, and was killed" in running.log.read_text()
+    with localserve(tmp_path / "gw") as running:
+        assert running.stop() == 0
 
 
 def test_a_second_signal_ends_it_at_once_also_while_the_loop_is_blocked(tmp_path: Path) -> None:
