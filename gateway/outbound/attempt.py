@@ -75,6 +75,9 @@ class Attempts:
         started = trio.current_time()
         # Time is left to record the outcome before the lease runs out.
         left = (claims[0].lease_expires - self.clock.now()).total_seconds() * 0.9
+        if left <= 0:  # the process was stopped for so long; another one may have the message by now
+            log.warning("submission=%s: not attempted, the lease ran out before", message.submission_id)
+            return False
         route: Route | None = None
         ended = _TOOK_TOO_LONG  # of those that have no other
         failing = ""  # the plugin that the attempt ended with

@@ -184,8 +184,14 @@ class WebhookSender:
 
     async def _run(self, due: Due, place: Place) -> None:
         success = False
+        # A little less than the lease, which began with the claim, so that the result is written under it.
+        claimed = due.call.last_activity or self._clock.now()
+        left = self._lease - RECORD_TIME - (self._clock.now() - claimed).total_seconds()
         try:
-            result = await self._call(due)
+            if left <= 0:  # the process was stopped for so long; another one may make the call by now
+                log.warning("webhook call=%d is not made, its lease ran out before", due.call.id)
+                return
+            result = await self._call(due, left)
             success = result.success is not False
             if result.success is not None:
                 self._count("success" if success else "failure")
@@ -202,15 +208,14 @@ class WebhookSender:
             if self._results:
                 self._queued.set()
 
-    async def _call(self, due: Due) -> CallResult:
-        """Format if it is the first time, send, and say what came of it."""
+    async def _call(self, due: Due, left: float) -> CallResult:
+        """Format if it is the first time, send, and say what came of it, in the seconds that are left."""
         call = due.call
         start, started = self._clock.now(), trio.current_time()
         body: WebhookBody | None = WebhookBody(call.payload or b"", call.content_type)
         answer = unsent("the call took longer than its lease")
         over = False
-        # A little less than the lease, so that the result is written under it.
-        with trio.move_on_after(self._lease - RECORD_TIME):
+        with trio.move_on_after(left):
             try:
                 if due.removed:
                     raise NoPayload("what the webhook is about has been removed", forever=True)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from gateway import Outcome
+from gateway.clock import ManualClock
+from gateway.leases import Recovery
 from gateway.outbound.attempt import server_for_log
-from gateway.store import reports, settle
-from gateway.store.changes import MESSAGE_BYTES, STEP
+from gateway.store import queue, reports, settle
+from gateway.store.changes import MESSAGE_BYTES, STEP, Claims
 from gateway.store.store import Store
 from gateway.store.writer import BATCH_BYTES
-from tests.running import receiving, running
+from tests.running import PATIENCE, receiving, running
 
 
 @pytest.mark.parametrize(
@@ -52,3 +56,35 @@ async def test_what_has_many_recipients_counts_for_as_much(
     for work in (settle.settle_all, reports.add):
         assert sum(sizes[work]) >= 3 * MESSAGE_BYTES
     assert BATCH_BYTES // MESSAGE_BYTES <= 2 * STEP
+
+
+async def test_a_message_is_not_attempted_once_its_lease_ran_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the process stood still after the claim: another one may have sent it meanwhile."""
+    clock = ManualClock()
+    later = clock.now() + timedelta(hours=1)
+    write = Store.write
+
+    async def stopped_after_the_claim(store: Store, work: Any, **size: int) -> Any:
+        answer = await write(store, work, **size)
+        if isinstance(answer, Claims) and answer.transactions and clock.now() < later:
+            clock.advance(later - clock.now())
+        return answer
+
+    monkeypatch.setattr(Store, "write", stopped_after_the_claim)
+    async with receiving() as webhooks, running(tmp_path, webhooks, clock=clock) as gw:
+        await gw.send()
+        not_attempted = "not attempted, the lease ran out before"
+        with trio.fail_after(PATIENCE):
+            while not_attempted not in caplog.text:  # noqa: ASYNC110 - the log sets no event
+                await trio.sleep(0.01)
+        recovery = Recovery("attempts", queue.recover, gw.gateway.store, clock, lambda: None)
+        assert await recovery._recover(frozenset()) == 1
+        await gw.nudge()
+        await webhooks.event("delivered")
+        await webhooks.incoming()
+        _, attempts = await gw.message(1)
+    assert [one.state for one in attempts] == ["interrupted", "done"]
+    assert len(webhooks.got) == 2
+    assert "attempt failed" not in caplog.text

@@ -20,6 +20,7 @@ from gateway.store.changes import CallDraft, IncomingDraft, NewCopy, NewReceived
 from gateway.store.content import StoredBytes
 from gateway.store.tables import event as event_table
 from gateway.store.tables import webhook_call
+from gateway.webhooks.turn import Turn
 from gateway_signing import standard
 from tests.commands import PATIENCE
 from tests.webhooks.gateways import OK, SORRY, Receiver, bench, receiving
@@ -269,6 +270,34 @@ async def test_a_call_cut_off_is_made_again_soon_after_the_next_start(tmp_path: 
             await receiver.has(2)
             await b.until(call_id, lambda c: c.success is True)
     assert [h["X-Mox-Webhook-Attempt"] for h, _ in receiver.requests] == ["1", "2"]
+
+
+async def test_a_call_is_not_made_once_its_lease_ran_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the process stood still after the claim: another one may have made it meanwhile."""
+    receiver = Receiver()
+    async with bench(tmp_path) as b, receiving(receiver):
+        write = b.store.write
+
+        async def stopped_after_the_claim(work: Any) -> Any:
+            answer = await write(work)
+            if isinstance(answer, Turn) and answer.due and b.clock.now() < later:
+                b.clock.advance(later - b.clock.now())
+            return answer
+
+        later = b.clock.now() + timedelta(hours=1)
+        monkeypatch.setattr(b.store, "write", stopped_after_the_claim)
+        async with b.sending():
+            call_id = await b.event(receiver.url, message=1)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert receiver.requests == []
+            recovery = Recovery("webhook calls", webhook_calls.recover, b.store, b.clock, b.queued.set)
+            assert await recovery._recover(frozenset()) == 1
+            b.later(0)
+            await b.until(call_id, lambda c: c.success is True)
+    assert [h["X-Mox-Webhook-Attempt"] for h, _ in receiver.requests] == ["2"]
+    assert f"webhook call={call_id} is not made, its lease ran out before" in caplog.text
 
 
 async def test_a_result_survives_a_store_that_is_away(
