@@ -355,7 +355,7 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
     Their attempts become "interrupted" and count; the messages are due 30 s after the attempt's start.
     """
     lost = conn.execute(
-        sa.select(message.c.id, message.c.lease_token, message.c.last_attempt)
+        sa.select(message.c.id, message.c.lease_owner, message.c.lease_token, message.c.last_attempt)
         .where(
             message.c.lease_owner.is_not(None),
             sa.or_(message.c.lease_expires <= now, message.c.lease_owner.in_(list(dead))),
@@ -366,6 +366,10 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
     by_due: defaultdict[datetime, list[int]] = defaultdict(list)
     for row in lost:
         by_due[row.last_attempt + INTERRUPTED_PAUSE].append(row.id)
+        stopped = row.lease_owner in dead
+        error = (
+            "the gateway stopped during this attempt" if stopped else "the attempt took longer than its lease"
+        )
         conn.execute(
             sa.update(attempt)
             .where(
@@ -373,7 +377,7 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
                 attempt.c.lease_token == row.lease_token,
                 attempt.c.state == "delivering",
             )
-            .values(state="interrupted", success=False, error="the gateway stopped during this attempt")
+            .values(state="interrupted", success=False, error=error)
         )
     for due, ids in by_due.items():
         conn.execute(

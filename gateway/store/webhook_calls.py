@@ -228,7 +228,7 @@ def _retire_waiting(
 def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
     """Ends the leases of `dead` owners and those that expired, at most 500; how many. As `queue.recover`."""
     lost = conn.execute(
-        sa.select(_c.id, _c.url, _c.last_activity)
+        sa.select(_c.id, _c.url, _c.lease_owner, _c.last_activity)
         .where(
             _c.lease_owner.is_not(None),
             sa.or_(_c.lease_expires <= now, _c.lease_owner.in_(list(dead))),
@@ -237,8 +237,9 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
         .with_for_update(skip_locked=True)
     ).all()
     for row in lost:
-        interrupted = "the gateway stopped during this call"
-        INSERT_ATTEMPT.run(conn, new_attempt(row.id, start=row.last_activity, url=row.url, error=interrupted))
+        stopped = row.lease_owner in dead
+        error = "the gateway stopped during this call" if stopped else "the call took longer than its lease"
+        INSERT_ATTEMPT.run(conn, new_attempt(row.id, start=row.last_activity, url=row.url, error=error))
         conn.execute(
             sa.update(webhook_call)
             .where(_c.id == row.id)
