@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Never
+from typing import NamedTuple, Never
 
 import trio
 
@@ -29,22 +29,33 @@ def _elapsed() -> float:
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
+class Pace(NamedTuple):
+    """How a clock goes until it looks at the wall clock again. Any process of a machine can go on with it."""
+
+    time: float  # at the reading
+    reading: float  # monotonic
+    slew: float
+    expected: float = 0.0  # what the difference to the wall clock is at the next look if nothing jumps
+
+
 class Clock:
     """Tells the time, as aware datetimes in UTC. `now` may be called from any thread.
 
     `wall` answers seconds since 1970; `monotonic` answers seconds since any moment and never goes back.
-    To have the gateway's time follow a trio MockClock, give `monotonic=trio.current_time`.
+    To have the gateway's time follow a trio MockClock, give `monotonic=trio.current_time`. `pace`: of another
+    process's clock, to tell the same time, whatever the wall clock says by now.
     """
 
     def __init__(
-        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = _elapsed
+        self,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = _elapsed,
+        pace: Pace | None = None,
     ) -> None:
         self._wall = wall
         self._elapsed = monotonic
-        # The time now is a line: (time at a reading, that reading, slew). Replaced whole, so that a thread
-        # sees all of it or nothing.
-        self._line = (wall(), monotonic(), 0.0)
-        self._expected = 0.0  # what the difference to the wall clock is at the next look if nothing jumps
+        # Replaced whole, so that a thread sees all of it or nothing.
+        self.pace = pace or Pace(wall(), monotonic(), 0.0)
 
     def monotonic(self) -> float:
         """Seconds since any moment, for durations."""
@@ -62,7 +73,7 @@ class Clock:
         reading = self._elapsed()
         here = self._at(reading)
         difference = self._wall() - here
-        jump = difference - self._expected
+        jump = difference - self.pace.expected
         if abs(jump) > JUMP:
             log.warning(
                 "the machine's clock jumped by %+.1f s; the gateway's time follows at no more than %d s "
@@ -71,8 +82,7 @@ class Clock:
                 MAX_SLEW * 60,
             )
         slew = max(-MAX_SLEW, min(MAX_SLEW, difference / SETTLE))
-        self._expected = difference - slew * INTERVAL
-        self._line = (here, reading, slew)
+        self.pace = Pace(here, reading, slew, expected=difference - slew * INTERVAL)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
         """Corrects the time once a minute, for ever."""
@@ -82,7 +92,7 @@ class Clock:
             self.correct()
 
     def _at(self, reading: float) -> float:
-        start, since, slew = self._line
+        start, since, slew, _ = self.pace
         passed = reading - since
         # A look that comes late must not make up for more than it found.
         return start + passed + slew * min(passed, INTERVAL)

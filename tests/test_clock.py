@@ -134,3 +134,19 @@ def test_a_manual_clock_is_exact() -> None:
             clock.advance(step)
             passed += step
         assert clock.now() - start == passed
+
+
+def test_another_process_goes_on_with_the_time(caplog: pytest.LogCaptureFixture) -> None:
+    """As it was slowly corrected, and nothing is said again of a jump that is known."""
+    machine = Machine()
+    machine.wall += 3600
+    machine.clock.correct()
+    machine.run(INTERVAL / 2)
+    caplog.clear()
+    other = Clock(lambda: machine.wall, lambda: machine.uptime, pace=machine.clock.pace)
+    for _ in range(3):
+        assert other.now() == machine.clock.now()
+        machine.run(INTERVAL)
+        machine.clock.correct()
+        other.correct()
+    assert not caplog.records

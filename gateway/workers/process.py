@@ -10,6 +10,7 @@ import sys
 import trio
 
 from gateway import app
+from gateway.clock import Clock
 from gateway.ending import ended_in_time
 from gateway.errors import foreseen
 from gateway.logs import set_up_logging
@@ -53,6 +54,7 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
         async with app.serving(
             start.settings,
             start.config_dir,
+            clock=Clock(pace=start.pace),
             worker=_worker(start),
             prepare=example.prepare if example else None,
             example_login=example.shown if example else "",

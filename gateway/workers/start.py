@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from gateway.clock import Pace
 from gateway.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Start:
     example: Example | None
     number: int
     run: str  # of the gateway, as of Worker
+    pace: Pace  # all workers have the same time: what one leases must not have run out for another
     sockets: Mapping[str, Sequence[int]]  # by section
     ear: int
     ears_of_others: Sequence[int]

@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from gateway import datadir
+from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.ending import MARGIN, TO_SAY_SO
 from gateway.errors import StartError, StopError
@@ -61,6 +62,7 @@ async def supervising(
         supervisor = _Supervisor(settings, config_dir, lock, of_each, color, example)
         sockets.callback(supervisor.close)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.keep_time)
             async with trio.open_nursery() as starting:
                 for number in range(settings.workers):
                     starting.start_soon(nursery.start, supervisor.keep, number)
@@ -98,6 +100,7 @@ class _Supervisor:
         self._ears = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in sockets]
         self._running: dict[int, tuple[trio.Process, trio.SocketStream]] = {}  # with the stream to it
         self._serving: set[int] = set()
+        self._clock = Clock()
         self._stopping = trio.Event()
         self.problems: list[str] = []  # with workers that were to stop
 
@@ -118,6 +121,13 @@ class _Supervisor:
     def kill(self) -> None:
         for process, _ in self._running.values():
             process.kill()
+
+    async def keep_time(self) -> None:
+        """The workers' time goes on here, for those that are started again, until the gateway stops."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._clock.serve)
+            await self._stopping.wait()
+            nursery.cancel_scope.cancel()
 
     async def keep(
         self, number: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -200,6 +210,7 @@ class _Supervisor:
     def _start(self, number: int) -> Start:
         return self._common(
             number=number,
+            pace=self._clock.pace,
             sockets={
                 section: [sock.fileno() for sock in several]
                 for section, several in self._sockets[number].items()

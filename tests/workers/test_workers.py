@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
 import smtplib
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -380,3 +382,27 @@ def test_serve(tmp_path: Path, webhooks: Webhooks) -> None:
         if process.stdout is not None:
             process.stdout.close()
         process.wait()
+
+
+def test_a_worker_that_is_started_again_has_the_time_of_the_others(
+    tmp_path: Path, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it queues would not be due for them, and what they lease would have run out for it."""
+    set_on = tmp_path / "set_on"
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, time
+machine = time.time
+time.time = lambda: machine() + 3600 * os.path.exists({str(set_on)!r})
+""")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    roles = "[roles]\nweb = [0]\nsmtp = [1]\nsubmission = [1]\ndeliver = [1]\n"
+    with localserve(configured(tmp_path / "gw", webhooks.url, 2, roles)) as running:
+        wait_for_workers(running, 2)
+        set_on.touch()
+        pid = re.findall(r"worker 0 serves, process (\d+)", running.log.read_text())[-1]
+        next(one for one in processes(running) if one.pid == int(pid)).kill()
+        wait_for(
+            lambda: len(re.findall("worker 0 serves", running.log.read_text())) == 2, running.log.read_text
+        )
+        send_and_be_told(running, webhooks)
+        assert running.stop() == 0
