@@ -49,7 +49,7 @@ def _greeting(settings: Settings, addresses: Addresses) -> str:
         if addresses[section]
     ]
     if settings.workers > 1:
-        named = [(role, getattr(settings.roles, role)) for role in ROLES]
-        roles = [f"{role}: {', '.join(map(str, numbers))}" for role, numbers in named if numbers]
+        named = [role for role in ROLES if getattr(settings.roles, role)]
+        roles = [f"{role}: {', '.join(map(str, settings.workers_with(role)))}" for role in named]
         lines.append(f"{'Workers:':<22} {'; '.join([str(settings.workers), *roles])}")
     return "\n".join(["The gateway serves.", *lines])

@@ -106,7 +106,7 @@ def test_limits_are_divided_among_those_with_the_role() -> None:
 
 
 def test_the_greeting_says_who_does_what() -> None:
-    of = settings(2, web=(0,), deliver=(1,))
+    of = settings(2, web=(0, 0), deliver=(1,))
     addresses: dict[str, tuple[Listen, ...]] = dict.fromkeys(NAMES, ())
     addresses["web"] = (Listen(host="127.0.0.1", port=80),)
     assert _greeting(of, addresses).splitlines()[-1] == "Workers:               2; web: 0; deliver: 1"
