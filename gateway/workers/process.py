@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import trio
 
@@ -16,7 +18,7 @@ from gateway.errors import foreseen
 from gateway.logs import set_up_logging
 from gateway.memory import spare_the_collector
 from gateway.workers.hints import Hints
-from gateway.workers.start import Start, answer, read
+from gateway.workers.start import DUMP, LOOKS, SIGN_OF_LIFE, Start, answer, read
 from gateway.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ def main() -> None:
     except (EOFError, OSError):  # the supervisor stops, or is gone
         return
     set_up_logging(start.settings.log_level, color=start.color, worker=start.number)
+    faulthandler.register(DUMP)
     try:
         trio.run(_serve, start, supervisor)
     except BaseException as exc:
@@ -51,30 +54,41 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
         trio.open_signal_receiver(signal.SIGTERM) as signals,
         ended_in_time(start.settings.grace, signal.SIGTERM, at_once=lambda: None) as begin,
     ):
-        async with app.serving(
-            start.settings,
-            start.config_dir,
-            clock=Clock(pace=start.pace),
-            worker=_worker(start),
-            prepare=example.prepare if example else None,
-            example_login=example.shown if example else "",
-        ):
-            spare_the_collector()
-            async with trio.open_nursery() as ends:
+        async with trio.open_nursery() as living:
+            async with app.serving(
+                start.settings,
+                start.config_dir,
+                clock=Clock(pace=start.pace),
+                worker=_worker(start),
+                prepare=example.prepare if example else None,
+                example_login=example.shown if example else "",
+            ):
+                spare_the_collector()
+                async with trio.open_nursery() as ends:
 
-                async def stop_at_signal() -> None:
-                    async for _ in signals:
-                        break
+                    async def stop_at_signal() -> None:
+                        async for _ in signals:
+                            break
+                        ends.cancel_scope.cancel()
+
+                    ends.start_soon(stop_at_signal)
+                    try:
+                        await stream.send_all(answer(""))
+                        living.start_soon(_show_life, stream, start.settings.worker_timeout / LOOKS)
+                        await stream.receive_some(1)
+                    except trio.BrokenResourceError:
+                        log.warning("the supervisor is gone")
+                    begin()
                     ends.cancel_scope.cancel()
+            living.cancel_scope.cancel()
 
-                ends.start_soon(stop_at_signal)
-                try:
-                    await stream.send_all(answer(""))
-                    await stream.receive_some(1)
-                except trio.BrokenResourceError:
-                    log.warning("the supervisor is gone")
-                begin()
-                ends.cancel_scope.cancel()
+
+async def _show_life(stream: trio.SocketStream, every: float) -> None:
+    """Tells the supervisor that the event loop turns, to the end."""
+    with suppress(trio.BrokenResourceError):  # it is gone: the end is near
+        while True:
+            await stream.send_all(SIGN_OF_LIFE)
+            await trio.sleep(every)
 
 
 def _worker(start: Start) -> Worker:

@@ -1,13 +1,14 @@
 """What a supervisor tells a worker that it starts, over the stream between them.
 
-The worker answers with a line: "" when it serves, or why it can't. After that nobody says anything, and the
-end of the stream is the worker's.
+The worker answers with a line: "" when it serves, or why it can't. After that a byte now and then says that
+its event loop turns; and the end of the stream is the worker's.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _LENGTH = 8  # bytes of the length before a Start
 MAX_ANSWER = 64 * 1024  # bytes
+LOOKS = 12  # for a sign of life, until a worker is given up
+SIGN_OF_LIFE = b"."
+DUMP = signal.SIGUSR2  # has a worker write to its log where it is, even if its event loop stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ def answer(failure: str) -> bytes:
     return json.dumps(failure).encode() + b"\n"
 
 
-def read_answer(line: bytes) -> str | None:
+def read_answer(data: bytes) -> str | None:
     """None if it ended without an answer."""
-    return str(json.loads(line)) if line.endswith(b"\n") else None
+    line, end, _ = data.partition(b"\n")  # there may be a sign of life behind it
+    return str(json.loads(line)) if end else None

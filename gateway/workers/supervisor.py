@@ -26,12 +26,13 @@ from gateway.ending import MARGIN, TO_SAY_SO
 from gateway.errors import StartError, StopError
 from gateway.net.listeners import SECTIONS, Addresses, Sockets, bind, bound
 from gateway.store import store
-from gateway.workers.start import MAX_ANSWER, Example, Start, encode, read_answer
+from gateway.workers.start import DUMP, LOOKS, MAX_ANSWER, Example, Start, encode, read_answer
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 60.0  # seconds before a worker is started again; doubled each time
 STEADY = 60.0  # seconds: a worker that ran for so long has done well, and waits little
+TO_DUMP = 1.0  # seconds for a worker to write down where it is, before it is killed
 TO_END = MARGIN + 2 * TO_SAY_SO  # seconds that a worker has beyond the grace period: it ends itself before
 
 
@@ -87,7 +88,7 @@ class _Supervisor:
         color: bool,
         example: Example | None,
     ) -> None:
-        self._lock, self._sockets = lock, sockets
+        self._settings, self._lock, self._sockets = settings, lock, sockets
         self._common = partial(
             Start,
             settings=settings,
@@ -167,10 +168,37 @@ class _Supervisor:
                     log.info("worker %d serves, process %d", number, process.pid)
                     self._serving.add(number)
                     serves()
+                    await self._watch(number, process, stream)
                 await process.wait()
         except OSError as exc:  # no process or descriptor to be had, for one
             return f"worker {number} could not be started: {exc.strerror or exc}"
         return failure or f"worker {number} ended with status {process.returncode}; its log says more"
+
+    async def _watch(self, number: int, process: trio.Process, stream: trio.SocketStream) -> None:
+        """Until a worker ends, or all are to stop. One that gives no sign of life is killed: it may hold the
+        lock of the database, and has mail under lease.
+
+        It is looked for some times, so that a machine that slept meanwhile kills none.
+        """
+        timeout, looks = self._settings.worker_timeout, 0
+        while looks < LOOKS:
+            try:
+                with trio.move_on_after(timeout / LOOKS) as scope:
+                    if not await stream.receive_some():
+                        return
+            except trio.BrokenResourceError:
+                return
+            looks = looks + 1 if scope.cancelled_caught else 0
+            if self._stopping.is_set():
+                return
+        log.error(
+            "worker %d gave no sign of life for %g s, and is killed; where it is, it says below, if it can",
+            number,
+            timeout,
+        )
+        process.send_signal(DUMP)
+        await trio.sleep(TO_DUMP)
+        process.kill()
 
     @asynccontextmanager
     async def _process(self, number: int) -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:
@@ -231,7 +259,7 @@ async def _answer(stream: trio.SocketStream) -> str | None:
     """Empty when it serves, or why it can't; None if it ended without a word."""
     line = b""
     try:
-        while not line.endswith(b"\n") and len(line) < MAX_ANSWER:
+        while b"\n" not in line and len(line) < MAX_ANSWER:
             data = await stream.receive_some(4096)
             if not data:
                 break

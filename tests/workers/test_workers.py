@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -102,6 +104,41 @@ def test_killed_workers_are_started_again_and_lose_nothing(tmp_path: Path, webho
         assert set(recipients.values()) == {1}, "something is twice in the queue"
         assert running.stop() == 0
     assert "ended with status -9; its log says more; it is started again" in running.log.read_text()
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether somebody has the right to write, and keeps it for longer than a write takes."""
+    with (directory / "data" / "gateway.db-lock").open() as lock:
+        for _ in range(20):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+            time.sleep(0.01)
+    return True
+
+
+def test_a_worker_that_stands_still_is_killed(tmp_path: Path, webhooks: Webhooks) -> None:
+    """It may hold the lock of the database: here, nobody could write for as long as it does."""
+    directory = configured(tmp_path / "gw", webhooks.url)
+    config = directory / "gateway.toml"
+    config.write_text(f"worker_timeout = 3\n{config.read_text()}")
+    with localserve(directory) as running:
+        wait_for_workers(running)
+        load = Load(running.api)
+        load.wait_for_more()
+        victim = processes(running)[0]
+        victim.suspend()
+        while not is_locked(directory):
+            victim.resume()
+            time.sleep(0.001)
+            victim.suspend()
+        wait_for(lambda: not victim.is_running(), running.log.read_text)
+        wait_for_workers(running)
+        load.wait_for_more()
+        load.stop()
+        assert running.stop() == 0
+        log = running.log.read_text()
+    assert re.search(r"worker \d gave no sign of life for 3 s, and is killed", log)
 
 
 def test_workers_end_with_their_supervisor(tmp_path: Path, webhooks: Webhooks) -> None:
