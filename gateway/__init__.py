@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ApiError, GatewayError, PluginError, TemplateError
-from gateway.hooks.additions import (
+from gateway.hookspecs.additions import (
     ApiCall,
     ApiMethod,
     AsgiApplication,

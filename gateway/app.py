@@ -50,8 +50,8 @@ from gateway.clock import Clock
 from gateway.config.settings import ROLES, RolesSettings, Settings, SmtpSettings, SubmissionSettings
 from gateway.errors import PluginError, StartError
 from gateway.events import EventTeller
-from gateway.hooks.additions import GatewayContext
 from gateway.hooks.stages import Hooks
+from gateway.hookspecs.additions import GatewayContext
 from gateway.inbound.mailboxes import Mailboxes
 from gateway.inbound.receive import Receiver
 from gateway.inbound.verify.message import Verifier

@@ -18,11 +18,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.clock import Clock
 from gateway.errors import PluginError, StoreError
-from gateway.hooks.additions import OWN_METRICS, Collector
 from gateway.hooks.breaker import Tally
 from gateway.hooks.calls import Call, Calls, Nonsense, ask_plain
 from gateway.hooks.registered import registered_call
 from gateway.hooks.stages import Hooks
+from gateway.hookspecs.additions import OWN_METRICS, Collector
 from gateway.net.shaping import ShapingCounters
 from gateway.store import listing, tables
 from gateway.store.store import Store

@@ -26,7 +26,7 @@ from gateway.accounts.directory import Directory
 from gateway.clock import Clock
 from gateway.config.accounts import AccountSettings
 from gateway.errors import GatewayError, PluginError
-from gateway.hooks.additions import Authenticated, Credentials, LoginAnswer
+from gateway.hookspecs.additions import Authenticated, Credentials, LoginAnswer
 from gateway.mail.address import Address, AddressError
 from gateway.model import Scope
 from gateway.smtp import scram

@@ -1,4 +1,4 @@
-"""Logins over SMTP (RFC 4954): the SASL mechanisms, on top of `accounts.Authenticator`.
+"""Logins over SMTP (RFC 4954): the SASL mechanisms, on top of `gateway.accounts.logins`.
 
 SCRAM-SHA-256 (RFC 7677), with and without channel binding to TLS 1.3 (RFC 9266), PLAIN (RFC 4616) and LOGIN,
 which no RFC describes and many clients know. An API key is a password for PLAIN and LOGIN only: nothing is

@@ -18,7 +18,9 @@ from typing import TypeVar
 import click
 import trio
 
-from gateway.hooks.additions import (
+from gateway.hooks.calls import Call, Calls
+from gateway.hooks.verbs import around, first, fold, tell
+from gateway.hookspecs.additions import (
     ApiMethod,
     AsgiApplication,
     Collector,
@@ -28,8 +30,6 @@ from gateway.hooks.additions import (
     LoginAnswer,
     Service,
 )
-from gateway.hooks.calls import Call, Calls
-from gateway.hooks.verbs import around, first, fold, tell
 from gateway.mail.address import Address
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport

@@ -32,7 +32,8 @@ What happens when a plugin raises, does not answer in time or answers something 
 The configuration can set both: `limits = {HOOK = seconds}` and `on_error = {HOOK = "skip"}` under
 `[plugin.NAME]`. Only where FALLBACK stands here, "defer" is refused: nothing may stop those steps.
 
-Each file of this package has the hooks of one part of a message's way; `marks` says what a hook is.
+Each file of this package has the hooks of one part of a message's way. `marks` says what a hook is,
+`additions` what plugins add, `checks` and `addition_checks` what must hold of answers.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from gateway.hooks import checks
+from gateway.hookspecs import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.model import (
     Delivery,

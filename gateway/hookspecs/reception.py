@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from gateway.hooks import checks
+from gateway.hookspecs import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.mail.address import Address
 from gateway.model import Accept, Reception, Reject

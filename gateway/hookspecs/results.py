@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
-from gateway.hooks import checks
+from gateway.hookspecs import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport

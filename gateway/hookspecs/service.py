@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 
 import click
 
-from gateway.hooks import addition_checks
-from gateway.hooks.additions import (
+from gateway.hookspecs import addition_checks
+from gateway.hookspecs.additions import (
     ApiMethod,
     AsgiApplication,
     Authenticated,

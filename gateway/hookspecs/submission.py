@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.hooks import checks
+from gateway.hookspecs import checks
 from gateway.hookspecs.marks import OnError, Scope, Verb, hookspec
 from gateway.mail.address import Address
 from gateway.model import HoldRule, Reject, Submission, TemplateEngine

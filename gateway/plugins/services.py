@@ -11,10 +11,10 @@ from contextlib import suppress
 import trio
 
 from gateway.errors import PluginError
-from gateway.hooks.additions import GatewayContext, Service
 from gateway.hooks.breaker import Tally
 from gateway.hooks.calls import Nonsense, ask
 from gateway.hooks.registered import registered_call
+from gateway.hookspecs.additions import GatewayContext, Service
 
 HOOK = "services"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a service is started again; doubled each time

@@ -16,11 +16,11 @@ from gateway.config.load import describe
 from gateway.config.sets import GATEWAY, hint, key, place
 from gateway.config.settings import Settings
 from gateway.errors import ConfigError, PluginError
-from gateway.hooks.additions import OWN_METRICS, Collector
 from gateway.hooks.calls import Call, Calls, Way
 from gateway.hooks.stages import Added, GatewayStages, Hooks, Named, Stages, Table
 from gateway.hooks.verbs import all_answers
 from gateway.hookspecs import SPECS
+from gateway.hookspecs.additions import OWN_METRICS, Collector
 from gateway.hookspecs.marks import OnError, Scope, Verb
 from gateway.plugins.checks import LIMITS, ON_ERROR, Implementation, Plugin, is_seconds, one_line, raised_at
 

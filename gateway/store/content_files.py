@@ -17,7 +17,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
-from gateway.hooks.additions import NewContent
+from gateway.hookspecs.additions import NewContent
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[0-9a-f]{32}(\.tmp)?")
 
 
 class FileStore:
-    """A gateway.hooks.additions.ContentStore. Raises OSError; then no file of a new content is left."""
+    """A gateway.hookspecs.additions.ContentStore. Raises OSError; then no file of a new content is left."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from gateway.hooks.additions import ContentReader
+from gateway.hookspecs.additions import ContentReader
 from gateway.store.content_stores import CalledStore
 
 PIECE = 64 * 1024  # bytes: what a reader is given at a time

@@ -19,10 +19,10 @@ import trio
 
 from gateway.config.settings import ContentSettings
 from gateway.errors import ConfigError, ContentUnavailable, PluginError, StoreUnavailable
-from gateway.hooks.additions import ContentReader, ContentStore, NewContent
 from gateway.hooks.breaker import Tally
 from gateway.hooks.calls import Call, Calls, Nonsense, ask, described
 from gateway.hooks.registered import registered_call
+from gateway.hookspecs.additions import ContentReader, ContentStore, NewContent
 from gateway.store.faults import unavailable
 
 T = TypeVar("T")

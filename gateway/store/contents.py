@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Never, TypeVar, TypeVarTuple
 import trio
 
 from gateway.errors import StoreError, StoreUnavailable
-from gateway.hooks.additions import NewContent
+from gateway.hookspecs.additions import NewContent
 from gateway.model import Content
 from gateway.store.content import BATCH, SMALL, Located, StoredBytes, files_with_row
 from gateway.store.content_files import TEMPORARY, FileStore

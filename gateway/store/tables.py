@@ -396,7 +396,7 @@ class ApiKeyRow(SQLModel, table=True):
     account: str
     name: str
     digest: bytes  # SHA-256 of the key
-    scopes: list[str] = _json()  # gateway.accounts.api_keys.Scope
+    scopes: list[str] = _json()  # gateway.model.Scope
     created: datetime = _time()
     expires: datetime | None = _time(null=True)
     last_used: datetime | None = _time(null=True)  # to a minute

@@ -19,9 +19,9 @@ import trio
 
 from gateway.config.settings import Settings
 from gateway.errors import StoreUnavailable
-from gateway.hooks.additions import ContentStore, NewContent
 from gateway.hooks.calls import SLOW
 from gateway.hooks.stages import Hooks
+from gateway.hookspecs.additions import ContentStore, NewContent
 from gateway.mail.dsn import DeliveryStatus
 from gateway.mail.feedback import AutomaticReply, FeedbackReport
 from gateway.model import Delivery, Outcome, Result, ServingTransport, Transport

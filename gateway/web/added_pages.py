@@ -6,11 +6,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from gateway.errors import PluginError
-from gateway.hooks.additions import AsgiApplication
 from gateway.hooks.breaker import Tally
 from gateway.hooks.calls import ask
 from gateway.hooks.registered import registered_call
 from gateway.hooks.stages import Hooks
+from gateway.hookspecs.additions import AsgiApplication
 from gateway.web.http1 import ASGIApp
 
 HOOK = "pages"

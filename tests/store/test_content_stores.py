@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from gateway.errors import ContentUnavailable, StoreUnavailable
-from gateway.hooks.additions import ContentReader, NewContent
 from gateway.hooks.breaker import FAILURES, FIRST_WAIT, Tally
+from gateway.hookspecs.additions import ContentReader, NewContent
 from gateway.store.content_reading import BytesContent
 from gateway.store.content_stores import TIDY, TIMEOUT, CalledStore
 

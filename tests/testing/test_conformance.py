@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from gateway import AutomaticReply, Delivery, Outcome, ReportSource, Transport, hookimpl
-from gateway.hooks.additions import ContentStore
+from gateway.hookspecs.additions import ContentStore
 from gateway.outbound.transports import make_transports, read_transports
 from gateway.store.content_files import FileStore
 from gateway.testing import FakeTransport, scripted_mx, temporary

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from gateway.errors import ApiError, ConfigError
-from gateway.hooks.additions import ApiCall, ApiMethod
 from gateway.hooks.calls import Nonsense, ask
 from gateway.hooks.registered import registered_call
 from gateway.hooks.stages import Hooks
+from gateway.hookspecs.additions import ApiCall, ApiMethod
 from gateway.web.api.calls import Call
 from gateway.web.api.errors import BadRequest
 from gateway.web.api.jsontypes import Request, Response

@@ -1,6 +1,6 @@
-"""What must hold of what plugins add (`gateway.hooks.additions`), besides its type.
+"""What must hold of what plugins add (`gateway.hookspecs.additions`), besides its type.
 
-For answers of the other stages: `gateway.hooks.checks`.
+For answers of the other stages: `gateway.hookspecs.checks`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, get_args
 import click
 from pydantic import BaseModel
 
-from gateway.hooks.additions import ApiMethod, Authenticated
+from gateway.hookspecs.additions import ApiMethod, Authenticated
 from gateway.mail.address import Address
 from gateway.model import Scope
 
