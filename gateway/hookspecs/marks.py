@@ -54,8 +54,8 @@ class Spec:
     answer: tuple[type, ...]  # None is always an answer too
     necessary: bool  # a set without a plugin for it is refused
     check: Callable[..., str] | None  # (answer, *arguments): what is wrong with it; "" is nothing
-    # False: only time-outs suspend it. What it raises for one must not leave it out for the others, above all
-    # where strangers choose what it is asked.
+    # False: only time-outs suspend it. What it raises for one must not leave it out for the others, where a
+    # stranger's mail, answer or name is what it is asked about.
     raising_suspends: bool
 
 
@@ -68,9 +68,14 @@ def hookspec(
     answer: type | tuple[type, ...],
     necessary: bool = False,
     check: Callable[..., str] | None = None,
-    raising_suspends: bool = True,
+    raising_suspends: bool | None = None,
 ) -> Callable[[F], F]:
-    """Makes a method of `HookSpecs` a hook; the arguments are the fields of `Spec`."""
+    """Makes a method of `HookSpecs` a hook; the arguments are the fields of `Spec`.
+
+    With FALLBACK what is raised does not suspend, unless `raising_suspends` says so.
+    """
+    if raising_suspends is None:
+        raising_suspends = on_error is not OnError.FALLBACK
 
     def decorate(function: F) -> F:
         names = function.__code__.co_varnames[1 : function.__code__.co_argcount]

@@ -32,7 +32,6 @@ class ResultSpecs(Protocol):
         on_error=OnError.FALLBACK,
         answer=(DeliveryStatus, FeedbackReport, AutomaticReply),
         check=checks.read_report,
-        raising_suspends=False,
     )
     def read_report(
         self, source: ReportSource, settings: Any
@@ -44,8 +43,7 @@ class ResultSpecs(Protocol):
         DeliveryStatus or a FeedbackReport; or an AutomaticReply if a machine wrote it and it is neither. None
         leaves it to the next plugin. When nobody answers, it is no report.
 
-        A failure: as if it had answered None. Only time-outs suspend this hook: strangers choose what it is
-        asked, and must not keep others' reports from being read.
+        A failure: as if it had answered None.
         """
 
     @hookspec(
@@ -55,7 +53,6 @@ class ResultSpecs(Protocol):
         on_error=OnError.FALLBACK,
         answer=(ReportMatch, tuple),
         check=checks.match_report,
-        raising_suspends=False,
     )
     def match_report(
         self, report: IncomingReport, sent: SentMessages, settings: Any
@@ -67,7 +64,7 @@ class ResultSpecs(Protocol):
         messages; None leaves it to the next plugin. When nobody answers, the message is announced as any
         other.
 
-        A failure: as if it had answered None. Only time-outs suspend this hook, as of `read_report`.
+        A failure: as if it had answered None.
         """
 
     @hookspec(verb=Verb.TELL, scope=Scope.ACCOUNT, limit=5.0, on_error=OnError.SKIP, answer=type(None))

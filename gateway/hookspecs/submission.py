@@ -87,7 +87,6 @@ class SubmissionSpecs(Protocol):
         limit=5.0,
         on_error=OnError.FALLBACK,
         answer=Address,
-        raising_suspends=False,
     )
     def base_address(self, address: Address, settings: Any) -> Address | None:
         """Says which addresses are one and the same for the suppression list: those of one base address.
