@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.commands import PATIENCE, Localserve
 from tests.running import write_configuration
@@ -154,3 +157,34 @@ def retired(gateway: Localserve) -> list[dict[str, Any]]:
         cursor = answer["NextCursor"]
         if not cursor:
             return found
+
+
+# --- Several workers -------------------------------------------------------------------------------
+
+
+def processes(running: Localserve) -> list[psutil.Process]:
+    """The workers; their own children are no matter of ours."""
+    return psutil.Process(running.process.pid).children()
+
+
+def wait_for_workers(running: Localserve, number: int = WORKERS) -> None:
+    """Until so many serve."""
+    wait_for(lambda: len(serving(running)) == number, lambda: running.log.read_text()[-3000:])
+
+
+def serving(running: Localserve) -> set[str]:
+    """The worker processes that said that they serve, and still run."""
+    said = re.findall(r"worker \d+ serves, process (\d+)", running.log.read_text())
+    return {pid for pid in said if psutil.pid_exists(int(pid))} & {str(p.pid) for p in processes(running)}
+
+
+def send_and_be_told(running: Localserve, webhooks: Webhooks) -> int:
+    """Some load, until all of it is delivered; how many messages those were."""
+    load = Load(running.api)
+    wait_for(lambda: len(load.acknowledged) > 30, lambda: len(load.acknowledged))
+    load.stop()
+    wait_for(
+        lambda: load.acknowledged.keys() <= webhooks.events("delivered").keys(),
+        lambda: load.acknowledged.keys() - webhooks.events("delivered").keys(),
+    )
+    return len(load.acknowledged)

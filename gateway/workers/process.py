@@ -32,7 +32,8 @@ def main() -> None:
     except (EOFError, OSError):  # the supervisor stops, or is gone
         return
     set_up_logging(start.settings.log_level, color=start.color, worker=start.number)
-    faulthandler.register(DUMP)
+    if sys.stderr is not None:  # as it is where it was closed
+        faulthandler.register(DUMP)
     try:
         trio.run(_serve, start, supervisor)
     except BaseException as exc:

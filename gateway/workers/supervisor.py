@@ -168,15 +168,18 @@ class _Supervisor:
                     log.info("worker %d serves, process %d", number, process.pid)
                     self._serving.add(number)
                     serves()
-                    await self._watch(number, process, stream)
+                    async with trio.open_nursery() as watching:
+                        watching.start_soon(self._watch, number, process, stream)
+                        await process.wait()
+                        watching.cancel_scope.cancel()
                 await process.wait()
         except OSError as exc:  # no process or descriptor to be had, for one
             return f"worker {number} could not be started: {exc.strerror or exc}"
-        return failure or f"worker {number} ended with status {process.returncode}; its log says more"
+        return failure or _ended(number, process)
 
     async def _watch(self, number: int, process: trio.Process, stream: trio.SocketStream) -> None:
-        """Until a worker ends, or all are to stop. One that gives no sign of life is killed: it may hold the
-        lock of the database, and has mail under lease.
+        """Kills a worker that serves and gives no sign of life, until all are to stop: it may hold the lock of
+        the database, and has mail under lease.
 
         It is looked for some times, so that a machine that slept meanwhile kills none.
         """
@@ -231,7 +234,7 @@ class _Supervisor:
                     with trio.CancelScope(shield=True):
                         await process.wait()
                 elif process.returncode:
-                    problem = f"worker {number} ended with status {process.returncode}; its log says more"
+                    problem = _ended(number, process)
                 if problem and self._stopping.is_set():
                     self.problems.append(problem)
 
@@ -246,6 +249,10 @@ class _Supervisor:
             ear=self._ears[number][1].fileno(),
             ears_of_others=[ears[0].fileno() for other, ears in enumerate(self._ears) if other != number],
         )
+
+
+def _ended(number: int, process: trio.Process) -> str:
+    return f"worker {number} ended with status {process.returncode}; its log says more"
 
 
 async def _tell(stream: trio.SocketStream, data: bytes) -> None:

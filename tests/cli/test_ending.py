@@ -16,8 +16,7 @@ import pytest
 from gateway.ending import MARGIN
 from tests.commands import PATIENCE, Localserve, localserve
 from tests.running import AUTH, write_configuration
-from tests.under_load import wait_for
-from tests.workers.test_workers import processes, wait_for_workers
+from tests.under_load import processes, wait_for, wait_for_workers
 
 GRACE = 1
 BEGIN = """
@@ -190,21 +189,6 @@ def test_a_worker_that_does_not_even_end_itself(tmp_path: Path) -> None:
         assert f"gateway: worker {number} did not end, and was killed" in running.log.read_text()
     with localserve(tmp_path / "gw") as running:
         assert running.stop() == 0
-
-
-def test_a_worker_that_a_plugin_blocks_is_killed_and_started_again(tmp_path: Path) -> None:
-    directory = with_plugin(tmp_path / "gw", PLUGINS["blocking"], workers=2)
-    config = directory / "gateway.toml"
-    config.write_text(f"worker_timeout = 3\n{config.read_text()}")
-    with localserve(directory) as running:
-        wait_for_workers(running, 2)
-        send(running)
-        wait_for(lambda: len(re.findall("serves", running.log.read_text())) == 3, running.log.read_text)
-        assert running.stop() == 0
-        log = running.log.read_text()
-    number = re.findall(r"worker (\d) gave no sign of life for 3 s, and is killed", log)
-    assert number == re.findall(r"worker (\d) ended with status -9; .* it is started again", log)
-    assert re.search(r'File ".*/acme\.hangs\.py", line \d+ in submission', log)
 
 
 def test_a_second_signal_ends_it_at_once_also_while_the_loop_is_blocked(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import trio
 from gateway.client import Streamed, follow
 from tests.commands import PATIENCE, Localserve, localserve
 from tests.running import AUTH
-from tests.under_load import Webhooks, configured, wait_for
-from tests.workers.test_workers import processes, wait_for_workers, webhooks  # noqa: F401
+from tests.under_load import Webhooks, configured, processes, wait_for, wait_for_workers
 
 MESSAGES = 12
 NAMES = ("delivered", "failed")
@@ -75,7 +74,7 @@ def by_message(events: Sequence[Any]) -> dict[int, list[str]]:
     return found
 
 
-def test_events_are_told_in_order_by_all(tmp_path: Path, webhooks: Webhooks) -> None:  # noqa: F811
+def test_events_are_told_in_order_by_all(tmp_path: Path, webhooks: Webhooks) -> None:
     directory = configured(tmp_path / "gw", webhooks.url)
     config = directory / "gateway.toml"
     text = config.read_text().replace("[webhooks]\n", "[webhooks]\nmax_calls_per_url = 4\n")

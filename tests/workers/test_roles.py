@@ -21,8 +21,18 @@ from gateway.errors import ConfigError
 from gateway.net.listeners import Sockets, bind
 from gateway.workers.shares import share_of_settings
 from tests.commands import localserve
-from tests.under_load import Load, Webhooks, configured, drain, retired, send, wait_for
-from tests.workers.test_workers import processes, send_and_be_told, wait_for_workers, webhooks  # noqa: F401
+from tests.under_load import (
+    Load,
+    Webhooks,
+    configured,
+    drain,
+    processes,
+    retired,
+    send,
+    send_and_be_told,
+    wait_for,
+    wait_for_workers,
+)
 
 APART = """
 [roles]
@@ -119,7 +129,7 @@ def who(log: str, what: str) -> set[str]:
     return set(re.findall(rf"worker (\d) \w+ {what}", log))
 
 
-def test_each_does_its_part(tmp_path: Path, webhooks: Webhooks) -> None:  # noqa: F811
+def test_each_does_its_part(tmp_path: Path, webhooks: Webhooks) -> None:
     with localserve(configured(tmp_path / "gw", webhooks.url, 2, APART)) as running:
         wait_for_workers(running)
         send_and_be_told(running, webhooks)
@@ -132,7 +142,7 @@ def test_each_does_its_part(tmp_path: Path, webhooks: Webhooks) -> None:  # noqa
     assert "Traceback" not in running.log.read_text()
 
 
-def test_nobody_waits_for_the_next_look(tmp_path: Path, webhooks: Webhooks) -> None:  # noqa: F811
+def test_nobody_waits_for_the_next_look(tmp_path: Path, webhooks: Webhooks) -> None:
     """Two looks lie between Send and the webhook, every 5 s; hints make it milliseconds. The first worker,
     which has the commands, has no role."""
     took = []
@@ -149,11 +159,11 @@ def test_nobody_waits_for_the_next_look(tmp_path: Path, webhooks: Webhooks) -> N
         assert running.stop() == 0
 
 
-def told_of(webhooks: Webhooks, queue_msg_id: int) -> bool:  # noqa: F811
+def told_of(webhooks: Webhooks, queue_msg_id: int) -> bool:
     return queue_msg_id in webhooks.events("delivered")
 
 
-def test_killed_workers_lose_nothing(tmp_path: Path, webhooks: Webhooks) -> None:  # noqa: F811
+def test_killed_workers_lose_nothing(tmp_path: Path, webhooks: Webhooks) -> None:
     with localserve(configured(tmp_path / "gw", webhooks.url, 2, APART)) as running:
         load = Load(running.api)
         for number in (1, 0, 1):

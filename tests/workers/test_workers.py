@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -16,8 +15,6 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,43 +22,18 @@ import pytest
 
 from gateway.accounts.logins import FAILURES_ALLOWED
 from tests.commands import GATEWAY, PATIENCE, Localserve, environment, gateway, launch, localserve
-from tests.under_load import WORKERS, Load, Webhooks, configured, drain, retired, wait_for
-
-
-@pytest.fixture
-def webhooks() -> Iterator[Webhooks]:
-    server = Webhooks()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def processes(running: Localserve) -> list[psutil.Process]:
-    """The workers; their own children are no matter of ours."""
-    return psutil.Process(running.process.pid).children()
-
-
-def wait_for_workers(running: Localserve, number: int = WORKERS) -> None:
-    """Until so many serve."""
-    wait_for(lambda: len(serving(running)) == number, lambda: running.log.read_text()[-3000:])
-
-
-def serving(running: Localserve) -> set[str]:
-    """The worker processes that said that they serve, and still run."""
-    said = re.findall(r"worker \d+ serves, process (\d+)", running.log.read_text())
-    return {pid for pid in said if psutil.pid_exists(int(pid))} & {str(p.pid) for p in processes(running)}
-
-
-def send_and_be_told(running: Localserve, webhooks: Webhooks) -> int:
-    """Some load, until all of it is delivered; how many messages those were."""
-    load = Load(running.api)
-    wait_for(lambda: len(load.acknowledged) > 30, lambda: len(load.acknowledged))
-    load.stop()
-    wait_for(
-        lambda: load.acknowledged.keys() <= webhooks.events("delivered").keys(),
-        lambda: load.acknowledged.keys() - webhooks.events("delivered").keys(),
-    )
-    return len(load.acknowledged)
+from tests.under_load import (
+    WORKERS,
+    Load,
+    Webhooks,
+    configured,
+    drain,
+    processes,
+    retired,
+    send_and_be_told,
+    wait_for,
+    wait_for_workers,
+)
 
 
 def test_all_of_them_serve_and_end_together(tmp_path: Path, webhooks: Webhooks) -> None:
@@ -104,41 +76,6 @@ def test_killed_workers_are_started_again_and_lose_nothing(tmp_path: Path, webho
         assert set(recipients.values()) == {1}, "something is twice in the queue"
         assert running.stop() == 0
     assert "ended with status -9; its log says more; it is started again" in running.log.read_text()
-
-
-def is_locked(directory: Path) -> bool:
-    """Whether somebody has the right to write, and keeps it for longer than a write takes."""
-    with (directory / "data" / "gateway.db-lock").open() as lock:
-        for _ in range(20):
-            with suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-            time.sleep(0.01)
-    return True
-
-
-def test_a_worker_that_stands_still_is_killed(tmp_path: Path, webhooks: Webhooks) -> None:
-    """It may hold the lock of the database: here, nobody could write for as long as it does."""
-    directory = configured(tmp_path / "gw", webhooks.url)
-    config = directory / "gateway.toml"
-    config.write_text(f"worker_timeout = 3\n{config.read_text()}")
-    with localserve(directory) as running:
-        wait_for_workers(running)
-        load = Load(running.api)
-        load.wait_for_more()
-        victim = processes(running)[0]
-        victim.suspend()
-        while not is_locked(directory):
-            victim.resume()
-            time.sleep(0.001)
-            victim.suspend()
-        wait_for(lambda: not victim.is_running(), running.log.read_text)
-        wait_for_workers(running)
-        load.wait_for_more()
-        load.stop()
-        assert running.stop() == 0
-        log = running.log.read_text()
-    assert re.search(r"worker \d gave no sign of life for 3 s, and is killed", log)
 
 
 def test_workers_end_with_their_supervisor(tmp_path: Path, webhooks: Webhooks) -> None:
