@@ -45,6 +45,17 @@ class NoTransport(Exception):
     """There is no way to hand this message on now."""
 
 
+class _Tried:
+    """What came of an attempt, as far as it got."""
+
+    def __init__(self) -> None:
+        self.route: Route | None = None
+        self.suppressed: set[int] = set()  # messages
+        self.known: dict[int, Outcome] = {}  # by message
+        self.otherwise = _TOOK_TOO_LONG  # of those that have none there
+        self.failing = ""  # the plugin that it ended with
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """Makes attempts. Holds what each needs, and no state."""
@@ -78,74 +89,73 @@ class Attempts:
         if left <= 0:  # the process was stopped for so long; another one may have the message by now
             log.warning("submission=%s: not attempted, the lease ran out before", message.submission_id)
             return False
-        route: Route | None = None
-        ended = _TOOK_TOO_LONG  # of those that have no other
-        failing = ""  # the plugin that the attempt ended with
-        known: dict[int, Outcome] = {}  # by message
-        suppressed: set[int] = set()
+        tried = _Tried()
         with trio.move_on_after(left) as scope:
-            try:
-                self._check_sender(message)
-                for claimed in claims:
-                    if await stages.suppressed(message=claimed.message, entry=claimed.suppression):
-                        suppressed.add(claimed.message.id)
-                        known[claimed.message.id] = suppression.not_sent(claimed.suppression)
-                sent = [claimed for claimed in claims if claimed.message.id not in suppressed]
-                if sent:
-                    delivery = self._delivery(sent)
-                    async with stages.around_attempt(delivery=delivery):
-                        route = await self._route(stages, message)
-                        found = await self.transports[route.transport].deliver(delivery)
-                        known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
-            except NoTransport as exc:
-                ended = _not_tried(str(exc))
-            except PluginError as exc:
-                ended, failing = replace(_not_tried(str(exc)), counts=False), exc.plugin
-        if scope.cancelled_caught and route is not None:
-            self.transports[route.transport].took_too_long()
-        if stopping() and all(map(_nobody_serves, (known.get(one.message.id) for one in claims))):
+            await self._try(stages, claims, tried)
+        if scope.cancelled_caught and tried.route is not None:
+            self.transports[tried.route.transport].took_too_long()
+            tried.otherwise = replace(_TOOK_TOO_LONG, unknown=True)  # it may have been handed over
+        if stopping() and all(map(_nobody_serves, (tried.known.get(one.message.id) for one in claims))):
             log.info("submission=%s: cut off by the stop, as nobody answered", message.submission_id)
             return False
-        settlements: list[Settlement] = []
         now, duration = self.clock.now(), trio.current_time() - started
-        transport = "" if route is None else route.transport
-        for claimed in claims:
-            outcome = known.get(claimed.message.id, ended)
-            retry = None
-            if outcome.result is not Result.DELIVERED and claimed.message.id not in suppressed:
-                classified = await stages.classify_outcome(
-                    outcome=outcome, message=claimed.message, transport=transport
-                )
-                outcome = outcomes.fit(classified)
-            if outcome.result is Result.TEMPORARY:
-                failed = claimed.message
-                if not outcome.counts:
-                    failed = replace(failed, attempts=failed.attempts - 1)
-                retry = await stages.retry(message=failed, outcome=outcome, now=now, route=route)
-            settlements.append(
-                decide(
-                    claimed,
-                    outcome,
-                    retry,
-                    self.settings.accounts.get(claimed.message.account),
-                    suppressed=claimed.message.id in suppressed,
-                    waits_for="" if claimed.message.id in known else failing,
-                    transport=transport,
-                    duration=duration,
-                    now=now,
-                )
-            )
+        settlements = [await self._decided(stages, claimed, tried, now, duration) for claimed in claims]
         notified = [
-            await self._with_notice(stages, claimed, settlement, route, now)
+            await self._with_notice(stages, claimed, settlement, tried.route, now)
             for claimed, settlement in zip(claims, settlements, strict=True)
         ]
-        delivered = any(outcome.result is Result.DELIVERED for outcome in known.values())
+        delivered = any(outcome.result is Result.DELIVERED for outcome in tried.known.values())
         try:
             await self._settle(stages, claims, notified, now, partial(recording, delivered=delivered))
         finally:
             for settlement in notified:
                 await self.notices.discard(settlement.notice)
         return delivered
+
+    async def _try(self, stages: Stages, claims: Sequence[Claimed], tried: _Tried) -> None:
+        try:
+            self._check_sender(claims[0].message)
+            for claimed in claims:
+                if await stages.suppressed(message=claimed.message, entry=claimed.suppression):
+                    tried.suppressed.add(claimed.message.id)
+                    tried.known[claimed.message.id] = suppression.not_sent(claimed.suppression)
+            sent = [claimed for claimed in claims if claimed.message.id not in tried.suppressed]
+            if sent:
+                delivery = self._delivery(sent)
+                async with stages.around_attempt(delivery=delivery):
+                    tried.route = await self._route(stages, claims[0].message)
+                    found = await self.transports[tried.route.transport].deliver(delivery)
+                    tried.known.update(zip((claimed.message.id for claimed in sent), found, strict=True))
+        except NoTransport as exc:
+            tried.otherwise = _not_tried(str(exc))
+        except PluginError as exc:
+            tried.otherwise, tried.failing = replace(_not_tried(str(exc)), counts=False), exc.plugin
+
+    async def _decided(
+        self, stages: Stages, claimed: Claimed, tried: _Tried, now: datetime, duration: float
+    ) -> Settlement:
+        """What is to be recorded for one of the messages."""
+        message, suppressed = claimed.message, claimed.message.id in tried.suppressed
+        outcome = tried.known.get(message.id, tried.otherwise)
+        transport = "" if tried.route is None else tried.route.transport
+        retry = None
+        if outcome.result is not Result.DELIVERED and not suppressed:
+            classified = await stages.classify_outcome(outcome=outcome, message=message, transport=transport)
+            outcome = outcomes.fit(classified)
+        if outcome.result is Result.TEMPORARY:
+            failed = message if outcome.counts else replace(message, attempts=message.attempts - 1)
+            retry = await stages.retry(message=failed, outcome=outcome, now=now, route=tried.route)
+        return decide(
+            claimed,
+            outcome,
+            retry,
+            self.settings.accounts.get(message.account),
+            suppressed=suppressed,
+            waits_for="" if message.id in tried.known else tried.failing,
+            transport=transport,
+            duration=duration,
+            now=now,
+        )
 
     def _delivery(self, sent: Sequence[Claimed]) -> Delivery:
         return Delivery(

@@ -178,8 +178,8 @@ class _Supervisor:
         return failure or _ended(number, process)
 
     async def _watch(self, number: int, process: trio.Process, stream: trio.SocketStream) -> None:
-        """Kills a worker that serves and gives no sign of life, until all are to stop: it may hold the lock of
-        the database, and has mail under lease.
+        """Kills a worker that serves and gives no sign of life, until all are to stop: it may hold the lock
+        of the database, and has mail under lease.
 
         It is looked for some times, so that a machine that slept meanwhile kills none.
         """
