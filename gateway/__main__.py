@@ -1,5 +1,5 @@
 """`python -m gateway` is the command `gateway`."""
 
-from gateway.cli.main import main
+from gateway_command import main
 
-main(prog_name="gateway")
+main("gateway")

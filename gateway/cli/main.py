@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -49,6 +50,19 @@ def _of_plugins() -> Mapping[str, click.Command]:
     return {name: command for name, (_, command) in commands.items() if name not in COMMANDS}
 
 
+@contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Ctrl-C ends with status 130 and no word; click would say "Aborted!", with status 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.Abort as exc:  # a prompt makes this of Ctrl-C, and of an input that ended
+        if not isinstance(exc.__context__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(_of_plugins())]
@@ -60,11 +74,14 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"gateway.cli.{name}"), name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _quiet_when_interrupted():  # --help imports the commands
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:  # click would say "Aborted!", with status 1
-            sys.exit(130)
+            with _quiet_when_interrupted():
+                return super().invoke(ctx)
         except OSError as exc:
             if exc.errno != errno.ENOSPC:
                 raise

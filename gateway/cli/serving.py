@@ -38,12 +38,10 @@ def run(
     color: bool,
     example: Example | None = None,
 ) -> None:
-    """Run it, and print the greeting when it serves. Raises GatewayError, and exits when interrupted."""
+    """Run it, and print the greeting when it serves. Raises GatewayError, KeyboardInterrupt."""
     set_up_logging(settings.log_level, color=color)
     try:
         trio.run(_run, settings, directory, greeting, color, example)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BaseExceptionGroup as group:
         known = foreseen(group)
         if known is None:

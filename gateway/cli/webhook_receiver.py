@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -274,5 +273,3 @@ def webhook_receiver(port: int, ip: str, as_json: bool, status: int, delay: floa
         trio.run(run)
     except StartError as exc:
         raise click.ClickException(str(exc)) from None
-    except KeyboardInterrupt:  # before the signals were ours
-        sys.exit(130)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 
 
-def main() -> None:
+def main(prog_name: str | None = None) -> None:
     try:
         from gateway.cli.main import main as command
     except KeyboardInterrupt:
         sys.exit(130)
-    command()
+    command(prog_name=prog_name)
