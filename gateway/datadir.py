@@ -21,7 +21,10 @@ def control_socket(data_dir: Path) -> Path:
 
 
 def user_of(data_dir: Path) -> int | None:
-    """The process of the gateway that seems to use it: whoever locked it last, if there is such a process."""
+    """The process of the gateway that seems to use it: whoever locked it last, if there is such a process.
+
+    After a crash, that may be another one, which has its number by now.
+    """
     try:
         process = int((data_dir / "gateway.lock").read_text("ascii"))
         os.kill(process, 0)

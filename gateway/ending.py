@@ -48,7 +48,9 @@ def ended_in_time(
             timer.start()
 
     def heard(number: int, frame: FrameType | None) -> None:  # also while a plugin blocks the event loop
-        if begun:  # the receiver has been told, and trio would raise what is left in it once more
+        # trio's receiver keeps a signal that nobody takes, and raises it anew when it ends: no second one
+        # may reach it.
+        if begun:
             at_once()
             return
         begin()

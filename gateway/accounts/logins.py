@@ -85,7 +85,7 @@ def _unknown_password(hasher: argon2.PasswordHasher) -> str:
 
 
 @dataclass(slots=True)
-class _UnderWay:
+class UnderWay:
     """The logins of one network that have begun."""
 
     begun: int = 0
@@ -121,7 +121,7 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, tuple[Login, float]] = OrderedDict()
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
-        self._under_way: dict[str, _UnderWay] = {}
+        self._under_way: dict[str, UnderWay] = {}
         # What an unknown login is checked against, so that it takes as long as a known one.
         self._nobody = _unknown_password(self._hasher)
         self._unknown_key = b""
@@ -138,7 +138,7 @@ class Authenticator:
             return self._remembered(given) or await self._check(given, login, password, remote_ip, network)
 
     async def _check(
-        self, given: bytes, login: str, password: str, remote_ip: str, network: _UnderWay
+        self, given: bytes, login: str, password: str, remote_ip: str, network: UnderWay
     ) -> Login:
         """`authenticate`, when it is its turn."""
         if self._plugins is not None:
@@ -166,14 +166,14 @@ class Authenticator:
         return self._remember(given, found, REMEMBER_SECONDS)
 
     @asynccontextmanager
-    async def turn(self, remote_ip: str) -> AsyncIterator[_UnderWay]:
+    async def turn(self, remote_ip: str) -> AsyncIterator[UnderWay]:
         """Around the check of a login. Raises TooManyFailuresError.
 
         All that are being checked may fail: with those that did, they are never more than are allowed. Others
         wait, for they may be right, and are refused when too many have failed.
         """
         network = _network(remote_ip)
-        under_way = self._under_way.setdefault(network, _UnderWay())
+        under_way = self._under_way.setdefault(network, UnderWay())
         under_way.begun += 1
         try:
             self.check_network(remote_ip)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -168,10 +169,10 @@ def moment(text: str) -> str:
     return (datetime.now(UTC) - duration(text)).isoformat()
 
 
-MESSAGE_ID = click.IntRange(1, 2**63 - 1)
+POSITIVE = click.IntRange(1, 2**63 - 1)  # as far as a database counts
 
 
-_id_option = click.option("--id", "IDs", type=MESSAGE_ID, multiple=True, help="ID; may be given again.")
+_id_option = click.option("--id", "IDs", type=POSITIVE, multiple=True, help="ID; may be given again.")
 _account_option = click.option("--account", "Account", default="", help="Account name.")
 _submitted_option = click.option(
     "--submitted", "Submitted", type=time_bound, help='Queued before or after, as in "<-1h" or ">-2d".'
@@ -257,6 +258,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 def printable(text: str) -> str:
     """Text that strangers may have written, without what moves a terminal's cursor or changes its colours."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def print_more(cursor: str) -> None:
+    """The option for the next page, if there is one. For pasting: a shell might act on what is in it."""
+    if cursor:
+        click.echo(f"more: --cursor {shlex.quote(printable(cursor))}")
 
 
 def print_fields(fields: dict[str, Any], times: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.common import MESSAGE_ID, CommandError, ask, count, dir_option, json_option, print_table
+from gateway.cli.common import POSITIVE, CommandError, ask, count, dir_option, json_option, print_table
 
 
 @click.group("hold-rules")
@@ -69,7 +69,7 @@ def list_rules(directory: Path, as_json: bool) -> None:
 
 
 @hold_rules.command("remove")
-@click.argument("rule_id", type=MESSAGE_ID)
+@click.argument("rule_id", type=POSITIVE)
 @dir_option
 def remove_rule(rule_id: int, directory: Path) -> None:
     """Remove a hold rule. Messages that it held stay on hold: release them.

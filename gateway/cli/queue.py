@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli.common import (
-    MESSAGE_ID,
+    POSITIVE,
     CommandError,
     act,
     ask,
@@ -25,6 +25,7 @@ from gateway.cli.common import (
     page_request,
     print_excerpt,
     print_fields,
+    print_more,
     print_table,
     print_text,
     printable,
@@ -102,8 +103,7 @@ def list_(
         "LAST ERROR": lambda m: m["LastError"][:80],
     }
     print_table([*columns], [[cell(m) for cell in columns.values()] for m in answer["Messages"]])
-    if answer["NextCursor"]:
-        click.echo(f"more: --cursor {printable(answer['NextCursor'])}")
+    print_more(answer["NextCursor"])
 
 
 def _next(message: dict[str, Any]) -> str:
@@ -113,7 +113,7 @@ def _next(message: dict[str, Any]) -> str:
 
 
 @queue.command()
-@click.argument("message_id", type=MESSAGE_ID)
+@click.argument("message_id", type=POSITIVE)
 @dir_option
 @click.option("--content", is_flag=True, help="How the message begins, its header fields first.")
 @json_option
@@ -164,9 +164,7 @@ _choice = options(
     dir_option,
     filter_options,
     click.option("--all", "everything", is_flag=True, help="Every message of the queue."),
-    click.option(
-        "--max", "Max", type=click.IntRange(1, 2**63 - 1), help="At most this many, those queued first."
-    ),
+    click.option("--max", "Max", type=POSITIVE, help="At most this many, those queued first."),
 )
 
 

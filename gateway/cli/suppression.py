@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from gateway.cli.common import (
     dir_option,
     json_option,
     lifetime,
+    print_more,
     print_table,
     printable,
     relative,
@@ -84,9 +84,7 @@ def list_(directory: Path, account: str, maximum: int, cursor: str, as_json: boo
             for e in entries
         ],
     )
-    if answer["NextCursor"]:
-        # It has an address in it, which may hold what a shell acts on, and is there to be pasted.
-        click.echo(f"more: --cursor {shlex.quote(printable(answer['NextCursor']))}")
+    print_more(answer["NextCursor"])
 
 
 @suppression.command()

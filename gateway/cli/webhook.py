@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.common import (
     EVENTS,
-    MESSAGE_ID,
+    POSITIVE,
     CommandError,
     act,
     ask,
@@ -27,6 +27,7 @@ from gateway.cli.common import (
     page_request,
     print_excerpt,
     print_fields,
+    print_more,
     print_table,
     print_text,
     printable,
@@ -102,8 +103,7 @@ def list_(
             for call in answer["Calls"]
         ],
     )
-    if answer["NextCursor"]:
-        click.echo(f"more: --cursor {printable(answer['NextCursor'])}")
+    print_more(answer["NextCursor"])
 
 
 def _next(call: dict[str, Any]) -> str:
@@ -119,7 +119,7 @@ def _result(call: dict[str, Any]) -> str:
 
 
 @webhook.command()
-@click.argument("call_id", type=MESSAGE_ID)
+@click.argument("call_id", type=POSITIVE)
 @dir_option
 @json_option
 def show(call_id: int, directory: Path, as_json: bool) -> None:
@@ -188,7 +188,7 @@ def schedule(directory: Path, everything: bool, in_: timedelta, **conditions: An
 @webhook.command()
 @dir_option
 @options(
-    click.option("--id", "IDs", type=MESSAGE_ID, multiple=True, help="ID; may be given again."),
+    click.option("--id", "IDs", type=POSITIVE, multiple=True, help="ID; may be given again."),
     click.option("--account", "Account", default="", help="Account name."),
     click.option("--url", "URL", default="", help="URL that was called."),
     click.option("--event", "Event", type=click.Choice(EVENTS), help="Event that the call tells of."),

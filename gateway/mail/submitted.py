@@ -29,6 +29,7 @@ _ONCE = frozenset({"message-id", "date"})
 # (4.5.3 there); so are lists of other sorts, with what separates them. Of the rest the first is kept.
 _SEPARATORS = {"to": b",", "cc": b",", "reply-to": b",", "in-reply-to": b"", "references": b""}
 _SINGLE = (*_SEPARATORS, "subject", "sender")
+_BETWEEN = " \t\r\n,"  # what says nothing at the ends of a list
 
 _WHOLE_ID = re.compile(r'<[^<>@"]++@[^<>@"]++>')
 _SPECIAL = r'<>@,;:()"\\\[\]'
@@ -104,7 +105,8 @@ def rewrite(
 def _singly(headers: Headers) -> Headers:
     """With one field of each that there can be one of, From, Message-ID and Date aside.
 
-    What is there once stays byte for byte; of what is there several times, what is empty says nothing.
+    What is there once stays byte for byte; of what is there several times, what is empty says nothing. A
+    signature of the client over one of several is lost with it: servers would refuse the message.
     """
     several = {name for name in _SINGLE if headers.count(name) > 1}
     if not several:
@@ -112,7 +114,7 @@ def _singly(headers: Headers) -> Headers:
     said: dict[str, list[bytes]] = {name: [] for name in several}
     for name, value in headers.fields:
         key = name.decode("ascii").lower()
-        if key in several and unfold(value):
+        if key in several and unfold(value).strip(_BETWEEN):
             said[key].append(value)
     fields: list[tuple[bytes, bytes]] = []
     for name, value in headers.fields:
@@ -121,11 +123,13 @@ def _singly(headers: Headers) -> Headers:
             fields.append((name, value))
         elif values := said.pop(key, None):
             separator = _SEPARATORS.get(key)
+            first, *others = values
             if separator is not None:
-                value = b" " + (separator + b"\r\n ").join(one.strip() for one in values)
-            else:
-                value = values[0]
-            fields.append((name, value))
+                # The first keeps its beginning: its lines must not get longer.
+                between = _BETWEEN.encode()
+                parts = [first.rstrip(between), *(one.strip(between) for one in others)]
+                first = (separator + b"\r\n ").join(parts)
+            fields.append((name, first))
     return Headers(tuple(fields))
 
 

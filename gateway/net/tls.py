@@ -83,7 +83,7 @@ class TlsStream(trio.abc.Stream):
             self = await cls(stream, connection)._shake_hands(timeout, refuses=context.refuses)
         except trio.BrokenResourceError:
             if resuming:  # the session may be what the server cannot go on with
-                context.forget(host)
+                context.give_none(host)
             raise
         if context.refuses and (fault := self.certificate_fault(host)) is not None:
             raise TlsError(fault.text, fault.type)

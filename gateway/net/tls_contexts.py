@@ -61,7 +61,7 @@ class Verification:
             self.fault = verification_fault(error)
 
 
-class _Session(NamedTuple):
+class _Kept(NamedTuple):
     session: SSL.Session | None  # None: the server could not go on with one
     fault: TlsFault | None  # of the certificate
     until: float  # of time.monotonic
@@ -74,7 +74,7 @@ class ClientContext:
         """`refuses`: the handshake is to fail unless the certificate proves whom it is with."""
         self.openssl = _context(SSL.TLS_CLIENT_METHOD)
         self.refuses = refuses
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # by host, the oldest first
+        self._sessions: OrderedDict[str, _Kept] = OrderedDict()  # by host, the oldest first
 
     def connection(self, host: str) -> tuple[SSL.Connection, bool]:
         """A new one; and whether it goes on with an earlier session, should the peer want that."""
@@ -94,15 +94,15 @@ class ClientContext:
             return
         session = ended.get_session()
         if session is not None:
-            self._keep(host, _Session(session, ended.get_app_data().fault, time.monotonic() + RESUME_FOR))
+            self._keep(host, _Kept(session, ended.get_app_data().fault, time.monotonic() + RESUME_FOR))
 
-    def forget(self, host: str) -> None:
+    def give_none(self, host: str) -> None:
         """Each connection to the host begins a session, as long as one would have been kept."""
-        self._keep(host, _Session(None, None, time.monotonic() + RESUME_FOR))
+        self._keep(host, _Kept(None, None, time.monotonic() + RESUME_FOR))
 
-    def _keep(self, host: str, session: _Session) -> None:
+    def _keep(self, host: str, kept: _Kept) -> None:
         self._sessions.pop(host, None)
-        self._sessions[host] = session
+        self._sessions[host] = kept
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
 

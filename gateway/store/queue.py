@@ -367,9 +367,7 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
     for row in lost:
         by_due[row.last_attempt + INTERRUPTED_PAUSE].append(row.id)
         stopped = row.lease_owner in dead
-        error = (
-            "the gateway stopped during this attempt" if stopped else "the attempt took longer than its lease"
-        )
+        error = "the gateway stopped during this attempt" if stopped else "the lease of this attempt ran out"
         conn.execute(
             sa.update(attempt)
             .where(

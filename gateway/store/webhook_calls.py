@@ -238,7 +238,7 @@ def recover(conn: sa.Connection, dead: Collection[str], now: datetime) -> int:
     ).all()
     for row in lost:
         stopped = row.lease_owner in dead
-        error = "the gateway stopped during this call" if stopped else "the call took longer than its lease"
+        error = "the gateway stopped during this call" if stopped else "the lease of this call ran out"
         INSERT_ATTEMPT.run(conn, new_attempt(row.id, start=row.last_activity, url=row.url, error=error))
         conn.execute(
             sa.update(webhook_call)

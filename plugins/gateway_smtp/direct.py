@@ -35,7 +35,7 @@ def _make_direct(name: str, settings: DirectSettings, network: Network) -> Trans
     for address in settings.local_addresses:
         if not streams.is_here(address):
             log.warning(
-                "transports.%s.local_addresses: %s is no address of this machine; mail waits until it is",
+                "transports.%s.local_addresses: %s is no address of this machine; mail that needs it waits",
                 name,
                 address,
             )

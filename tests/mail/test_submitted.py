@@ -112,11 +112,16 @@ def test_there_is_one_date(given: str, written: str) -> None:
     assert header.section.decode() == f"{FROM}{written}Message-ID: <a@b>\r\n{added}"
 
 
+LONG = f"{'a' * 990}@x"  # as long as a line may nearly be
+
+
 @pytest.mark.parametrize(
     ("given", "written"),
     [
         ("To: a@x\r\nX-Y: 1\r\nTO:b@x,\r\n c@x \r\n", "To: a@x,\r\n b@x,\r\n c@x\r\nX-Y: 1\r\n"),
-        ("Cc:\r\n a@x\r\ncc:\r\n b@x\r\n", "Cc: a@x,\r\n b@x\r\n"),
+        ("Cc:\r\n a@x\r\ncc:\r\n b@x\r\n", "Cc:\r\n a@x,\r\n b@x\r\n"),
+        (f"To:\r\n {LONG}\r\nTo:\r\n {LONG}\r\n", f"To:\r\n {LONG},\r\n {LONG}\r\n"),
+        ("To: a@x,\r\nTo: , b@x ,\r\nTo: ,\r\n", "To: a@x,\r\n b@x\r\n"),
         ("Reply-To: a@x\r\nReply-To: b@x\r\n", "Reply-To: a@x,\r\n b@x\r\n"),
         ("References: <1@x>\r\nReferences: <2@x>\r\n", "References: <1@x>\r\n <2@x>\r\n"),
         ("In-Reply-To: <1@x>\r\nIn-Reply-To: <2@x>\r\n", "In-Reply-To: <1@x>\r\n <2@x>\r\n"),

@@ -559,7 +559,7 @@ def test_leases_of_the_dead_and_expired_ones_are_taken_over(conn: sa.Connection)
     assert item(conn, one).message.next_attempt == at(30)
     assert queue.recover(conn, [], at(600)) == 0
     assert queue.recover(conn, [], at(601)) == 1
-    assert attempts(conn, two) == [(1, "interrupted", "the attempt took longer than its lease")]
+    assert attempts(conn, two) == [(1, "interrupted", "the lease of this attempt ran out")]
     assert item(conn, two).message.next_attempt == at(31)
 
 

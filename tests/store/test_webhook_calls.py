@@ -199,7 +199,7 @@ def test_leases_are_recovered(conn: sa.Connection) -> None:
     assert get(conn, call_id).state == "queued"
     assert claim(conn, at(31)) == [call_id]
     assert webhook_calls.recover(conn, [], at(121)) == 1
-    assert history(conn, call_id)[-1] == (False, 0, "the call took longer than its lease")
+    assert history(conn, call_id)[-1] == (False, 0, "the lease of this call ran out")
 
 
 def test_list_cancel_and_schedule(conn: sa.Connection) -> None:

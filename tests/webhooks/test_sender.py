@@ -290,7 +290,9 @@ async def test_a_call_is_not_made_once_its_lease_ran_out(
         monkeypatch.setattr(b.store, "write", stopped_after_the_claim)
         async with b.sending():
             call_id = await b.event(receiver.url, message=1)
-            await trio.testing.wait_all_tasks_blocked(0.1)
+            with trio.fail_after(PATIENCE):
+                while "is not made" not in caplog.text:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
             assert receiver.requests == []
             recovery = Recovery("webhook calls", webhook_calls.recover, b.store, b.clock, b.queued.set)
             assert await recovery._recover(frozenset()) == 1
