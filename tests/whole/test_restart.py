@@ -146,6 +146,8 @@ async def test_what_nobody_answers_during_the_stop_is_no_failure(
         waiting = item.message
         assert waiting.attempts == 1
         assert (waiting.next_attempt - began).total_seconds() == pytest.approx(due, rel=0.2)
+        if due != 30:
+            await webhooks.event("delayed")  # before the lease of its call runs out
         clock.advance(timedelta(seconds=2 * due))
         await gateway.nudge()
         await webhooks.event("delivered")
