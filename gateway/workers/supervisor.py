@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -181,27 +181,26 @@ class _Supervisor:
         """Kills a worker that serves and gives no sign of life, until all are to stop: it may hold the lock
         of the database, and has mail under lease.
 
-        It is looked for some times, so that a machine that slept meanwhile kills none.
+        Who gives one after all is left alone, as after a pause that the log's reader made: that held up all.
         """
-        timeout, looks = self._settings.worker_timeout, 0
-        while looks < LOOKS:
-            try:
-                with trio.move_on_after(timeout / LOOKS) as scope:
-                    if not await stream.receive_some():
-                        return
-            except trio.BrokenResourceError:
-                return
-            looks = looks + 1 if scope.cancelled_caught else 0
-            if self._stopping.is_set():
-                return
-        log.error(
-            "worker %d gave no sign of life for %g s, and is killed; where it is, it says below, if it can",
-            number,
-            timeout,
-        )
-        process.send_signal(DUMP)
-        await trio.sleep(TO_DUMP)
-        process.kill()
+        timeout = self._settings.worker_timeout
+        with suppress(trio.BrokenResourceError, EOFError):
+            while True:
+                if not await _silent(stream, timeout):
+                    continue
+                if self._stopping.is_set():
+                    return
+                log.error(
+                    "worker %d gave no sign of life for %g s, and is killed if it gives none now;"
+                    " where it is, it says below, if it can",
+                    number,
+                    timeout,
+                )
+                process.send_signal(DUMP)
+                if await _silent(stream, TO_DUMP):
+                    process.kill()
+                    return
+                log.warning("worker %d gives signs of life again, and is not killed", number)
 
     @asynccontextmanager
     async def _process(self, number: int) -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:
@@ -253,6 +252,19 @@ class _Supervisor:
 
 def _ended(number: int, process: trio.Process) -> str:
     return f"worker {number} ended with status {process.returncode}; its log says more"
+
+
+async def _silent(stream: trio.SocketStream, seconds: float) -> bool:
+    """Whether no sign of life comes for so long. Raises BrokenResourceError, EOFError when it ends.
+
+    It is looked for some times, so that what stopped us too is not taken for silence.
+    """
+    for _ in range(LOOKS):
+        with trio.move_on_after(seconds / LOOKS):
+            if not await stream.receive_some():
+                raise EOFError
+            return False
+    return True
 
 
 async def _tell(stream: trio.SocketStream, data: bytes) -> None:

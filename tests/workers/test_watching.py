@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from tests.cli.test_ending import PLUGINS, send, with_plugin
 from tests.commands import Localserve, localserve
-from tests.under_load import Load, Webhooks, configured, processes, wait_for, wait_for_workers
+from tests.under_load import WORKERS, Load, Webhooks, configured, processes, wait_for, wait_for_workers
 
 FORKS = """
 import os, time
@@ -98,3 +101,56 @@ def test_one_that_ended_is_noticed_at_once(tmp_path: Path) -> None:
     finally:
         for pid in pids.read_text().split():
             os.kill(int(pid), signal.SIGKILL)
+
+
+END = "the reader may go"
+
+
+class Reader(threading.Thread):
+    """Reads what a gateway logs to a pipe, unless it pauses."""
+
+    def __init__(self, pipe: int) -> None:
+        super().__init__(daemon=True)
+        self.log = ""
+        self.reads = threading.Event()
+        self.reads.set()
+        self._pipe = pipe
+
+    def run(self) -> None:
+        while END not in self.log:
+            self.reads.wait()
+            self.log += os.read(self._pipe, 65536).decode(errors="replace")
+
+
+@contextmanager
+def reader(path: Path) -> Iterator[Reader]:
+    os.mkfifo(path)
+    with path.open("r+b", 0) as pipe:
+        reading = Reader(pipe.fileno())
+        reading.start()
+        try:
+            yield reading
+        finally:
+            reading.reads.set()
+            pipe.write(END.encode())
+            reading.join()
+
+
+def test_all_that_waited_for_the_reader_of_the_log(tmp_path: Path, webhooks: Webhooks) -> None:
+    """As after Ctrl-S in a terminal: nobody goes on, nor can be told of; then all are well."""
+    directory = timeout_of(2, configured(tmp_path / "gw", webhooks.url))
+    with reader(tmp_path / "gw.log") as reading, localserve(directory) as running:
+        wait_for(lambda: reading.log.count(" serves, process ") == WORKERS, lambda: reading.log)
+        workers = [worker.pid for worker in processes(running)]
+        load = Load(running.api)
+        load.wait_for_more()
+        reading.reads.clear()
+        time.sleep(6)
+        reading.reads.set()
+        wait_for(lambda: "no sign of life" in reading.log, lambda: reading.log)
+        load.wait_for_more()
+        time.sleep(2)
+        load.stop()
+        assert [worker.pid for worker in processes(running)] == workers
+        assert running.stop() == 0
+    assert "gives signs of life again, and is not killed" in reading.log
