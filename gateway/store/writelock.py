@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import weakref
 from pathlib import Path
 
 PAUSE = 0.0002  # seconds between two turns of one process: a waiter needs them to wake up
@@ -20,6 +21,7 @@ class WriteLock:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._ended = 0.0  # our last turn, time.monotonic()
+        _open.add(self)
 
     def acquire(self) -> None:
         """Waits for the others. Raises OSError."""
@@ -32,4 +34,17 @@ class WriteLock:
         self._ended = time.monotonic()
 
     def close(self) -> None:
+        _open.discard(self)
         os.close(self._file)
+
+
+_open: weakref.WeakSet[WriteLock] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """In a process that a plugin forked: it would keep the lock of one that is killed with it."""
+    for lock in list(_open):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_close_all)
