@@ -211,9 +211,8 @@ class Settings(Section):
     grace: Seconds = 10.0  # for work under way when the gateway stops
     # Processes that share the work; each needs memory of its own, and a processor to be of use.
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    worker_timeout: Annotated[float, Field(ge=1, allow_inf_nan=False)] = (
-        60.0  # seconds until one of several that gives no sign of life is killed
-    )
+    # Seconds until one of several that gives no sign of life is killed.
+    worker_timeout: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60.0
     roles: RolesSettings = RolesSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tls: TlsSettings = TlsSettings()

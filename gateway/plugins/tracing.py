@@ -7,6 +7,7 @@ note who answered what, and nothing is counted. Stages in which plugins do somet
 
 from __future__ import annotations
 
+import abc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -72,13 +73,11 @@ async def trace_incoming(hooks: Hooks, sample: Sample) -> tuple[Step, ...]:
     return await _Incoming(hooks, sample).run()
 
 
-# --- Out -----------------------------------------------------------------------------------------
+class _Way(abc.ABC):
+    """One message's way, whose stages tell the trace what their plugins said."""
 
-
-class _Outgoing:
-    def __init__(self, settings: Settings, hooks: Hooks, sample: Sample, known: Known) -> None:
-        self._settings, self._sample, self._known = settings, sample, known
-        self._trace = Trace()
+    def __init__(self, hooks: Hooks, sample: Sample) -> None:
+        self._sample, self._trace = sample, Trace()
         self._stages = Stages(self._trace.table(hooks.for_account(sample.account).table))
         self._gateway = GatewayStages(self._trace.table(hooks.gateway.table))
 
@@ -86,6 +85,19 @@ class _Outgoing:
         with suppress(Ended):
             await self._run()
         return tuple(self._trace.steps)
+
+    @abc.abstractmethod
+    async def _run(self) -> None:
+        """Asks stage after stage. Raises Ended."""
+
+
+# --- Out -----------------------------------------------------------------------------------------
+
+
+class _Outgoing(_Way):
+    def __init__(self, settings: Settings, hooks: Hooks, sample: Sample, known: Known) -> None:
+        super().__init__(hooks, sample)
+        self._settings, self._known = settings, known
 
     async def _run(self) -> None:
         ask, stages, sample = self._trace.ask, self._stages, self._sample
@@ -295,17 +307,7 @@ def _event(message: QueuedMessage, now: datetime) -> Event:
 # --- In ------------------------------------------------------------------------------------------
 
 
-class _Incoming:
-    def __init__(self, hooks: Hooks, sample: Sample) -> None:
-        self._sample, self._trace = sample, Trace()
-        self._stages = Stages(self._trace.table(hooks.for_account(sample.account).table))
-        self._gateway = GatewayStages(self._trace.table(hooks.gateway.table))
-
-    async def run(self) -> tuple[Step, ...]:
-        with suppress(Ended):
-            await self._run()
-        return tuple(self._trace.steps)
-
+class _Incoming(_Way):
     async def _run(self) -> None:
         sample = self._sample
         data = _submission("trace.example", sample).data
